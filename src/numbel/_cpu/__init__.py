@@ -1,0 +1,1 @@
+"""Loops over `_scalar` arithmetic: Numba workers, serial and under `prange`."""

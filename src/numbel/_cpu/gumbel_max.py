@@ -1,0 +1,236 @@
+"""method="gumbel_max": the argmax of logits / T + the public float64 noise, which is never stored.
+
+The noise is monotone in its first word x, so comparing raw words finds the few columns that could win
+(about the logarithm of the row's length); only they draw a second word and take logarithms. The filter
+is conservative and carries no promised bits: any tile size, order or starting value gives the same
+winner.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import float32, float64, int32, int64, uint32, uint64
+
+from .._jit import njit
+from .._scalar import blocks as scalar
+from .._scalar.address import NOISE, REFINEMENT, noise_word
+from .._scalar.bits import bits_to_float, fma
+from .._scalar.blocks import BLOCK, LANES
+from .._scalar.elementary import LOG2E, exp_float64
+from .._scalar.gumbel import gumbel_float64
+from .blocks import LEVELS, block_address, block_max, block_node, collapse, push
+from .job import row_address, row_id, row_temperature, row_wanted
+from .memory import atomic_add, load, store, workspace, zero
+from .noise import fill_noise
+from .results import write_argmax, write_bad, write_empty, write_logsumexp, write_sample
+
+_INF = math.inf
+_NAN = math.nan
+#: Columns filtered together; a divisor of 4096 and a multiple of 64.
+_TILE = 1024
+_GROUP = 64
+
+
+@njit
+def _key(x, word, temperature, column, sample, row, key, mask):
+    """logit / T + G, the sum that decides, rounded as the contract says."""
+    y = noise_word(uint64(column), uint64(sample), row, uint64(REFINEMENT), key, mask)
+    return float64(x) / temperature + gumbel_float64(uint64(word), y)
+
+
+@njit
+def _smallest(x, count):
+    """The smallest of `count` uint32 words."""
+    smallest = uint32(0xFFFFFFFF)
+    for i in range(uint64(count)):
+        smallest = min(smallest, x[i])
+    return smallest
+
+
+@njit
+def _below(word):
+    """A float32 not above v = (word + 1/2) 2^-32."""
+    return bits_to_float(int32((uint32(word) >> uint32(9)) | uint32(0x3F800000))) - float32(1.0)
+
+
+@njit
+def _above(x, largest, rate):
+    """A float32 not below exp((x - largest) / T): the exponent's linear interpolation, at most 1.062 of it."""
+    z = fma(float32(x - largest), rate, float32(127.0 * 8388608.0))
+    return bits_to_float(int32(max(z, float32(0.0))))
+
+
+@njit
+def _threshold(best, largest, temperature):
+    """exp(largest / T - best) with the filter's slack 2^-12: what v must stay below, as float32."""
+    gap = largest / temperature - best
+    if not gap < 80.0:
+        return float32(3.0e38)
+    return float32(exp_float64(max(gap, -80.0)) * (1.0 + 2.0**-12))
+
+
+@njit
+def _scan(kind, address, first, count, x, largest, rate, temperature, exact, column, sample, row, key, mask, best, at):
+    """Best (key, column) after columns first .. first + count - 1 of the tile, one by one."""
+    threshold = _threshold(best, float64(largest), temperature)
+    for i in range(first, first + count):
+        logit = load(kind, address, int64(i))
+        word = x[uint64(i)]
+        if logit == -_INF:
+            continue
+        if not exact and not _below(word) <= _above(logit, largest, rate) * threshold:
+            continue
+        value = _key(logit, word, temperature, column + int64(i), sample, row, key, mask)
+        if value > best or at < 0:  # columns ascend, so the smaller index keeps a tie
+            best, at = value, column + int64(i)
+            threshold = _threshold(best, float64(largest), temperature)
+    return best, at
+
+
+@njit
+def _any_candidate(kind, address, first, x, largest, rate, threshold):
+    """Whether one of 64 columns passes the filter."""
+    found = int32(0)
+    for i in range(uint64(_GROUP)):
+        at = uint64(first) + i
+        found |= int32(_below(x[at]) <= _above(load(kind, address, int64(at)), largest, rate) * threshold)
+    return found != int32(0)
+
+
+@njit
+def _tile(kind, address, count, x, largest, rate, temperature, exact, column, sample, row, key, mask, best, at):
+    """Best (key, column) after a tile."""
+    padded = (count + _GROUP - 1) // _GROUP * _GROUP
+    fill_noise(x, padded, uint64(column), uint64(sample), row, uint64(NOISE), key, mask)
+    if exact:
+        return _scan(
+            kind, address, 0, count, x, largest, rate, temperature, exact, column, sample, row, key, mask, best, at
+        )
+    threshold = _threshold(best, float64(largest), temperature) if at >= 0 else float32(3.0e38)
+    # no weight exceeds the largest's, 1: most tiles end here
+    if not _below(_smallest(x, count)) <= threshold:
+        return best, at
+    for first in range(0, count, _GROUP):
+        width = min(count - first, int64(_GROUP))
+        if width == _GROUP and not _any_candidate(kind, address, first, x, largest, rate, threshold):
+            continue
+        best, at = _scan(
+            kind, address, first, width, x, largest, rate, temperature, exact, column, sample, row, key, mask, best, at
+        )
+        threshold = _threshold(best, float64(largest), temperature) if at >= 0 else threshold
+    return best, at
+
+
+@njit
+def _write_row(kind, j, row, high64, low64, r, total, bad, winners):
+    if bad or winners[0] < 0:
+        write_bad(kind, j, row)
+        return
+    write_logsumexp(kind, j, row, r, total)
+    for s in range(j.samples):
+        write_sample(kind, j, row, int64(s), winners[uint64(s)], high64, low64, r, total)
+
+
+@njit
+def _segment(kind, j, row, first, last, temperature, keys, winners, stack_r, stack_s, lanes, x, buffer):
+    """(r, S, whether bad) of blocks first .. last - 1 of a row; the best keys and columns in the arrays."""
+    high64, low64 = scalar.scale(temperature)
+    z = zero(kind)
+    high, low = scalar.narrow(z, high64, low64)
+    guess = z
+    rate, _ = scalar.narrow(float32(0), LOG2E / temperature * 8388608.0, 0.0)
+    sums = j.logsumexp != 0 or j.log_prob != 0
+    address = row_address(j, row)
+    identity = uint64(row_id(j, row))
+    bad = False
+    for s in range(uint64(j.samples)):
+        keys[s], winners[s] = -_INF, int64(-1)
+    for b in range(first, last):
+        block = int64(b)
+        count = min(j.columns - block * BLOCK, int64(BLOCK))
+        at = block_address(kind, address, j.column_stride, j.item_size, block, count, buffer)
+        if sums:
+            guess, r, total = block_node(kind, at, count, high64, low64, high, low, guess, lanes)
+            push(stack_r, stack_s, block - first, r, total)
+        for t in range(0, count, _TILE):
+            start = int64(t)
+            width = min(count - start, int64(_TILE))
+            inside = at + start * j.item_size
+            largest, nan = block_max(kind, inside, width, lanes)
+            if nan or largest == _INF:
+                bad = True
+                continue
+            if largest == -_INF:
+                continue
+            exact = not abs(float64(largest) / temperature) <= 4194304.0
+            for s in range(uint64(j.samples)):
+                keys[s], winners[s] = _tile(
+                    kind, inside, width, x, largest, rate, temperature, exact, block * BLOCK + start,
+                    j.first_sample + int64(s), identity, j.key, j.mask, keys[s], winners[s],
+                )  # fmt: skip
+    r, total = collapse(stack_r, stack_s, last - first) if sums else (0.0, 0.0)
+    return r, total, bad
+
+
+@njit
+def gumbel_max(kind, job):
+    """One worker: take segments until none is left."""
+    j = job[0]
+    samples = uint64(j.samples)
+    lanes = workspace(kind, LANES)
+    x = np.empty(_TILE, np.uint32)
+    keys, winners = np.empty(samples, np.float64), np.empty(samples, np.int64)
+    stack_r, stack_s = np.empty(LEVELS, np.float64), np.empty(LEVELS, np.float64)
+    gathered = np.empty(BLOCK if j.column_stride != j.item_size else 0, np.float64)
+    buffer = int64(gathered.ctypes.data)
+    blocks = (j.columns + BLOCK - 1) // BLOCK
+    while True:
+        taken = atomic_add(j.next_item, j.grab)
+        if taken >= j.end_item:
+            break
+        for position in range(taken, min(taken + j.grab, j.end_item)):
+            team = int64(position) // (j.group * j.segments)
+            rest = int64(position) - team * j.group * j.segments
+            width = min(j.group, j.rows - team * j.group)
+            segment = rest // width
+            row = team * j.group + rest - segment * width
+            if not row_wanted(j, row):
+                if segment == 0:
+                    write_empty(kind, j, row)
+                continue
+            temperature = row_temperature(j, row)
+            if temperature == 0.0:
+                if segment == 0:
+                    write_argmax(kind, j, row)
+                continue
+            first = segment * j.segment_blocks
+            last = min(first + j.segment_blocks, blocks)
+            r, total, bad = _segment(
+                kind, j, row, first, last, temperature, keys, winners, stack_r, stack_s, lanes, x, buffer
+            )
+            if j.segments > 1:
+                item = row * j.segments + segment
+                store(float64(0), j.node_r, item, r)
+                store(float64(0), j.node_s, item, _NAN if bad else total)
+                for s in range(samples):
+                    store(float64(0), j.winner_key, item * j.samples + int64(s), keys[s])
+                    store(int64(0), j.winner_at, item * j.samples + int64(s), winners[s])
+                if atomic_add(j.pending + 8 * row, int64(-1)) > 1:
+                    continue
+                for s in range(samples):
+                    keys[s], winners[s] = -_INF, int64(-1)
+                for g in range(j.segments):
+                    item = row * j.segments + int64(g)
+                    s_node = load(float64(0), j.node_s, item)
+                    bad = bad or s_node != s_node
+                    push(stack_r, stack_s, int64(g), load(float64(0), j.node_r, item), s_node)
+                    for s in range(samples):
+                        at = item * j.samples + int64(s)
+                        value, winner = load(float64(0), j.winner_key, at), load(int64(0), j.winner_at, at)
+                        if winner >= 0 and (value > keys[s] or winners[s] < 0):
+                            keys[s], winners[s] = value, winner
+                r, total = collapse(stack_r, stack_s, j.segments)
+            high64, low64 = scalar.scale(temperature)
+            _write_row(kind, j, row, high64, low64, r, total, bad, winners)

@@ -1,0 +1,153 @@
+"""Gumbel noise into memory: words first, logarithms second, the rare refinement last.
+
+Filling a buffer with words and transforming it afterwards beats one fused loop (0.98 against 0.58 G/s a core).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import float32, float64, int64, uint32, uint64
+
+from .._jit import njit
+from .._scalar.address import NOISE, REFINEMENT, block_words, noise_word
+from .._scalar.gumbel import REFINE, gumbel_float32, gumbel_float64, gumbel_refined_float32, needs_refinement
+from .job import row_address, row_id
+from .memory import atomic_add, store, workspace, zero
+
+#: Columns of a row made at a time; a multiple of 64.
+TILE = 2048
+#: Rows shorter than this are made many at a time, across rows.
+SHORT = 128
+_GROUP = 64
+
+
+@njit
+def fill_noise(x, count, column, sample, row, tag, key, mask):
+    """Words of columns column .. column + count - 1 (both multiples of 4) of one row."""
+    four = uint64(4)
+    for g in range(uint64(count) // four):
+        x0, x1, x2, x3 = block_words((uint64(column) // four) + g, sample, row, tag, key, mask)
+        at = four * g
+        x[at] = uint32(x0)
+        x[at + uint64(1)] = uint32(x1)
+        x[at + uint64(2)] = uint32(x2)
+        x[at + uint64(3)] = uint32(x3)
+
+
+@njit
+def _fill_across(x, columns, row, width, tag, key, mask):
+    """x[column * width + i] = word of row + i: short rows, transposed."""
+    four = uint64(4)
+    for g in range((uint64(columns) + uint64(3)) // four):
+        at = four * g * uint64(width)
+        for i in range(uint64(width)):
+            x0, x1, x2, x3 = block_words(g, uint64(0), uint64(row) + i, tag, key, mask)
+            x[at + i] = uint32(x0)
+            x[at + uint64(width) + i] = uint32(x1)
+            x[at + uint64(2) * uint64(width) + i] = uint32(x2)
+            x[at + uint64(3) * uint64(width) + i] = uint32(x3)
+
+
+@njit
+def _transform_float32(x, y, g, count, key, mask, column, row, width):
+    """Noise of `count` words; row and column of word i are found from `width` (0: one row)."""
+    for i in range(uint64(count)):
+        g[i] = gumbel_float32(x[i])
+    for start in range(uint64(0), uint64(count), uint64(_GROUP)):
+        nearest = uint32(0xFFFFFFFF)
+        for i in range(uint64(_GROUP)):
+            nearest = min(nearest, uint32(x[start + i] + uint32(REFINE)))
+        if nearest < uint32(2 * REFINE):
+            for i in range(start, start + uint64(_GROUP)):
+                if needs_refinement(x[i]):
+                    c, r = (uint64(column) + i, row) if width == 0 else (i // width, uint64(row) + i % width)
+                    word = noise_word(c, uint64(0), r, uint64(REFINEMENT), key, mask)
+                    g[i] = gumbel_refined_float32(uint64(x[i]), word)
+
+
+@njit
+def _transform_float64(x, y, g, count, key, mask, column, row, width):
+    """Noise of `count` words x with refinements y."""
+    for i in range(uint64(count)):
+        g[i] = gumbel_float64(uint64(x[i]), uint64(y[i]))
+
+
+@njit
+def _scale(g, count, loc, scale):
+    if loc != 0 or scale != 1:
+        for i in range(uint64(count)):
+            g[i] = g[i] * scale + loc
+
+
+@njit
+def _long_rows(kind, j, transform, wide, x, y, g):
+    loc, scale = type(zero(kind))(j.loc), type(zero(kind))(j.scale)
+    tiles = (j.columns + TILE - 1) // TILE
+    while True:
+        item = atomic_add(j.next_item, int64(1))
+        if item >= j.end_item:
+            break
+        row = item // tiles
+        column = (item - row * tiles) * TILE
+        count = min(j.columns - column, int64(TILE))
+        padded = (count + _GROUP - 1) // _GROUP * _GROUP
+        identity = uint64(row_id(j, row))
+        fill_noise(x, padded, column, uint64(0), identity, uint64(NOISE), j.key, j.mask)
+        if wide:
+            fill_noise(y, padded, column, uint64(0), identity, uint64(REFINEMENT), j.key, j.mask)
+        transform(x, y, g, padded, j.key, j.mask, uint64(column), identity, uint64(0))
+        _scale(g, padded, loc, scale)
+        address = row_address(j, row) + column * j.column_stride
+        if j.column_stride == j.item_size:
+            for i in range(uint64(count)):
+                store(kind, address, int64(i), g[i])
+        else:
+            for i in range(count):
+                store(kind, address + int64(i) * j.column_stride, int64(0), g[uint64(i)])
+
+
+@njit
+def _short_rows(kind, j, transform, wide, x, y, g):
+    loc, scale = type(zero(kind))(j.loc), type(zero(kind))(j.scale)
+    width = uint64(j.segment_blocks)
+    words = (uint64(j.columns) + uint64(3)) // uint64(4) * uint64(4) * width
+    while True:
+        tile = atomic_add(j.next_item, int64(1))
+        if tile >= j.end_item:
+            break
+        first = tile * int64(width)
+        rows = min(j.rows - first, int64(width))
+        _fill_across(x, j.columns, first, width, uint64(NOISE), j.key, j.mask)
+        if wide:
+            _fill_across(y, j.columns, first, width, uint64(REFINEMENT), j.key, j.mask)
+        transform(x, y, g, words, j.key, j.mask, uint64(0), uint64(first), width)
+        _scale(g, words, loc, scale)
+        for i in range(rows):
+            address = row_address(j, first + int64(i))
+            for c in range(j.columns):
+                at = uint64(c) * width + uint64(i)
+                store(kind, address + int64(c) * j.column_stride, int64(0), g[at])
+
+
+@njit
+def _rows(kind, j, transform, wide):
+    short = j.columns < SHORT
+    size = (j.columns + 3) // 4 * 4 * j.segment_blocks if short else TILE
+    x, y = np.empty(size, np.uint32), np.empty(size if wide else 0, np.uint32)
+    g = workspace(kind, size)
+    if short:
+        _short_rows(kind, j, transform, wide, x, y, g)
+    else:
+        _long_rows(kind, j, transform, wide, x, y, g)
+
+
+@njit
+def noise_float32(kind, job):
+    """One worker: float32 noise, rounded to the dtype of `kind`."""
+    _rows(kind, job[0], _transform_float32, False)
+
+
+@njit
+def noise_float64(kind, job):
+    """One worker: float64 noise."""
+    _rows(kind, job[0], _transform_float64, True)

@@ -1,0 +1,183 @@
+"""Grouped sampling of short rows: many at a time, transposed, so that SIMD lanes are rows.
+
+A row of up to 64 columns is a lone block. The arithmetic and its order are those of `categorical`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import float64, int64, uint8, uint64
+
+from .._jit import njit
+from .._scalar import blocks as scalar
+from .blocks import choice_word
+from .job import row_address, row_id, row_temperature, row_wanted
+from .memory import atomic_add, load, store, workspace, zero
+from .results import store_float, write_argmax, write_bad, write_empty
+
+_INF = math.inf
+#: Rows up to this long are sampled across rows.
+SHORT = 64
+
+
+@njit
+def _transpose(kind, j, first, rows, width, x):
+    """x[column * width + i] = logit of row first + i; 0 beyond the last row."""
+    for i in range(uint64(width)):
+        if i < uint64(rows):
+            address = row_address(j, first + int64(i))
+            for c in range(uint64(j.columns)):
+                x[c * uint64(width) + i] = load(kind, address + int64(c) * j.column_stride, int64(0))
+        else:
+            for c in range(uint64(j.columns)):
+                x[c * uint64(width) + i] = zero(kind)
+
+
+@njit
+def _row_factors(kind, j, first, rows, width, high64, low64, high, low, sampled):
+    """Scale factors of the tile's rows, and which of them are to be sampled here."""
+    shared = j.temperature_step == 0 and j.row_mask == 0
+    one_high, one_low = scalar.scale(row_temperature(j, first)) if shared else (1.0, 0.0)
+    for i in range(uint64(width)):
+        inside = i < uint64(rows)
+        sampled[i] = uint8(inside)
+        high64[i], low64[i] = one_high, one_low
+        if inside and not shared:
+            temperature = row_temperature(j, first + int64(i))
+            if temperature > 0.0 and row_wanted(j, first + int64(i)):
+                high64[i], low64[i] = scalar.scale(temperature)
+            else:
+                sampled[i] = uint8(0)
+                high64[i], low64[i] = 1.0, 0.0
+        high[i], low[i] = scalar.narrow(zero(kind), high64[i], low64[i])
+
+
+@njit
+def _references(x, columns, width, high, largest, r, rise, shift):
+    """Canonical reference of every row, or the maximum to subtract where it is far; NaN stays in `largest`."""
+    for i in range(uint64(width)):
+        largest[i] = x[i]
+    for c in range(uint64(1), uint64(columns)):
+        for i in range(uint64(width)):
+            y = x[c * uint64(width) + i]
+            # comparisons with NaN are false: once there it stays
+            largest[i] = largest[i] if y <= largest[i] or largest[i] != largest[i] else y
+    for i in range(uint64(width)):
+        r[i], rise[i], far = scalar.reference_of_maximum(largest[i], high[i])
+        shift[i] = largest[i] if far else high[i] - high[i]
+
+
+@njit
+def _tile_sums(x, columns, width, high, low, r, rise, shift, quantised, totals):
+    """x becomes the weights, then x[i] their sum by halves over columns; quantised weights and totals."""
+    for i in range(uint64(width)):
+        totals[i] = uint64(0)
+    for c in range(uint64(columns)):
+        for i in range(uint64(width)):
+            at = c * uint64(width) + i
+            w = scalar.weight(x[at] - shift[i], high[i], low[i], r[i])
+            x[at] = w
+            q = scalar.quantise(w, rise[i])
+            quantised[at] = q
+            totals[i] += q
+    count = uint64(columns)
+    h = uint64(SHORT // 2)
+    while h > uint64(0):
+        if h < count:
+            for c in range(min(h, count - h)):
+                for i in range(uint64(width)):
+                    x[c * uint64(width) + i] += x[(c + h) * uint64(width) + i]
+            count = h
+        h >>= uint64(1)
+
+
+@njit
+def _tile_choose(quantised, columns, width, identities, sample, totals, targets, running, chosen, key, mask):
+    """chosen[i]: the first column of row i whose running sum exceeds its target."""
+    for i in range(uint64(width)):
+        word = choice_word(uint64(0), uint64(sample), identities[i], key, mask)
+        targets[i] = scalar.mulhi64(word, totals[i])
+        running[i] = uint64(0)
+        chosen[i] = uint64(0)
+    for c in range(uint64(columns - 1)):
+        for i in range(uint64(width)):
+            running[i] += quantised[c * uint64(width) + i]
+            chosen[i] += uint64(running[i] <= targets[i])
+
+
+@njit
+def _nodes(x, width, high64, low64, largest, r, shift, node_r, node_s):
+    for i in range(uint64(width)):
+        node_r[i], node_s[i] = scalar.plain_node(r[i], x[i])
+    for i in range(uint64(width)):
+        if shift[i] != 0:
+            node_r[i], node_s[i] = scalar.far_node(float64(largest[i]), high64[i], low64[i], float64(x[i]))
+
+
+@njit
+def _irregular(kind, j, row, largest):
+    """Write a row that is not sampled: masked out, its argmax wanted, or bad."""
+    if not row_wanted(j, row):
+        write_empty(kind, j, row)
+    elif row_temperature(j, row) == 0.0:
+        write_argmax(kind, j, row)
+    elif not abs(largest) < _INF:
+        write_bad(kind, j, row)
+
+
+@njit
+def grouped_short(kind, job):
+    """One worker: take tiles of `segment_blocks` rows (the width) until none is left."""
+    j = job[0]
+    width = uint64(j.segment_blocks)
+    size = uint64(j.columns) * width
+    x, largest, r, shift = workspace(kind, size), workspace(kind, width), workspace(kind, width), workspace(kind, width)
+    high, low = workspace(kind, width), workspace(kind, width)
+    high64, low64, node_r, node_s, values = (
+        np.empty(width, np.float64), np.empty(width, np.float64), np.empty(width, np.float64),
+        np.empty(width, np.float64), np.empty(width, np.float64),
+    )  # fmt: skip
+    quantised, totals, targets, running, chosen, identities = (
+        np.empty(size, np.uint64), np.empty(width, np.uint64), np.empty(width, np.uint64),
+        np.empty(width, np.uint64), np.empty(width, np.uint64), np.empty(width, np.uint64),
+    )  # fmt: skip
+    rise, sampled = np.empty(width, np.int64), np.empty(width, np.uint8)
+    while True:
+        tile = atomic_add(j.next_item, int64(1))
+        if tile >= j.end_item:
+            break
+        first = tile * int64(width)
+        rows = min(j.rows - first, int64(width))
+        _transpose(kind, j, first, rows, width, x)
+        _row_factors(kind, j, first, rows, width, high64, low64, high, low, sampled)
+        _references(x, j.columns, width, high, largest, r, rise, shift)
+        _tile_sums(x, j.columns, width, high, low, r, rise, shift, quantised, totals)
+        _nodes(x, width, high64, low64, largest, r, shift, node_r, node_s)
+        for i in range(width):
+            identities[i] = uint64(row_id(j, first + int64(i))) if i < uint64(rows) else uint64(0)
+        if j.logsumexp != 0:
+            for i in range(width):
+                values[i] = scalar.logsumexp(node_r[i], node_s[i])
+            for i in range(uint64(rows)):
+                store_float(kind, j.logsumexp, first + int64(i), values[i])
+        for s in range(uint64(j.samples)):
+            _tile_choose(
+                quantised, j.columns, width, identities, j.first_sample + int64(s),
+                totals, targets, running, chosen, j.key, j.mask,
+            )  # fmt: skip
+            at = first * j.all_samples + j.first_sample + int64(s)
+            for i in range(uint64(rows)):
+                store(int64(0), j.indices, at + int64(i) * j.all_samples, int64(chosen[i]))
+            if j.log_prob != 0:
+                for i in range(uint64(rows)):
+                    address = row_address(j, first + int64(i)) + int64(chosen[i]) * j.column_stride
+                    values[i] = float64(load(kind, address, int64(0)))
+                for i in range(width):
+                    values[i] = scalar.log_prob(values[i], high64[i], low64[i], node_r[i], node_s[i])
+                for i in range(uint64(rows)):
+                    store_float(kind, j.log_prob, at + int64(i) * j.all_samples, values[i])
+        for i in range(uint64(rows)):
+            if sampled[i] == uint8(0) or not abs(largest[i]) < _INF:
+                _irregular(kind, j, first + int64(i), largest[i])
