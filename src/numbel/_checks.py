@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from typing import Any, NoReturn
@@ -14,6 +15,7 @@ _FLOATS = {"float16", "bfloat16", "float32", "float64"}
 METHODS = ("grouped", "gumbel_max")
 
 
+@functools.lru_cache(maxsize=64)
 def float_dtype(dtype: Any, what: str = "") -> np.dtype[Any]:
     """One of the four float dtypes in native byte order, or TypeError."""
     try:
@@ -174,6 +176,36 @@ def size(value: Any) -> tuple[int, ...]:
         raise ValueError(f"size must not be negative, got {value!r}")
     if shape and shape[-1] > MAX_COLUMNS:
         raise ValueError(f"size has {shape[-1]} columns; at most 2^34 are possible")
+    return shape
+
+
+def loc_and_scale(loc: Any, scale: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """loc and scale as float64 arrays, scale not negative."""
+    arrays = []
+    for name, value in (("loc", loc), ("scale", scale)):
+        array = np.asarray(value)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"{name} must hold real numbers, got {array.dtype}")
+        arrays.append(array.astype(np.float64))
+    if not np.all(arrays[1] >= 0):
+        raise ValueError("scale must not be negative or NaN")
+    return arrays[0], arrays[1]
+
+
+def gumbel_shape(wanted: Any, natural: tuple[int, ...], out: Any) -> tuple[int, ...]:
+    """The output shape of `gumbel`: size, or that of out, or the broadcast shape of loc and scale."""
+    if wanted is not None:
+        shape = size(wanted)
+    elif isinstance(out, np.ndarray):
+        shape = out.shape
+    else:
+        shape = natural
+    try:
+        fits = np.broadcast_shapes(shape, natural) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"loc and scale of joint shape {natural} do not broadcast to size {shape}")
     return shape
 
 

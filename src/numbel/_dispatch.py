@@ -5,6 +5,7 @@ How the work is cut, which threads take it and how much is done between two sign
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,14 +13,12 @@ import numba
 import numpy as np
 
 from ._cpu import drivers
-from ._cpu.job import JOB
+from ._cpu.job import EMPTY, Job
 from ._cpu.noise import SHORT as SHORT_NOISE
 from ._cpu.noise import TILE
 from ._cpu.short import SHORT
 from ._jit import parallel_allowed
-from ._scalar.address import draw_key
 from ._scalar.blocks import BLOCK
-from .results import Sample
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[int], None]
@@ -28,28 +27,36 @@ Progress = Callable[[int], None]
 _PARALLEL_FROM = 1 << 16
 #: Categories between two returns to Python, where Ctrl-C and the progress bar are served.
 _WAVE = 1 << 28
-#: Samples of a row in one pass; more take several, so that scratch stays small.
+#: Samples of a row in one pass, and of all segments together; more take several, so that scratch stays small.
 _SAMPLES = 1 << 14
-_KINDS = {
-    "float32": np.float32(0),
-    "float64": np.float64(0),
-    "float16": np.int16(0),
-    "bfloat16": np.uint16(0),
-}
-_NONE = (1 << 63) - 1
+_SEGMENT_SAMPLES = 1 << 18
 
 
 def _address(array: Array | None) -> int:
     return 0 if array is None else array.__array_interface__["data"][0]
 
 
+@functools.cache
+def _kind(dtype: np.dtype[Any]) -> Any:
+    """The scalar whose type tells the kernels the element type."""
+    kinds = {"float32": np.float32(0), "float64": np.float64(0), "float16": np.int16(0), "bfloat16": np.uint16(0)}
+    return kinds[dtype.name]
+
+
+@functools.cache
 def result_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype of log_prob and logsumexp for logits of this dtype."""
     return np.dtype(np.float64 if dtype == np.float64 else np.float32)
 
 
-def _geometry(array: Array) -> Array:
-    """(length, stride) of the batch axes, neighbours merged where memory allows; at least one."""
+def _place_rows(job: dict[str, Any], array: Array) -> Array | None:
+    """Tell the job where rows lie: neighbouring batch axes are merged where memory allows."""
+    job["array"], job["item_size"] = _address(array), array.itemsize
+    columns = array.shape[-1]
+    job["columns"], job["column_stride"] = columns, array.strides[-1] if columns > 1 else array.itemsize
+    if array.ndim <= 2:
+        job["row_stride"] = array.strides[0] if array.ndim == 2 else 0
+        return None
     dims: list[list[int]] = []
     for length, stride in zip(array.shape[:-1], array.strides[:-1], strict=True):
         if length == 1:
@@ -58,27 +65,29 @@ def _geometry(array: Array) -> Array:
             dims[-1] = [dims[-1][0] * length, stride]
         else:
             dims.append([length, stride])
-    return np.array(dims or [[1, 0]], dtype=np.int64)
+    if len(dims) <= 1:
+        job["row_stride"] = dims[0][1] if dims else 0
+        return None
+    geometry = np.array(dims, dtype=np.int64)
+    job["dims"], job["geometry"] = len(dims), _address(geometry)
+    return geometry
 
 
-def _run(driver: drivers.Drivers, kind: Any, job: Array, items: int, per_item: int, progress: Progress | None) -> None:
+def _run(driver: drivers.Drivers, kind: Any, job: Job, items: int, per_item: int, progress: Progress | None) -> None:
     """Have workers take items 0 .. items - 1, in waves."""
-    counter = np.zeros(1, np.int64)
-    job["next_item"] = _address(counter)
     step = max(1, _WAVE // per_item)
     for start in range(0, items, step):
         end = min(start + step, items)
-        counter[0] = start
-        job["end_item"] = end
-        workers = numba.get_num_threads() if (end - start) * per_item >= _PARALLEL_FROM else 1
-        if min(workers, end - start) > 1:
+        job.limit(start, end)
+        workers = numba.get_num_threads() if end - start > 1 and (end - start) * per_item >= _PARALLEL_FROM else 1
+        if workers > 1:
             with parallel_allowed() as allowed:
                 if allowed:
-                    driver.parallel(kind, job, workers)
+                    driver.parallel(kind, job.address, workers)
                 else:
-                    driver.serial(kind, job)
+                    driver.serial(kind, job.address)
         else:
-            driver.serial(kind, job)
+            driver.serial(kind, job.address)
         if progress is not None:
             progress((end - start) * per_item)
 
@@ -111,58 +120,53 @@ def categorical(
     rows, columns = indices.size // max(samples, 1), array.shape[-1]
     if samples == 0 or rows == 0:
         return None
-    geometry = _geometry(array)
-    kind = _KINDS[array.dtype.name]
-    strided = array.strides[-1] != array.itemsize and columns > 1
-    job = np.zeros(1, JOB)
-    record = job[0]
-    first_bad = np.array([_NONE])
-    key, mask = draw_key(np.uint64(seed), np.uint64(draw))
-    record["array"] = _address(array)
-    record["columns"] = columns
-    record["column_stride"] = array.strides[-1] if strided else array.itemsize
-    record["item_size"] = array.itemsize
-    record["rows"] = rows
-    record["dims"] = len(geometry)
-    record["geometry"] = _address(geometry)
-    record["temperatures"] = _address(temperatures)
-    record["temperature_step"] = int(per_row)
-    record["row_ids"] = _address(row_ids)
-    record["row_mask"] = _address(row_mask)
-    record["all_samples"] = samples
-    record["indices"] = _address(indices)
-    record["log_prob"] = _address(log_prob)
-    record["logsumexp"] = _address(logsumexp)
-    record["first_bad"] = _address(first_bad)
-    record["key"], record["mask"] = key, mask
+    job = EMPTY.copy()
+    geometry = _place_rows(job, array)
+    kind = _kind(array.dtype)
+    job["rows"] = rows
+    if per_row:
+        job["temperatures"] = _address(temperatures)
+    else:
+        job["temperature"] = temperatures[0]
+    job["row_ids"], job["row_mask"] = _address(row_ids), _address(row_mask)
+    job["all_samples"] = samples
+    job["indices"], job["log_prob"], job["logsumexp"] = _address(indices), _address(log_prob), _address(logsumexp)
+    job["seed"], job["draw"] = seed, draw
+    strided = job["column_stride"] != array.itemsize
     if method == "grouped" and columns <= SHORT:
         width = 64
         while width < 512 and width * columns < 4096:
             width *= 2
-        segments, record["segment_blocks"] = 1, width
+        segments, job["segment_blocks"] = 1, width
         items, per_item = -(-rows // width), width * columns
         driver = drivers.GROUPED_SHORT
     else:
         driver = drivers.GROUPED if method == "grouped" else drivers.GUMBEL_MAX
         segments, size = _segments(rows, columns)
-        record["segment_blocks"] = size
-        record["segments"] = segments
-        record["group"] = record["grab"] = 16 if strided and rows > 1 else 1
+        job["segment_blocks"] = size
+        job["segments"] = segments
+        job["group"] = job["grab"] = 16 if strided and rows > 1 else 1
         items, per_item = rows * segments, min(size * BLOCK, columns)
-    for first in range(0, samples, _SAMPLES):
-        count = min(_SAMPLES, samples - first)
-        record["samples"], record["first_sample"] = count, first
+    bad = None
+    at_once = _SAMPLES if segments == 1 else max(1, _SEGMENT_SAMPLES // items)
+    for first in range(0, samples, at_once):
+        count = min(at_once, samples - first)
+        job["samples"], job["first_sample"] = count, first
         if segments > 1:
             scratch = np.empty((2 + 3 * count, items))
             pending = np.full(rows, segments, np.int64)
             step = scratch.strides[0]
-            record["node_r"], record["node_s"] = _address(scratch), _address(scratch) + step
-            record["winner_key"] = _address(scratch) + 2 * step
-            record["winner_r"] = _address(scratch) + (2 + count) * step
-            record["winner_at"] = _address(scratch) + (2 + 2 * count) * step
-            record["pending"] = _address(pending)
-        _run(driver, kind, job, items, per_item, progress)
-    return None if first_bad[0] == _NONE else int(first_bad[0])
+            job["node_r"], job["node_s"] = _address(scratch), _address(scratch) + step
+            job["winner_key"] = _address(scratch) + 2 * step
+            job["winner_r"] = _address(scratch) + (2 + count) * step
+            job["winner_at"] = _address(scratch) + (2 + 2 * count) * step
+            job["pending"] = _address(pending)
+        packed = Job(job)
+        _run(driver, kind, packed, items, per_item, progress)
+        if packed.bad_row is not None:
+            bad = packed.bad_row
+    del geometry  # alive until here: the job holds its address
+    return bad
 
 
 def gumbel(out: Array, seed: int, draw: int, loc: float, scale: float, progress: Progress | None = None) -> None:
@@ -171,32 +175,27 @@ def gumbel(out: Array, seed: int, draw: int, loc: float, scale: float, progress:
         return
     array = out if out.ndim else out.reshape(1)
     rows, columns = array.size // array.shape[-1], array.shape[-1]
-    geometry = _geometry(array)
-    job = np.zeros(1, JOB)
-    record = job[0]
-    key, mask = draw_key(np.uint64(seed), np.uint64(draw))
-    record["array"] = _address(array)
-    record["columns"] = columns
-    record["column_stride"] = array.strides[-1] if columns > 1 else array.itemsize
-    record["item_size"] = array.itemsize
-    record["rows"] = rows
-    record["dims"] = len(geometry)
-    record["geometry"] = _address(geometry)
-    record["key"], record["mask"] = key, mask
-    record["loc"], record["scale"] = loc, scale
+    job = EMPTY.copy()
+    geometry = _place_rows(job, array)
+    job["rows"] = rows
+    job["seed"], job["draw"] = seed, draw
+    job["loc"], job["scale"] = loc, scale
     if columns < SHORT_NOISE:
         width = 16
         while width < 512 and width * columns < TILE:
             width *= 2
-        record["segment_blocks"] = width
+        job["segment_blocks"] = width
         items, per_item = -(-rows // width), width * columns
     else:
         items, per_item = rows * -(-columns // TILE), TILE
     driver = drivers.NOISE_FLOAT64 if out.dtype == np.float64 else drivers.NOISE_FLOAT32
-    _run(driver, _KINDS[out.dtype.name], job, items, per_item, progress)
+    _run(driver, _kind(out.dtype), Job(job), items, per_item, progress)
+    del geometry  # alive until here: the job holds its address
 
 
-def empty_sample(shape: tuple[int, ...], num_samples: int | None, dtype: np.dtype[Any]) -> Sample:
-    """Outputs of `sample` for a batch of this shape."""
-    indices = shape if num_samples is None else (*shape, num_samples)
-    return Sample(np.empty(indices, np.int64), np.empty(indices, dtype), np.empty(shape, dtype))
+def spawn_seeds(seed: int, draw: int, count: int) -> list[int]:
+    """Seeds of `count` child generators."""
+    seeds = np.empty(count, np.uint64)
+    job = EMPTY | {"array": _address(seeds), "rows": count, "seed": seed, "draw": draw}
+    drivers.SPAWN_SEEDS(Job(job).address)
+    return [int(child) for child in seeds]

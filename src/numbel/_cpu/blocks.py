@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from numba import float64, int32, int64, uint64
+from numba import float64, int64, uint64
 
-from .._jit import njit
+from .._jit import inlined, njit
 from .._scalar import blocks as scalar
 from .._scalar.address import GROUPED, block_words
 from .._scalar.blocks import BLOCK, LANES
@@ -15,7 +15,7 @@ from .memory import copy, load, zero
 _INF = math.inf
 _NAN = math.nan
 #: Columns whose quantised weights are summed together before the choice looks at single ones.
-_CHUNK = 64
+_CHUNK = 256
 CHUNKS = BLOCK // _CHUNK
 #: Deeper than any tree over 2^34 columns.
 LEVELS = 32
@@ -69,33 +69,28 @@ def lane_sums(kind, address, count, high, low, r, shift, lanes):
 
 @njit
 def block_max(kind, address, count, lanes):
-    """The largest logit (-inf if there is none but NaN), and whether there is a NaN."""
-    width = int64(64)
-    rounds = int64(count) // width
-    nan = int32(0)
-    for i in range(uint64(width)):
-        lanes[i] = -_INF
-    for j in range(rounds):
-        start = int64(j) * width
-        for i in range(uint64(width)):
-            x = load(kind, address, start + int64(i))
-            lanes[i] = x if x > lanes[i] else lanes[i]
-            nan |= int32(x != x)
-    for i in range(rounds * width, count):
+    """The largest logit, -inf if there is none but NaN."""
+    width = uint64(min(int64(count), int64(LANES)))
+    for i in range(width):
         x = load(kind, address, int64(i))
-        lanes[0] = x if x > lanes[0] else lanes[0]
-        nan |= int32(x != x)
-    largest = lanes[0]
-    for i in range(uint64(1), uint64(width)):
-        largest = lanes[i] if lanes[i] > largest else largest
-    return largest, nan != int32(0)
+        lanes[i] = x if x == x else -_INF
+    for start in range(LANES, count, LANES):
+        for i in range(uint64(min(int64(LANES), count - start))):
+            x = load(kind, address, int64(start) + int64(i))
+            lanes[i] = x if x > lanes[i] else lanes[i]
+    while width > uint64(1):
+        half = (width + uint64(1)) >> uint64(1)
+        for i in range(width - half):
+            lanes[i] = lanes[i + half] if lanes[i + half] > lanes[i] else lanes[i]
+        width = half
+    return lanes[0]
 
 
 @njit
 def _careful_node(kind, address, count, high64, low64, high, low, guess, total, lanes):
     """`block_node` where the sum under the guessed reference proves nothing."""
-    largest, nan = block_max(kind, address, count, lanes)
-    if nan or largest == _INF:
+    largest = block_max(kind, address, count, lanes)
+    if total != total or largest == _INF:  # finite logits never sum to NaN
         return guess, 0.0, _NAN
     if largest == -_INF:
         return guess, 0.0, 0.0
@@ -121,39 +116,44 @@ def block_node(kind, address, count, high64, low64, high, low, guess, lanes):
 
 
 @njit
-def quantised_sums(kind, address, count, high, low, lanes, sums):
-    """Sums of the quantised weights of each 64 columns, their total, and (r, exponent - r, shift)."""
-    largest, _ = block_max(kind, address, count, lanes)
+def quantise_block(kind, address, count, high, low, weights, sums):
+    """Weights of a block's columns, sums of the quantised weights of each 256, their total, and their rise."""
+    largest = block_max(kind, address, count, weights)
     r, rise, far = scalar.reference_of_maximum(largest, high)
     shift = largest if far else zero(kind)
+    # two loops: in one, the 64-bit integers would halve the float32 lanes
+    for i in range(uint64(count)):
+        weights[i] = scalar.weight(load(kind, address, int64(i)) - shift, high, low, r)
     total = uint64(0)
-    for c in range(0, count, _CHUNK):
-        chunk = uint64(0)
-        start = int64(c)
-        for i in range(uint64(min(count - start, int64(_CHUNK)))):
-            w = scalar.weight(load(kind, address, start + int64(i)) - shift, high, low, r)
-            chunk += scalar.quantise(w, rise)
-        sums[uint64(c) // uint64(_CHUNK)] = chunk
-        total += chunk
-    return total, r, rise, shift
+    for c in range(uint64(count + _CHUNK - 1) // uint64(_CHUNK)):
+        start = c * uint64(_CHUNK)
+        sums[c] = _quantised_sum(weights, start, min(uint64(_CHUNK), uint64(count) - start), rise)
+        total += sums[c]
+    return total, rise
 
 
 @njit
-def choose(kind, address, count, high, low, r, rise, shift, sums, target):
+def _quantised_sum(weights, start, count, rise):
+    total = uint64(0)
+    for i in range(count):
+        total += scalar.quantise(weights[start + i], rise)
+    return total
+
+
+@njit
+def choose(weights, sums, rise, target):
     """The first column whose running sum of quantised weights exceeds target."""
     running = uint64(0)
     c = uint64(0)
     while running + sums[c] <= target:
         running += sums[c]
         c += uint64(1)
-    i = int64(c) * _CHUNK
-    while i < count:
-        w = scalar.weight(load(kind, address, i) - shift, high, low, r)
-        running += scalar.quantise(w, rise)
-        if running > target:
-            break
-        i += 1
-    return i
+    i = c * uint64(_CHUNK)
+    running += scalar.quantise(weights[i], rise)
+    while running <= target:
+        i += uint64(1)
+        running += scalar.quantise(weights[i], rise)
+    return int64(i)
 
 
 @njit
@@ -171,7 +171,7 @@ def fill_words(words, count, block, block_step, sample, sample_step, row, key, m
         words[i] = (x0 << uint64(32)) | x1
 
 
-@njit
+@inlined
 def choice_word(block, sample, row, key, mask):
     """Words 2 and 3 of a block: the choice inside it."""
     _, _, x2, x3 = block_words(uint64(block), uint64(sample), uint64(row), uint64(GROUPED), key, mask)

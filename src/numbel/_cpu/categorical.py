@@ -12,6 +12,7 @@ from numba import float64, int64, uint64
 
 from .._jit import njit
 from .._scalar import blocks as scalar
+from .._scalar.address import draw_key
 from .._scalar.blocks import BLOCK, LANES
 from .._scalar.gumbel import exponential_float64
 from .blocks import (
@@ -24,9 +25,9 @@ from .blocks import (
     collapse,
     fill_words,
     push,
-    quantised_sums,
+    quantise_block,
 )
-from .job import row_address, row_id, row_temperature, row_wanted
+from .job import job_at, row_address, row_id, row_temperature, row_wanted
 from .memory import atomic_add, load, store, workspace, zero
 from .results import write_argmax, write_bad, write_empty, write_logsumexp, write_sample
 
@@ -50,7 +51,7 @@ def _contest(word, r, total, best_key, best_r):
 
 
 @njit
-def _write_row(kind, j, row, high64, low64, r, total, winners, lanes, sums, buffer):
+def _write_row(kind, j, row, high64, low64, r, total, winners, weights, sums, buffer):
     """Choose inside the winning block of every sample, and write the row's results."""
     if not total > 0.0:
         write_bad(kind, j, row)
@@ -59,21 +60,20 @@ def _write_row(kind, j, row, high64, low64, r, total, winners, lanes, sums, buff
     high, low = _narrow(kind, high64, low64)
     address = row_address(j, row)
     identity = row_id(j, row)
+    key, mask = draw_key(j.seed, j.draw)
     held = int64(-1)
     inside = address
     count = int64(0)
-    quantised = uint64(0)
-    reference, rise, shift = zero(kind), int64(0), zero(kind)
+    total_quantised, rise = uint64(0), int64(0)
     for s in range(j.samples):
         block = winners[uint64(s)]
         if block != held:
             held = block
             count = min(j.columns - block * BLOCK, int64(BLOCK))
             inside = block_address(kind, address, j.column_stride, j.item_size, block, count, buffer)
-            quantised, reference, rise, shift = quantised_sums(kind, inside, count, high, low, lanes, sums)
-        word = choice_word(block, j.first_sample + int64(s), identity, j.key, j.mask)
-        target = scalar.mulhi64(word, quantised)
-        column = choose(kind, inside, count, high, low, reference, rise, shift, sums, target)
+            total_quantised, rise = quantise_block(kind, inside, count, high, low, weights, sums)
+        word = choice_word(block, j.first_sample + int64(s), identity, key, mask)
+        column = choose(weights, sums, rise, scalar.mulhi64(word, total_quantised))
         write_sample(kind, j, row, int64(s), block * BLOCK + column, high64, low64, r, total)
 
 
@@ -113,11 +113,12 @@ def _segment(kind, j, row, first, last, high64, low64, words, keys, rs, winners,
     guess = zero(kind)
     address = row_address(j, row)
     identity = row_id(j, row)
+    key, mask = draw_key(j.seed, j.draw)
     single = last - first == 1 and j.segments == 1  # a lone block wins without a word
     for s in range(uint64(j.samples)):
         keys[s], rs[s], winners[s] = _INF, 0.0, int64(-1)
     if j.samples == 1 and not single:
-        fill_words(words, last - first, first, 1, j.first_sample, 0, identity, j.key, j.mask)
+        fill_words(words, last - first, first, 1, j.first_sample, 0, identity, key, mask)
     for b in range(first, last):
         block = int64(b)
         count = min(j.columns - block * BLOCK, int64(BLOCK))
@@ -131,23 +132,24 @@ def _segment(kind, j, row, first, last, high64, low64, words, keys, rs, winners,
                 winners[s] = block
             continue
         if j.samples > 1:
-            fill_words(words, j.samples, block, 0, j.first_sample, 1, identity, j.key, j.mask)
+            fill_words(words, j.samples, block, 0, j.first_sample, 1, identity, key, mask)
         for s in range(uint64(j.samples)):
             word = words[s if j.samples > 1 else uint64(block - first)]
-            wins, key = _contest(word, r, total, keys[s], rs[s])
+            wins, value = _contest(word, r, total, keys[s], rs[s])
             if wins or winners[s] < 0:
                 if not wins:
-                    key = exponential_float64(word >> uint64(32), word & uint64(0xFFFFFFFF)) / total
-                keys[s], rs[s], winners[s] = key, r, block
+                    value = exponential_float64(word >> uint64(32), word & uint64(0xFFFFFFFF)) / total
+                keys[s], rs[s], winners[s] = value, r, block
     return collapse(stack_r, stack_s, last - first)
 
 
 @njit
 def grouped(kind, job):
     """One worker: take segments until none is left."""
-    j = job[0]
+    j = job_at(job)
     samples = uint64(j.samples)
     lanes = workspace(kind, LANES)
+    weights = workspace(kind, max(min(j.columns, int64(BLOCK)), int64(LANES)))
     sums = np.empty(CHUNKS, np.uint64)
     blocks = (j.columns + BLOCK - 1) // BLOCK
     words = np.empty(max(min(j.segment_blocks, blocks), j.samples), np.uint64)
@@ -157,7 +159,7 @@ def grouped(kind, job):
     gathered = np.empty(BLOCK if j.column_stride != j.item_size else 0, np.float64)
     buffer = int64(gathered.ctypes.data)
     while True:
-        taken = atomic_add(j.next_item, j.grab)
+        taken = atomic_add(j.counter_at, j.grab)
         if taken >= j.end_item:
             break
         for position in range(taken, min(taken + j.grab, j.end_item)):
@@ -187,4 +189,4 @@ def grouped(kind, job):
                 if atomic_add(j.pending + 8 * row, int64(-1)) > 1:
                     continue
                 r, total = _join_segments(kind, j, row, stack_r, stack_s, keys, rs, winners)
-            _write_row(kind, j, row, high64, low64, r, total, winners, lanes, sums, buffer)
+            _write_row(kind, j, row, high64, low64, r, total, winners, weights, sums, buffer)

@@ -13,15 +13,15 @@ import math
 import numpy as np
 from numba import float32, float64, int32, int64, uint32, uint64
 
-from .._jit import njit
+from .._jit import inlined, njit
 from .._scalar import blocks as scalar
-from .._scalar.address import NOISE, REFINEMENT, noise_word
+from .._scalar.address import NOISE, REFINEMENT, draw_key, noise_word
 from .._scalar.bits import bits_to_float, fma
 from .._scalar.blocks import BLOCK, LANES
 from .._scalar.elementary import LOG2E, exp_float64
 from .._scalar.gumbel import gumbel_float64
 from .blocks import LEVELS, block_address, block_max, block_node, collapse, push
-from .job import row_address, row_id, row_temperature, row_wanted
+from .job import job_at, row_address, row_id, row_temperature, row_wanted
 from .memory import atomic_add, load, store, workspace, zero
 from .noise import fill_noise
 from .results import write_argmax, write_bad, write_empty, write_logsumexp, write_sample
@@ -41,6 +41,15 @@ def _key(x, word, temperature, column, sample, row, key, mask):
 
 
 @njit
+def _any_nan(kind, address, count):
+    found = int32(0)
+    for i in range(uint64(count)):
+        x = load(kind, address, int64(i))
+        found = int32(found | int32(x != x))  # int32 | int32 is int64 in Numba
+    return found != int32(0)
+
+
+@njit
 def _smallest(x, count):
     """The smallest of `count` uint32 words."""
     smallest = uint32(0xFFFFFFFF)
@@ -49,13 +58,13 @@ def _smallest(x, count):
     return smallest
 
 
-@njit
+@inlined
 def _below(word):
     """A float32 not above v = (word + 1/2) 2^-32."""
     return bits_to_float(int32((uint32(word) >> uint32(9)) | uint32(0x3F800000))) - float32(1.0)
 
 
-@njit
+@inlined
 def _above(x, largest, rate):
     """A float32 not below exp((x - largest) / T): the exponent's linear interpolation, at most 1.062 of it."""
     z = fma(float32(x - largest), rate, float32(127.0 * 8388608.0))
@@ -90,12 +99,12 @@ def _scan(kind, address, first, count, x, largest, rate, temperature, exact, col
 
 
 @njit
-def _any_candidate(kind, address, first, x, largest, rate, threshold):
-    """Whether one of 64 columns passes the filter."""
+def _any_candidate(kind, address, first, last, x, largest, rate, threshold):
+    """Whether one of the columns passes the filter."""
     found = int32(0)
-    for i in range(uint64(_GROUP)):
-        at = uint64(first) + i
-        found |= int32(_below(x[at]) <= _above(load(kind, address, int64(at)), largest, rate) * threshold)
+    for i in range(uint64(first), uint64(last)):
+        hit = int32(_below(x[i]) <= _above(load(kind, address, int64(i)), largest, rate) * threshold)
+        found = int32(found | hit)
     return found != int32(0)
 
 
@@ -114,7 +123,7 @@ def _tile(kind, address, count, x, largest, rate, temperature, exact, column, sa
         return best, at
     for first in range(0, count, _GROUP):
         width = min(count - first, int64(_GROUP))
-        if width == _GROUP and not _any_candidate(kind, address, first, x, largest, rate, threshold):
+        if not _any_candidate(kind, address, first, first + width, x, largest, rate, threshold):
             continue
         best, at = _scan(
             kind, address, first, width, x, largest, rate, temperature, exact, column, sample, row, key, mask, best, at
@@ -144,6 +153,7 @@ def _segment(kind, j, row, first, last, temperature, keys, winners, stack_r, sta
     sums = j.logsumexp != 0 or j.log_prob != 0
     address = row_address(j, row)
     identity = uint64(row_id(j, row))
+    key, mask = draw_key(j.seed, j.draw)
     bad = False
     for s in range(uint64(j.samples)):
         keys[s], winners[s] = -_INF, int64(-1)
@@ -158,8 +168,8 @@ def _segment(kind, j, row, first, last, temperature, keys, winners, stack_r, sta
             start = int64(t)
             width = min(count - start, int64(_TILE))
             inside = at + start * j.item_size
-            largest, nan = block_max(kind, inside, width, lanes)
-            if nan or largest == _INF:
+            largest = block_max(kind, inside, width, lanes)
+            if largest == _INF or _any_nan(kind, inside, width):
                 bad = True
                 continue
             if largest == -_INF:
@@ -168,7 +178,7 @@ def _segment(kind, j, row, first, last, temperature, keys, winners, stack_r, sta
             for s in range(uint64(j.samples)):
                 keys[s], winners[s] = _tile(
                     kind, inside, width, x, largest, rate, temperature, exact, block * BLOCK + start,
-                    j.first_sample + int64(s), identity, j.key, j.mask, keys[s], winners[s],
+                    j.first_sample + int64(s), identity, key, mask, keys[s], winners[s],
                 )  # fmt: skip
     r, total = collapse(stack_r, stack_s, last - first) if sums else (0.0, 0.0)
     return r, total, bad
@@ -177,7 +187,7 @@ def _segment(kind, j, row, first, last, temperature, keys, winners, stack_r, sta
 @njit
 def gumbel_max(kind, job):
     """One worker: take segments until none is left."""
-    j = job[0]
+    j = job_at(job)
     samples = uint64(j.samples)
     lanes = workspace(kind, LANES)
     x = np.empty(_TILE, np.uint32)
@@ -187,7 +197,7 @@ def gumbel_max(kind, job):
     buffer = int64(gathered.ctypes.data)
     blocks = (j.columns + BLOCK - 1) // BLOCK
     while True:
-        taken = atomic_add(j.next_item, j.grab)
+        taken = atomic_add(j.counter_at, j.grab)
         if taken >= j.end_item:
             break
         for position in range(taken, min(taken + j.grab, j.end_item)):

@@ -9,16 +9,17 @@ import numpy as np
 from numba import float32, float64, int64, uint32, uint64
 
 from .._jit import njit
-from .._scalar.address import NOISE, REFINEMENT, block_words, noise_word
+from .._scalar.address import NOISE, REFINEMENT, SPAWN, block_words, draw_key, noise_word
 from .._scalar.gumbel import REFINE, gumbel_float32, gumbel_float64, gumbel_refined_float32, needs_refinement
-from .job import row_address, row_id
+from .job import job_at, row_address, row_id
 from .memory import atomic_add, store, workspace, zero
 
-#: Columns of a row made at a time; a multiple of 64.
+#: Columns of a row made at a time.
 TILE = 2048
 #: Rows shorter than this are made many at a time, across rows.
 SHORT = 128
-_GROUP = 64
+_STRETCH = 1024
+_GROUP = 32
 
 
 @njit
@@ -51,18 +52,45 @@ def _fill_across(x, columns, row, width, tag, key, mask):
 @njit
 def _transform_float32(x, y, g, count, key, mask, column, row, width):
     """Noise of `count` words; row and column of word i are found from `width` (0: one row)."""
-    for i in range(uint64(count)):
-        g[i] = gumbel_float32(x[i])
-    for start in range(uint64(0), uint64(count), uint64(_GROUP)):
-        nearest = uint32(0xFFFFFFFF)
-        for i in range(uint64(_GROUP)):
-            nearest = min(nearest, uint32(x[start + i] + uint32(REFINE)))
-        if nearest < uint32(2 * REFINE):
-            for i in range(start, start + uint64(_GROUP)):
-                if needs_refinement(x[i]):
-                    c, r = (uint64(column) + i, row) if width == 0 else (i // width, uint64(row) + i % width)
-                    word = noise_word(c, uint64(0), r, uint64(REFINEMENT), key, mask)
-                    g[i] = gumbel_refined_float32(uint64(x[i]), word)
+    for first in range(uint64(0), uint64(count), uint64(_STRETCH)):
+        n = min(uint64(_STRETCH), uint64(count) - first)
+        if _transform_stretch(x, g, first, n):
+            # one word in 2048 is to be refined: find its neighbourhood before looking at single words
+            for start in range(first, first + n, uint64(_GROUP)):
+                if _any_to_refine(x, start, uint64(_GROUP)):
+                    _refine(x, g, start, start + uint64(_GROUP), key, mask, column, row, width)
+
+
+@njit
+def _transform_stretch(x, g, start, count):
+    """Unrefined noise of words start ..., and whether any of them is to be refined."""
+    nearest = uint32(0xFFFFFFFF)
+    for i in range(count):
+        word = x[start + i]
+        g[start + i] = gumbel_float32(word)
+        nearest = min(nearest, uint32(word + uint32(REFINE)))
+    return nearest < uint32(2 * REFINE)
+
+
+@njit
+def _any_to_refine(x, start, count):
+    nearest = uint32(0xFFFFFFFF)
+    for i in range(count):
+        nearest = min(nearest, uint32(x[start + i] + uint32(REFINE)))
+    return nearest < uint32(2 * REFINE)
+
+
+@njit
+def _refine(x, g, start, end, key, mask, column, row, width):
+    for i in range(start, end):
+        if needs_refinement(x[i]):
+            g[i] = _refined(x[i], i, key, mask, column, row, width)
+
+
+@njit
+def _refined(word, i, key, mask, column, row, width):
+    c, r = (uint64(column) + i, row) if width == 0 else (i // width, uint64(row) + i % width)
+    return gumbel_refined_float32(uint64(word), noise_word(c, uint64(0), r, uint64(REFINEMENT), key, mask))
 
 
 @njit
@@ -82,20 +110,21 @@ def _scale(g, count, loc, scale):
 @njit
 def _long_rows(kind, j, transform, wide, x, y, g):
     loc, scale = type(zero(kind))(j.loc), type(zero(kind))(j.scale)
+    key, mask = draw_key(j.seed, j.draw)
     tiles = (j.columns + TILE - 1) // TILE
     while True:
-        item = atomic_add(j.next_item, int64(1))
+        item = atomic_add(j.counter_at, int64(1))
         if item >= j.end_item:
             break
         row = item // tiles
         column = (item - row * tiles) * TILE
         count = min(j.columns - column, int64(TILE))
-        padded = (count + _GROUP - 1) // _GROUP * _GROUP
+        padded = (count + _GROUP - 1) // _GROUP * _GROUP  # TILE is a multiple
         identity = uint64(row_id(j, row))
-        fill_noise(x, padded, column, uint64(0), identity, uint64(NOISE), j.key, j.mask)
+        fill_noise(x, padded, column, uint64(0), identity, uint64(NOISE), key, mask)
         if wide:
-            fill_noise(y, padded, column, uint64(0), identity, uint64(REFINEMENT), j.key, j.mask)
-        transform(x, y, g, padded, j.key, j.mask, uint64(column), identity, uint64(0))
+            fill_noise(y, padded, column, uint64(0), identity, uint64(REFINEMENT), key, mask)
+        transform(x, y, g, padded, key, mask, uint64(column), identity, uint64(0))
         _scale(g, padded, loc, scale)
         address = row_address(j, row) + column * j.column_stride
         if j.column_stride == j.item_size:
@@ -109,18 +138,19 @@ def _long_rows(kind, j, transform, wide, x, y, g):
 @njit
 def _short_rows(kind, j, transform, wide, x, y, g):
     loc, scale = type(zero(kind))(j.loc), type(zero(kind))(j.scale)
+    key, mask = draw_key(j.seed, j.draw)
     width = uint64(j.segment_blocks)
     words = (uint64(j.columns) + uint64(3)) // uint64(4) * uint64(4) * width
     while True:
-        tile = atomic_add(j.next_item, int64(1))
+        tile = atomic_add(j.counter_at, int64(1))
         if tile >= j.end_item:
             break
         first = tile * int64(width)
         rows = min(j.rows - first, int64(width))
-        _fill_across(x, j.columns, first, width, uint64(NOISE), j.key, j.mask)
+        _fill_across(x, j.columns, first, width, uint64(NOISE), key, mask)
         if wide:
-            _fill_across(y, j.columns, first, width, uint64(REFINEMENT), j.key, j.mask)
-        transform(x, y, g, words, j.key, j.mask, uint64(0), uint64(first), width)
+            _fill_across(y, j.columns, first, width, uint64(REFINEMENT), key, mask)
+        transform(x, y, g, words, key, mask, uint64(0), uint64(first), width)
         _scale(g, words, loc, scale)
         for i in range(rows):
             address = row_address(j, first + int64(i))
@@ -144,10 +174,20 @@ def _rows(kind, j, transform, wide):
 @njit
 def noise_float32(kind, job):
     """One worker: float32 noise, rounded to the dtype of `kind`."""
-    _rows(kind, job[0], _transform_float32, False)
+    _rows(kind, job_at(job), _transform_float32, False)
 
 
 @njit
 def noise_float64(kind, job):
     """One worker: float64 noise."""
-    _rows(kind, job[0], _transform_float64, True)
+    _rows(kind, job_at(job), _transform_float64, True)
+
+
+@njit
+def spawn_seeds(job):
+    """Fill the run of `rows` uint64 at `array` with seeds: words 0 and 1 of block i under the tag SPAWN."""
+    j = job_at(job)
+    key, mask = draw_key(j.seed, j.draw)
+    for i in range(j.rows):
+        x0, x1, _, _ = block_words(uint64(i), uint64(0), uint64(0), uint64(SPAWN), key, mask)
+        store(int64(0), j.array, int64(i), int64((x0 << uint64(32)) | x1))

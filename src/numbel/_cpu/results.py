@@ -36,7 +36,7 @@ def write_empty(kind, j, row):
 def write_bad(kind, j, row):
     """`write_empty`, and the row counts as bad."""
     write_empty(kind, j, row)
-    atomic_min(j.first_bad, row)
+    atomic_min(j.bad_row_at, row)
 
 
 @njit

@@ -12,8 +12,9 @@ from numba import float64, int64, uint8, uint64
 
 from .._jit import njit
 from .._scalar import blocks as scalar
+from .._scalar.address import draw_key
 from .blocks import choice_word
-from .job import row_address, row_id, row_temperature, row_wanted
+from .job import job_at, row_address, row_id, row_temperature, row_wanted
 from .memory import atomic_add, load, store, workspace, zero
 from .results import store_float, write_argmax, write_bad, write_empty
 
@@ -38,7 +39,7 @@ def _transpose(kind, j, first, rows, width, x):
 @njit
 def _row_factors(kind, j, first, rows, width, high64, low64, high, low, sampled):
     """Scale factors of the tile's rows, and which of them are to be sampled here."""
-    shared = j.temperature_step == 0 and j.row_mask == 0
+    shared = j.temperatures == 0 and j.row_mask == 0
     one_high, one_low = scalar.scale(row_temperature(j, first)) if shared else (1.0, 0.0)
     for i in range(uint64(width)):
         inside = i < uint64(rows)
@@ -75,11 +76,13 @@ def _tile_sums(x, columns, width, high, low, r, rise, shift, quantised, totals):
     for i in range(uint64(width)):
         totals[i] = uint64(0)
     for c in range(uint64(columns)):
+        # two loops: in one, the 64-bit integers would halve the float32 lanes
         for i in range(uint64(width)):
             at = c * uint64(width) + i
-            w = scalar.weight(x[at] - shift[i], high[i], low[i], r[i])
-            x[at] = w
-            q = scalar.quantise(w, rise[i])
+            x[at] = scalar.weight(x[at] - shift[i], high[i], low[i], r[i])
+        for i in range(uint64(width)):
+            at = c * uint64(width) + i
+            q = scalar.quantise(x[at], rise[i])
             quantised[at] = q
             totals[i] += q
     count = uint64(columns)
@@ -130,7 +133,8 @@ def _irregular(kind, j, row, largest):
 @njit
 def grouped_short(kind, job):
     """One worker: take tiles of `segment_blocks` rows (the width) until none is left."""
-    j = job[0]
+    j = job_at(job)
+    key, mask = draw_key(j.seed, j.draw)
     width = uint64(j.segment_blocks)
     size = uint64(j.columns) * width
     x, largest, r, shift = workspace(kind, size), workspace(kind, width), workspace(kind, width), workspace(kind, width)
@@ -145,7 +149,7 @@ def grouped_short(kind, job):
     )  # fmt: skip
     rise, sampled = np.empty(width, np.int64), np.empty(width, np.uint8)
     while True:
-        tile = atomic_add(j.next_item, int64(1))
+        tile = atomic_add(j.counter_at, int64(1))
         if tile >= j.end_item:
             break
         first = tile * int64(width)
@@ -165,7 +169,7 @@ def grouped_short(kind, job):
         for s in range(uint64(j.samples)):
             _tile_choose(
                 quantised, j.columns, width, identities, j.first_sample + int64(s),
-                totals, targets, running, chosen, j.key, j.mask,
+                totals, targets, running, chosen, key, mask,
             )  # fmt: skip
             at = first * j.all_samples + j.first_sample + int64(s)
             for i in range(uint64(rows)):

@@ -155,10 +155,11 @@ def proves_reference_float64(total):
 @inlined
 def quantise_float32(w, shift):
     """floor(w 2^(50 - shift)) as uint64, for w <= 2^(shift + 1/2); 0 where w is below 2^(shift - 50)."""
-    bits = int64(float_to_bits(w))
-    mantissa = uint64((bits & int64(0x7FFFFF)) | int64(0x800000)) << uint64(27)
-    right = int64(shift) - ((bits >> int64(23)) - int64(127))
-    return mantissa >> uint64(min(right, int64(63)))
+    bits = float_to_bits(w)  # int32 as long as possible: twice the lanes
+    mantissa = int32(int32(bits & int32(0x7FFFFF)) | int32(0x800000))
+    right = int32(int32(int32(shift) + int32(127)) - int32(bits >> int32(23)))
+    right = right if right < int32(63) else int32(63)
+    return (uint64(mantissa) << uint64(27)) >> uint64(right)
 
 
 @inlined
