@@ -15,19 +15,23 @@ _FLOATS = {"float16", "bfloat16", "float32", "float64"}
 METHODS = ("grouped", "gumbel_max")
 
 
-@functools.lru_cache(maxsize=64)
 def float_dtype(dtype: Any, what: str = "") -> np.dtype[Any]:
     """One of the four float dtypes in native byte order, or TypeError."""
     try:
         found: np.dtype[Any] = np.dtype(dtype)
     except TypeError as error:
-        if dtype == "bfloat16":
+        if isinstance(dtype, str) and dtype == "bfloat16":
             raise TypeError('dtype "bfloat16" needs the package ml_dtypes: pip install "numbel[bf16]"') from error
         raise
-    if found.name not in _FLOATS or not found.isnative:
+    if not _supported(found):
         name = found.str if not found.isnative else found
         raise TypeError(f"Expected float16, bfloat16, float32 or float64, got {name}{what}")
     return found
+
+
+@functools.lru_cache(maxsize=64)
+def _supported(dtype: np.dtype[Any]) -> bool:
+    return dtype.isnative and dtype.name in _FLOATS
 
 
 def logits(value: Any, axis: int) -> np.ndarray[Any, Any]:
@@ -42,12 +46,13 @@ def logits(value: Any, axis: int) -> np.ndarray[Any, Any]:
         if not -value.ndim <= axis < value.ndim:
             raise np.exceptions.AxisError(axis, value.ndim)
         value = np.moveaxis(value, axis, -1)
-    columns = value.shape[-1]
+    array: np.ndarray[Any, Any] = value
+    columns = array.shape[-1]
     if columns == 0:
         raise ValueError(f"logits has zero categories along axis {axis}: there is nothing to draw")
     if columns > MAX_COLUMNS:
         raise ValueError(f"logits has {columns} categories along axis {axis}; at most 2^34 are possible")
-    return value
+    return array
 
 
 def _as_numpy(value: Any, name: str) -> np.ndarray[Any, Any]:
@@ -89,9 +94,7 @@ def temperature(value: Any, shape: tuple[int, ...]) -> tuple[np.ndarray[Any, Any
     try:
         spread = np.broadcast_to(array.astype(np.float64), shape)
     except ValueError:
-        raise ValueError(
-            f"temperature of shape {array.shape} does not broadcast to the rows' shape {shape}"
-        ) from None
+        raise ValueError(f"temperature of shape {array.shape} does not broadcast to the rows' shape {shape}") from None
     flat = np.ascontiguousarray(spread).reshape(-1)
     bad = np.flatnonzero(~((flat >= 0) & (flat < math.inf)))
     if bad.size:
@@ -145,7 +148,7 @@ def method(value: Any) -> None:
         raise ValueError(f'method must be "grouped" or "gumbel_max", got {value!r}')
 
 
-def on_invalid(value: Any) -> bool:
+def on_invalid(value: str | None) -> bool:
     """Whether invalid rows raise: None means "raise" on the CPU."""
     if value not in (None, "raise", "flag"):
         raise ValueError(f'on_invalid must be "raise", "flag" or None, got {value!r}')
@@ -180,7 +183,7 @@ def size(value: Any) -> tuple[int, ...]:
 
 
 def loc_and_scale(loc: Any, scale: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """loc and scale as float64 arrays, scale not negative."""
+    """Loc and scale as float64 arrays, scale not negative."""
     arrays = []
     for name, value in (("loc", loc), ("scale", scale)):
         array = np.asarray(value)

@@ -6,7 +6,7 @@ How the work is cut, which threads take it and how much is done between two sign
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numba
@@ -111,12 +111,12 @@ def categorical(
     method: str,
     seed: int,
     draw: int,
-    indices: Array,
-    log_prob: Array | None,
-    logsumexp: Array | None,
+    results: Sequence[Array | None],
     progress: Progress | None = None,
 ) -> int | None:
-    """Sample the rows of `array` (categories last) into contiguous outputs; the first bad row, if any."""
+    """Sample the rows of `array` (categories last) into contiguous results, a Sample; the first bad row, if any."""
+    indices, log_prob, logsumexp = results
+    assert indices is not None
     rows, columns = indices.size // max(samples, 1), array.shape[-1]
     if samples == 0 or rows == 0:
         return None

@@ -7,7 +7,6 @@ import operator
 import os
 import secrets
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, overload
 
@@ -183,7 +182,7 @@ class Generator:
         dtype : dtype, optional
             float32, float64, float16 or bfloat16. The half types are float32 noise, rounded.
         out : ndarray, optional
-            Where to write; its dtype must be `dtype` where both are given, and its shape `size`.
+            Where to write, of this dtype (float32 unless given) and, where it is given, of shape `size`.
         like : array, optional
             An array whose device is used; in this version it must be on the host.
 
@@ -215,21 +214,18 @@ class Generator:
         """
         if like is not None:
             _checks.host_array(like, "like")
-        return self._gumbel(loc, scale, size, np.dtype(np.float32) if out is None else None, dtype, out, None)
+        return self._gumbel(loc, scale, size, dtype, out)
 
     def _gumbel(
         self,
         loc: ArrayLike,
         scale: ArrayLike,
         size: int | tuple[int, ...] | None,
-        default: np.dtype[Any] | None,
         dtype: DTypeLike,
         out: NDArray[Any] | None,
-        progress: Callable[[int], None] | None,
+        progress: Callable[[int], None] | None = None,
     ) -> Any:
         kind = _checks.float_dtype(dtype, " as dtype")
-        if out is not None and default is None and dtype is np.float32 and isinstance(out, np.ndarray):
-            kind = _checks.float_dtype(out.dtype, " as dtype of out")
         locs, scales = _checks.loc_and_scale(loc, scale)
         natural = np.broadcast_shapes(locs.shape, scales.shape)
         shape = _checks.gumbel_shape(size, natural, out)
@@ -455,7 +451,7 @@ class Generator:
         written = [r if r is None or r.flags.c_contiguous else np.empty(r.shape, r.dtype) for r in results]
         with self._reserve() as (seed, draw):
             bad = _dispatch.categorical(
-                array, samples, temperatures, per_row, ids, mask, method, seed, draw, *written, progress
+                array, samples, temperatures, per_row, ids, mask, method, seed, draw, written, progress
             )
             for given, made in zip(results, written, strict=True):
                 if given is not made:

@@ -28,9 +28,7 @@ def _drivers(worker: Any) -> Drivers:
             worker(kind, job)
 
     name = worker.py_func.__name__
-    return Drivers(
-        kernel(worker.py_func, name, parallel=False), kernel(parallel, f"{name}_parallel", parallel=True)
-    )
+    return Drivers(kernel(worker.py_func, name, parallel=False), kernel(parallel, f"{name}_parallel", parallel=True))
 
 
 GROUPED = _drivers(categorical.grouped)

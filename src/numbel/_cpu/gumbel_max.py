@@ -35,7 +35,7 @@ _GROUP = 64
 
 @njit
 def _key(x, word, temperature, column, sample, row, key, mask):
-    """logit / T + G, the sum that decides, rounded as the contract says."""
+    """Logit / T + G, the sum that decides, rounded as the contract says."""
     y = noise_word(uint64(column), uint64(sample), row, uint64(REFINEMENT), key, mask)
     return float64(x) / temperature + gumbel_float64(uint64(word), y)
 

@@ -68,7 +68,7 @@ class Job:
         self.address: int = self._memory.__array_interface__["data"][0]
         fields["bad_row"] = NO_ROW
         fields["counter_at"], fields["bad_row_at"] = self.address + 8 * _COUNTER, self.address + 8 * _BAD_ROW
-        _PACK(self._memory, 0, *fields.values())
+        _PACK(self._memory.data, 0, *fields.values())
 
     def limit(self, start: int, end: int) -> None:
         """Let workers take items start .. end - 1."""

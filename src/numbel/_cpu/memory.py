@@ -22,7 +22,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic, overload
 
-_ELEMENT = {
+_ELEMENT: dict[Any, Any] = {
     types.float32: (ir.FloatType(), types.float32),
     types.float64: (ir.DoubleType(), types.float64),
     types.int16: (ir.HalfType(), types.float32),

@@ -6,7 +6,7 @@ Filling a buffer with words and transforming it afterwards beats one fused loop 
 from __future__ import annotations
 
 import numpy as np
-from numba import float32, float64, int64, uint32, uint64
+from numba import int64, uint32, uint64
 
 from .._jit import njit
 from .._scalar.address import NOISE, REFINEMENT, SPAWN, block_words, draw_key, noise_word

@@ -72,7 +72,7 @@ def _references(x, columns, width, high, largest, r, rise, shift):
 
 @njit
 def _tile_sums(x, columns, width, high, low, r, rise, shift, quantised, totals):
-    """x becomes the weights, then x[i] their sum by halves over columns; quantised weights and totals."""
+    """X becomes the weights, then x[i] their sum by halves over columns; quantised weights and totals."""
     for i in range(uint64(width)):
         totals[i] = uint64(0)
     for c in range(uint64(columns)):

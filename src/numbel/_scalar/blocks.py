@@ -17,7 +17,7 @@ from numba.core import types
 from numba.extending import overload
 
 from .._jit import inlined
-from .bits import bits_to_float, float_to_bits, fma
+from .bits import bits_to_float, float_to_bits, fma, product
 from .elementary import (
     LN2,
     LN2_LOW,
@@ -97,13 +97,13 @@ def weight_float64(x, high, low, r):
 
 @inlined
 def exponent_float32(x, high):
-    """n = round(x high), |n| < 2^22."""
+    """N = round(x high), |n| < 2^22."""
     return fma(x, high, float32(_MAGIC32)) - float32(_MAGIC32)
 
 
 @inlined
 def exponent_float64(x, high):
-    """n = round(x high), |n| < 2^22."""
+    """N = round(x high), |n| < 2^22."""
     return fma(x, high, _MAGIC64) - _MAGIC64
 
 
@@ -149,7 +149,7 @@ def proves_reference_float32(total):
 @inlined
 def proves_reference_float64(total):
     """Whether a block sum alone proves its reference canonical."""
-    return 2.0**-499 <= total and total < 2.0**511
+    return total >= 2.0**-499 and total < 2.0**511
 
 
 @inlined
@@ -195,7 +195,7 @@ def plain_node_float32(r, total):
 @inlined
 def far_node(maximum, high, low, total):
     """The node of a block of sum `total` relative to its maximum, where |z| of the maximum is large."""
-    z = maximum * high
+    z = product(maximum, high)
     if not abs(z) < 4503599627370496.0:  # 2^52: z is an integer, its rounding beyond our arithmetic
         return z, total
     n = exponent_far(z)
@@ -259,16 +259,14 @@ def logsumexp(r, total):
 
 @inlined
 def log_prob(x, high, low, r, total):
-    """ln of the probability of logit x in a row of node (r, S), as float64.
+    """Ln of the probability of logit x in a row of node (r, S), as float64.
 
     Equal to x / T - logsumexp, but the large parts cancel before they are rounded, so that it stays
     accurate where |x| / T is huge.
     """
     x = float64(x)
-    if abs(r) < 4503599627370496.0:
-        z = fma(x, low, fma(x, high, -r))
-    else:
-        z = x * high - r
+    near = abs(r) < 4503599627370496.0  # 2^52, as in far_node
+    z = fma(x, low, fma(x, high, -r)) if near else product(x, high) - r
     return fma(z, LN2, -log_float64(total))
 
 

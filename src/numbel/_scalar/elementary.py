@@ -124,7 +124,7 @@ def _log_core_float32(f, k, c):
 
 @inlined
 def log_float32(x):
-    """ln x, any float32."""
+    """Ln x, any float32."""
     tiny = x < float32(1.1754944e-38)
     f, k = _log_parts_float32(x * float32(8388608.0) if tiny else x)
     y = _log_core_float32(f, k - float32(23.0) if tiny else k, float32(0.0))
@@ -176,7 +176,7 @@ def _log_core_float64(f, k, c):
 
 @inlined
 def log_float64(x):
-    """ln x, any float64."""
+    """Ln x, any float64."""
     tiny = x < 2.2250738585072014e-308
     f, k = _log_parts_float64(x * 18014398509481984.0 if tiny else x)
     y = _log_core_float64(f, k - 54.0 if tiny else k, 0.0)
@@ -188,7 +188,7 @@ def log_float64(x):
 @inlined
 def log1p_float64(x):
     """ln(1 + x), any float64."""
-    near = -0.29289321881345243 <= x and x <= 0.41421356237309503
+    near = x >= -0.29289321881345243 and x <= 0.41421356237309503
     u = 1.0 + x
     f, k = _log_parts_float64(u)
     larger, smaller = (1.0, x) if x < 1.0 else (x, 1.0)

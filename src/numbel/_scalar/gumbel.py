@@ -29,7 +29,7 @@ def needs_refinement(x):
 
 @inlined
 def _log_float32(t):
-    """ln t to 5e-8 absolute, t normal: all that Gumbel noise asks of either logarithm."""
+    """Ln t to 5e-8 absolute, t normal: all that Gumbel noise asks of either logarithm."""
     bits = float_to_bits(t)
     k = int32(int32(bits - int32(0x3F3504F3)) >> int32(23))
     f = bits_to_float(int32(bits - int32(k << int32(23)))) - float32(1.0)
