@@ -68,29 +68,24 @@ def lane_sums(kind, address, count, high, low, r, shift, lanes):
 
 
 @njit
-def block_max(kind, address, count, lanes):
-    """The largest logit, -inf if there is none but NaN."""
-    width = uint64(min(int64(count), int64(LANES)))
-    for i in range(width):
-        x = load(kind, address, int64(i))
-        lanes[i] = x if x == x else -_INF
-    for start in range(LANES, count, LANES):
-        for i in range(uint64(min(int64(LANES), count - start))):
-            x = load(kind, address, int64(start) + int64(i))
-            lanes[i] = x if x > lanes[i] else lanes[i]
-    while width > uint64(1):
-        half = (width + uint64(1)) >> uint64(1)
-        for i in range(width - half):
-            lanes[i] = lanes[i + half] if lanes[i + half] > lanes[i] else lanes[i]
-        width = half
-    return lanes[0]
+def block_max(kind, address, count):
+    """The largest logit, and whether there is a NaN (then the first is meaningless)."""
+    # integers: LLVM does not reorder a maximum of floats (9 against 30 G/s)
+    top = scalar.ordered(zero(kind) - type(zero(kind))(_INF))
+    bottom = scalar.ordered(zero(kind) + type(zero(kind))(_INF))
+    for i in range(uint64(count)):
+        k = scalar.ordered(load(kind, address, int64(i)))
+        top = k if k > top else top
+        bottom = k if k < bottom else bottom
+    nan = top > scalar.ordered(type(zero(kind))(_INF)) or bottom < scalar.ordered(type(zero(kind))(-_INF))
+    return scalar.from_ordered(top), nan
 
 
 @njit
 def _careful_node(kind, address, count, high64, low64, high, low, guess, total, lanes):
     """`block_node` where the sum under the guessed reference proves nothing."""
-    largest = block_max(kind, address, count, lanes)
-    if total != total or largest == _INF:  # finite logits never sum to NaN
+    largest, nan = block_max(kind, address, count)
+    if nan or largest == _INF:
         return guess, 0.0, _NAN
     if largest == -_INF:
         return guess, 0.0, 0.0
@@ -118,7 +113,7 @@ def block_node(kind, address, count, high64, low64, high, low, guess, lanes):
 @njit
 def quantise_block(kind, address, count, high, low, weights, sums):
     """Weights of a block's columns, sums of the quantised weights of each 256, their total, and their rise."""
-    largest = block_max(kind, address, count, weights)
+    largest, _ = block_max(kind, address, count)
     r, rise, far = scalar.reference_of_maximum(largest, high)
     shift = largest if far else zero(kind)
     # two loops: in one, the 64-bit integers would halve the float32 lanes

@@ -22,15 +22,16 @@ from .._scalar.elementary import LOG2E, exp_float64
 from .._scalar.gumbel import gumbel_float64
 from .blocks import LEVELS, block_address, block_max, block_node, collapse, push
 from .job import job_at, row_address, row_id, row_temperature, row_wanted
-from .memory import atomic_add, load, store, workspace, zero
+from .memory import atomic_add, load, prefetch, store, workspace, zero
 from .noise import fill_noise
 from .results import write_argmax, write_bad, write_empty, write_logsumexp, write_sample
 
 _INF = math.inf
 _NAN = math.nan
-#: Columns filtered together; a divisor of 4096 and a multiple of 64.
-_TILE = 1024
+#: Columns that are looked at one by one when one of them passes the filter.
 _GROUP = 64
+#: Columns whose words are made between two rounds of prefetching.
+_STRETCH = 512
 
 
 @njit
@@ -38,15 +39,6 @@ def _key(x, word, temperature, column, sample, row, key, mask):
     """Logit / T + G, the sum that decides, rounded as the contract says."""
     y = noise_word(uint64(column), uint64(sample), row, uint64(REFINEMENT), key, mask)
     return float64(x) / temperature + gumbel_float64(uint64(word), y)
-
-
-@njit
-def _any_nan(kind, address, count):
-    found = int32(0)
-    for i in range(uint64(count)):
-        x = load(kind, address, int64(i))
-        found = int32(found | int32(x != x))  # int32 | int32 is int64 in Numba
-    return found != int32(0)
 
 
 @njit
@@ -82,7 +74,7 @@ def _threshold(best, largest, temperature):
 
 @njit
 def _scan(kind, address, first, count, x, largest, rate, temperature, exact, column, sample, row, key, mask, best, at):
-    """Best (key, column) after columns first .. first + count - 1 of the tile, one by one."""
+    """Best (key, column) after columns first .. first + count - 1 of the block, one by one."""
     threshold = _threshold(best, float64(largest), temperature)
     for i in range(first, first + count):
         logit = load(kind, address, int64(i))
@@ -109,26 +101,33 @@ def _any_candidate(kind, address, first, last, x, largest, rate, threshold):
 
 
 @njit
-def _tile(kind, address, count, x, largest, rate, temperature, exact, column, sample, row, key, mask, best, at):
-    """Best (key, column) after a tile."""
-    padded = (count + _GROUP - 1) // _GROUP * _GROUP
-    fill_noise(x, padded, uint64(column), uint64(sample), row, uint64(NOISE), key, mask)
+def _block(
+    kind, address, count, ahead, x, largest, rate, temperature, exact, column, sample, row, key, mask, best, at
+):  # fmt: skip
+    """Best (key, column) after a block; memory from `ahead` on (0: none) is fetched meanwhile."""
+    for start in range(0, count, _STRETCH):
+        # words keep the core busy and the memory idle: 1.35 against 1.8 G/s without
+        if ahead != 0:
+            for line in range(0, _STRETCH * 4, 64):
+                prefetch(ahead + int64(start) * 4 + int64(line))
+        n = min(count - start, int64(_STRETCH))
+        fill_noise(x[start:], n, uint64(column + start), uint64(sample), row, uint64(NOISE), key, mask)
     if exact:
         return _scan(
             kind, address, 0, count, x, largest, rate, temperature, exact, column, sample, row, key, mask, best, at
         )
     threshold = _threshold(best, float64(largest), temperature) if at >= 0 else float32(3.0e38)
-    # no weight exceeds the largest's, 1: most tiles end here
+    # no weight exceeds the largest's, 1: most blocks end here
     if not _below(_smallest(x, count)) <= threshold:
         return best, at
     for first in range(0, count, _GROUP):
-        width = min(count - first, int64(_GROUP))
-        if not _any_candidate(kind, address, first, first + width, x, largest, rate, threshold):
-            continue
-        best, at = _scan(
-            kind, address, first, width, x, largest, rate, temperature, exact, column, sample, row, key, mask, best, at
-        )
-        threshold = _threshold(best, float64(largest), temperature) if at >= 0 else threshold
+        last = min(first + _GROUP, count)
+        if _any_candidate(kind, address, first, last, x, largest, rate, threshold):
+            best, at = _scan(
+                kind, address, first, last - first, x, largest, rate, temperature, exact,
+                column, sample, row, key, mask, best, at,
+            )  # fmt: skip
+            threshold = _threshold(best, float64(largest), temperature) if at >= 0 else threshold
     return best, at
 
 
@@ -164,22 +163,19 @@ def _segment(kind, j, row, first, last, temperature, keys, winners, stack_r, sta
         if sums:
             guess, r, total = block_node(kind, at, count, high64, low64, high, low, guess, lanes)
             push(stack_r, stack_s, block - first, r, total)
-        for t in range(0, count, _TILE):
-            start = int64(t)
-            width = min(count - start, int64(_TILE))
-            inside = at + start * j.item_size
-            largest = block_max(kind, inside, width, lanes)
-            if largest == _INF or _any_nan(kind, inside, width):
-                bad = True
-                continue
-            if largest == -_INF:
-                continue
-            exact = not abs(float64(largest) / temperature) <= 4194304.0
-            for s in range(uint64(j.samples)):
-                keys[s], winners[s] = _tile(
-                    kind, inside, width, x, largest, rate, temperature, exact, block * BLOCK + start,
-                    j.first_sample + int64(s), identity, key, mask, keys[s], winners[s],
-                )  # fmt: skip
+        largest, nan = block_max(kind, at, count)
+        if nan or largest == _INF:
+            bad = True
+            continue
+        if largest == -_INF:
+            continue
+        ahead = at + BLOCK * j.item_size if j.column_stride == j.item_size and block + 1 < last else int64(0)
+        exact = not abs(float64(largest) / temperature) <= 4194304.0
+        for s in range(uint64(j.samples)):
+            keys[s], winners[s] = _block(
+                kind, at, count, ahead if s == uint64(0) else int64(0), x, largest, rate, temperature, exact, block * BLOCK,
+                j.first_sample + int64(s), identity, key, mask, keys[s], winners[s],
+            )  # fmt: skip
     r, total = collapse(stack_r, stack_s, last - first) if sums else (0.0, 0.0)
     return r, total, bad
 
@@ -190,7 +186,7 @@ def gumbel_max(kind, job):
     j = job_at(job)
     samples = uint64(j.samples)
     lanes = workspace(kind, LANES)
-    x = np.empty(_TILE, np.uint32)
+    x = np.empty(BLOCK, np.uint32)
     keys, winners = np.empty(samples, np.float64), np.empty(samples, np.int64)
     stack_r, stack_s = np.empty(LEVELS, np.float64), np.empty(LEVELS, np.float64)
     gathered = np.empty(BLOCK if j.column_stride != j.item_size else 0, np.float64)

@@ -15,7 +15,7 @@ from .job import job_at, row_address, row_id
 from .memory import atomic_add, store, workspace, zero
 
 #: Columns of a row made at a time.
-TILE = 2048
+TILE = 4096
 #: Rows shorter than this are made many at a time, across rows.
 SHORT = 128
 _STRETCH = 1024
@@ -24,9 +24,9 @@ _GROUP = 32
 
 @njit
 def fill_noise(x, count, column, sample, row, tag, key, mask):
-    """Words of columns column .. column + count - 1 (both multiples of 4) of one row."""
+    """Words of columns column .. column + count - 1 of one row; column and the length of x are multiples of 4."""
     four = uint64(4)
-    for g in range(uint64(count) // four):
+    for g in range((uint64(count) + uint64(3)) // four):
         x0, x1, x2, x3 = block_words((uint64(column) // four) + g, sample, row, tag, key, mask)
         at = four * g
         x[at] = uint32(x0)
@@ -50,25 +50,30 @@ def _fill_across(x, columns, row, width, tag, key, mask):
 
 
 @njit
-def _transform_float32(x, y, g, count, key, mask, column, row, width):
-    """Noise of `count` words; row and column of word i are found from `width` (0: one row)."""
+def _transform_float32(kind, target, x, y, count, loc, scale, key, mask, column, row, width):
+    """Noise of `count` words into the run at `target`; `width` tells row and column of a word (0: one row)."""
     for first in range(uint64(0), uint64(count), uint64(_STRETCH)):
         n = min(uint64(_STRETCH), uint64(count) - first)
-        if _transform_stretch(x, g, first, n):
+        if _transform_stretch(kind, target, x, first, n, loc, scale):
             # one word in 2048 is to be refined: find its neighbourhood before looking at single words
             for start in range(first, first + n, uint64(_GROUP)):
-                if _any_to_refine(x, start, uint64(_GROUP)):
-                    _refine(x, g, start, start + uint64(_GROUP), key, mask, column, row, width)
+                end = min(start + uint64(_GROUP), first + n)
+                if _any_to_refine(x, start, end - start):
+                    _refine(kind, target, x, start, end, loc, scale, key, mask, column, row, width)
 
 
 @njit
-def _transform_stretch(x, g, start, count):
+def _transform_stretch(kind, target, x, start, count, loc, scale):
     """Unrefined noise of words start ..., and whether any of them is to be refined."""
     nearest = uint32(0xFFFFFFFF)
-    for i in range(count):
-        word = x[start + i]
-        g[start + i] = gumbel_float32(word)
-        nearest = min(nearest, uint32(word + uint32(REFINE)))
+    if loc == 0 and scale == 1:
+        for i in range(start, start + count):
+            store(kind, target, int64(i), gumbel_float32(x[i]))
+            nearest = min(nearest, uint32(x[i] + uint32(REFINE)))
+    else:
+        for i in range(start, start + count):
+            store(kind, target, int64(i), gumbel_float32(x[i]) * scale + loc)
+            nearest = min(nearest, uint32(x[i] + uint32(REFINE)))
     return nearest < uint32(2 * REFINE)
 
 
@@ -81,10 +86,11 @@ def _any_to_refine(x, start, count):
 
 
 @njit
-def _refine(x, g, start, end, key, mask, column, row, width):
+def _refine(kind, target, x, start, end, loc, scale, key, mask, column, row, width):
     for i in range(start, end):
         if needs_refinement(x[i]):
-            g[i] = _refined(x[i], i, key, mask, column, row, width)
+            g = _refined(x[i], i, key, mask, column, row, width)
+            store(kind, target, int64(i), g * scale + loc)
 
 
 @njit
@@ -94,17 +100,10 @@ def _refined(word, i, key, mask, column, row, width):
 
 
 @njit
-def _transform_float64(x, y, g, count, key, mask, column, row, width):
+def _transform_float64(kind, target, x, y, count, loc, scale, key, mask, column, row, width):
     """Noise of `count` words x with refinements y."""
     for i in range(uint64(count)):
-        g[i] = gumbel_float64(uint64(x[i]), uint64(y[i]))
-
-
-@njit
-def _scale(g, count, loc, scale):
-    if loc != 0 or scale != 1:
-        for i in range(uint64(count)):
-            g[i] = g[i] * scale + loc
+        store(kind, target, int64(i), gumbel_float64(uint64(x[i]), uint64(y[i])) * scale + loc)
 
 
 @njit
@@ -112,6 +111,7 @@ def _long_rows(kind, j, transform, wide, x, y, g):
     loc, scale = type(zero(kind))(j.loc), type(zero(kind))(j.scale)
     key, mask = draw_key(j.seed, j.draw)
     tiles = (j.columns + TILE - 1) // TILE
+    contiguous = j.column_stride == j.item_size
     while True:
         item = atomic_add(j.counter_at, int64(1))
         if item >= j.end_item:
@@ -119,18 +119,16 @@ def _long_rows(kind, j, transform, wide, x, y, g):
         row = item // tiles
         column = (item - row * tiles) * TILE
         count = min(j.columns - column, int64(TILE))
-        padded = (count + _GROUP - 1) // _GROUP * _GROUP  # TILE is a multiple
         identity = uint64(row_id(j, row))
-        fill_noise(x, padded, column, uint64(0), identity, uint64(NOISE), key, mask)
+        fill_noise(x, count, column, uint64(0), identity, uint64(NOISE), key, mask)
         if wide:
-            fill_noise(y, padded, column, uint64(0), identity, uint64(REFINEMENT), key, mask)
-        transform(x, y, g, padded, key, mask, uint64(column), identity, uint64(0))
-        _scale(g, padded, loc, scale)
+            fill_noise(y, count, column, uint64(0), identity, uint64(REFINEMENT), key, mask)
         address = row_address(j, row) + column * j.column_stride
-        if j.column_stride == j.item_size:
-            for i in range(uint64(count)):
-                store(kind, address, int64(i), g[i])
+        if contiguous:
+            transform(kind, address, x, y, count, loc, scale, key, mask, uint64(column), identity, uint64(0))
         else:
+            at = int64(g.ctypes.data)
+            transform(zero(kind), at, x, y, count, loc, scale, key, mask, uint64(column), identity, uint64(0))
             for i in range(count):
                 store(kind, address + int64(i) * j.column_stride, int64(0), g[uint64(i)])
 
@@ -141,6 +139,7 @@ def _short_rows(kind, j, transform, wide, x, y, g):
     key, mask = draw_key(j.seed, j.draw)
     width = uint64(j.segment_blocks)
     words = (uint64(j.columns) + uint64(3)) // uint64(4) * uint64(4) * width
+    at = int64(g.ctypes.data)
     while True:
         tile = atomic_add(j.counter_at, int64(1))
         if tile >= j.end_item:
@@ -150,13 +149,12 @@ def _short_rows(kind, j, transform, wide, x, y, g):
         _fill_across(x, j.columns, first, width, uint64(NOISE), key, mask)
         if wide:
             _fill_across(y, j.columns, first, width, uint64(REFINEMENT), key, mask)
-        transform(x, y, g, words, key, mask, uint64(0), uint64(first), width)
-        _scale(g, words, loc, scale)
+        transform(zero(kind), at, x, y, words, loc, scale, key, mask, uint64(0), uint64(first), width)
         for i in range(rows):
             address = row_address(j, first + int64(i))
             for c in range(j.columns):
-                at = uint64(c) * width + uint64(i)
-                store(kind, address + int64(c) * j.column_stride, int64(0), g[at])
+                from_ = uint64(c) * width + uint64(i)
+                store(kind, address + int64(c) * j.column_stride, int64(0), g[from_])
 
 
 @njit
@@ -164,7 +162,7 @@ def _rows(kind, j, transform, wide):
     short = j.columns < SHORT
     size = (j.columns + 3) // 4 * 4 * j.segment_blocks if short else TILE
     x, y = np.empty(size, np.uint32), np.empty(size if wide else 0, np.uint32)
-    g = workspace(kind, size)
+    g = workspace(kind, size if short or j.column_stride != j.item_size else 0)
     if short:
         _short_rows(kind, j, transform, wide, x, y, g)
     else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from numba import int32, int64
 from numba.core import types
 from numba.extending import intrinsic
 
@@ -53,3 +54,29 @@ def bits_to_float(typingctx: Any, x: Any) -> Any:
     """int32 -> float32, int64 -> float64, same bits."""
     target = _FLOATS.get(x)
     return None if target is None else (target(x), _bitcast_to(target))
+
+
+@inlined
+def ordered_float32(x):
+    """int32 in the order of the float32; NaN beyond +inf or below -inf. Reductions over it vectorise."""
+    bits = float_to_bits(x)
+    return int32(bits ^ int32(int32(bits >> int32(31)) & int32(0x7FFFFFFF)))
+
+
+@inlined
+def ordered_float64(x):
+    """int64 in the order of the float64; NaN beyond +inf or below -inf."""
+    bits = float_to_bits(x)
+    return bits ^ ((bits >> int64(63)) & int64(0x7FFFFFFFFFFFFFFF))
+
+
+@inlined
+def from_ordered_float32(k):
+    """The float32 of an ordered int32."""
+    return bits_to_float(int32(k ^ int32(int32(k >> int32(31)) & int32(0x7FFFFFFF))))
+
+
+@inlined
+def from_ordered_float64(k):
+    """The float64 of an ordered int64."""
+    return bits_to_float(k ^ ((k >> int64(63)) & int64(0x7FFFFFFFFFFFFFFF)))

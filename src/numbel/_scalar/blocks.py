@@ -17,7 +17,16 @@ from numba.core import types
 from numba.extending import overload
 
 from .._jit import inlined
-from .bits import bits_to_float, float_to_bits, fma, product
+from .bits import (
+    bits_to_float,
+    float_to_bits,
+    fma,
+    from_ordered_float32,
+    from_ordered_float64,
+    ordered_float32,
+    ordered_float64,
+    product,
+)
 from .elementary import (
     LN2,
     LN2_LOW,
@@ -279,7 +288,7 @@ def _by_width(of_float32: Any, of_float64: Any) -> Any:
     # not strict: Numba takes annotations for part of the signature
     @overload(generic, strict=False, jit_options={"forceinline": True})
     def choose(x: Any, *rest: Any) -> Any:
-        version = of_float32 if x == types.float32 else of_float64
+        version = of_float32 if x in (types.float32, types.int32) else of_float64
         return lambda x, *rest: version(x, *rest)
 
     return generic
@@ -292,3 +301,5 @@ reference = _by_width(reference_float32, reference_float64)
 proves_reference = _by_width(proves_reference_float32, proves_reference_float64)
 quantise = _by_width(quantise_float32, quantise_float64)
 plain_node = _by_width(plain_node_float32, node)
+ordered = _by_width(ordered_float32, ordered_float64)
+from_ordered = _by_width(from_ordered_float32, from_ordered_float64)

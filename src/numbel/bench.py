@@ -1,0 +1,427 @@
+"""One table of work, {work: {library: callable}}, for `numbel bench`, asv and pytest-benchmark.
+
+`WORKS[work][library](limit)` makes a `Case`: something to call, and how many categories (or noise values) one
+call handles. It raises ImportError where the library is not installed. `measure` times a row of the table.
+Imports are absolute, so that this file also loads by its path and times an older numbel.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numba import prange, uint64
+
+import numbel
+
+Array = np.ndarray[Any, Any]
+Call = Callable[[], object]
+
+#: Categories that one call handles at most: as the work says; for a smoke test.
+FULL = 1 << 26
+QUICK = 1 << 20
+# Peers below some 0.1 G/s: more would take seconds a call and show the same rate.
+_SLOW = 1 << 22
+# A call shorter than this is repeated within one measurement.
+_SHORTEST = 0.01
+# Threads that spin after a parallel region would disturb whoever is timed next.
+_PAUSE = 0.01
+
+
+class Work(NamedTuple):
+    """A task over rows x columns logits (or noise values) of a dtype."""
+
+    task: str
+    rows: int
+    columns: int
+    dtype: str
+
+    @property
+    def name(self) -> str:
+        """Such as "sample 64 x 2^20 float32"."""
+        return f"{self.task} {_number(self.rows)} x {_number(self.columns)} {self.dtype}"
+
+    def within(self, limit: int) -> Work:
+        """The same work on fewer rows, or on shorter ones where one is too long already."""
+        rows = max(1, min(self.rows, limit // self.columns))
+        return self._replace(rows=rows, columns=min(self.columns, limit // rows))
+
+
+class Case(NamedTuple):
+    """Something to time, and the items that one call of it handles."""
+
+    call: Call
+    items: int
+
+
+class Rate(NamedTuple):
+    """Median seconds of one call, its items, and items a second."""
+
+    seconds: float
+    items: int
+    per_second: float
+
+
+def _number(n: int) -> str:
+    return f"2^{n.bit_length() - 1}" if n >= 1 << 17 and n & (n - 1) == 0 else str(n)
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    if name == "bfloat16":
+        import ml_dtypes
+
+        name = ml_dtypes.bfloat16
+    found: np.dtype[Any] = np.dtype(name)
+    return found
+
+
+@functools.lru_cache(maxsize=1)
+def _whole_logits(rows: int, columns: int, dtype: str) -> Array:
+    block = np.random.default_rng(0).standard_normal(min(rows * columns, 1 << 20), dtype=np.float32)
+    return np.resize(block.astype(_dtype(dtype)), (rows, columns))
+
+
+def _logits(work: Work) -> Array:
+    return _whole_logits(work.rows, work.columns, work.dtype)
+
+
+# What bounds us
+
+
+@numba.njit(parallel=True, nogil=True)  # type: ignore[untyped-decorator]
+def _sum(x: Array, chunks: int) -> Array:
+    """Sum of each of `chunks` parts, in 512 lanes: reads as fast as memory delivers."""
+    lanes = uint64(512)
+    blocks = uint64(x.size) // lanes
+    sums = np.zeros(chunks, np.uint32)
+    for chunk in prange(chunks):
+        accumulators = np.zeros(512, np.uint32)
+        first, last = blocks * uint64(chunk) // uint64(chunks), blocks * uint64(chunk + 1) // uint64(chunks)
+        for block in range(first, last):
+            base = uint64(block) * lanes
+            for lane in range(lanes):
+                accumulators[lane] += x[base + uint64(lane)]
+        sums[chunk] = accumulators.sum()
+    return sums
+
+
+def _read(work: Work) -> Call:
+    words = _logits(work).reshape(-1).view(np.uint32)
+    return lambda: _sum(words, 64)
+
+
+@functools.cache
+def _philox_kernel() -> Callable[[int], int]:
+    from numbel._cpu.noise import TILE, fill_noise
+    from numbel._scalar.address import NOISE
+
+    @numba.njit(parallel=True, nogil=True)  # type: ignore[untyped-decorator]
+    def words(tiles: int) -> int:
+        check = 0
+        for chunk in prange(64):
+            x = np.empty(TILE, np.uint32)
+            last = 0
+            for tile in range(chunk, tiles, 64):
+                fill_noise(x, TILE, tile * TILE, uint64(0), uint64(0), uint64(NOISE), uint64(5), uint64(7))
+                last ^= x[tile % TILE]
+            check += last
+        return check
+
+    return words  # type: ignore[no-any-return]
+
+
+def _philox(work: Work) -> Call:
+    from numbel._cpu.noise import TILE
+
+    kernel, tiles = _philox_kernel(), work.rows * work.columns // TILE
+    return lambda: kernel(tiles)
+
+
+# numbel
+
+
+def _numbel_sample(work: Work) -> Call:
+    rng, x = numbel.default_rng(5), _logits(work)
+    return lambda: rng.sample(x)
+
+
+def _numbel_categorical(work: Work) -> Call:
+    rng, x = numbel.default_rng(5), _logits(work)
+    return lambda: rng.categorical(x)
+
+
+def _numbel_gumbel_max(work: Work) -> Call:
+    rng, x = numbel.default_rng(5), _logits(work)
+    return lambda: rng.categorical(x, method="gumbel_max")
+
+
+def _numbel_gumbel(work: Work) -> Call:
+    rng, out = numbel.default_rng(5), np.zeros((work.rows, work.columns), work.dtype)
+    return lambda: rng.gumbel(dtype=out.dtype, out=out)
+
+
+# NumPy and SciPy
+
+
+def _choose(weights: Array, u: Array) -> Array:
+    """Index of each row by its inverse cumulative sum."""
+    sums = np.cumsum(weights, axis=-1)
+    targets = u * sums[:, -1]
+    if sums.shape[1] < 4096:
+        counts: Array = np.sum(sums <= targets[:, None], axis=-1)
+        return counts
+    return np.array([np.searchsorted(row, target, "right") for row, target in zip(sums, targets, strict=True)])
+
+
+def _numpy_inverse(work: Work) -> Call:
+    rng, x = np.random.default_rng(5), _logits(work)
+
+    def call() -> Array:
+        wide = x.astype(np.float32, copy=False)
+        return _choose(np.exp(wide - wide.max(axis=-1, keepdims=True)), rng.random(len(x)))
+
+    return call
+
+
+def _numpy_gumbel_max(work: Work) -> Call:
+    rng, x = np.random.default_rng(5), _logits(work)
+    return lambda: np.argmax(x + rng.gumbel(size=x.shape), axis=-1)
+
+
+def _numpy_gumbel(work: Work) -> Call:
+    rng, size = np.random.default_rng(5), (work.rows, work.columns)
+    return lambda: rng.gumbel(size=size)
+
+
+def _scipy_inverse(work: Work) -> Call:
+    from scipy import special
+
+    rng, x = np.random.default_rng(5), _logits(work)
+    return lambda: _choose(special.softmax(x.astype(np.float32, copy=False), axis=-1), rng.random(len(x)))
+
+
+def _scipy_sample(work: Work) -> Call:
+    from scipy import special
+
+    rng, x = np.random.default_rng(5), _logits(work)
+
+    def call() -> tuple[Array, Array, Array]:
+        wide = x.astype(np.float32, copy=False)
+        logsumexp = special.logsumexp(wide, axis=-1)
+        indices = _choose(np.exp(wide - logsumexp[:, None]), rng.random(len(x)))
+        return indices, wide[np.arange(len(x)), indices] - logsumexp, logsumexp
+
+    return call
+
+
+# torch
+
+
+def _tensor(work: Work) -> Any:
+    import torch
+
+    x = _logits(work)
+    return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16) if work.dtype == "bfloat16" else torch.from_numpy(x)
+
+
+def _torch_multinomial(work: Work) -> Call:
+    import torch
+
+    x = _tensor(work)
+    return lambda: torch.multinomial(torch.softmax(x, -1, dtype=torch.float32), 1)
+
+
+def _torch_inverse(work: Work) -> Call:
+    import torch
+
+    x = _tensor(work)
+
+    def call() -> object:
+        sums = torch.softmax(x, -1, dtype=torch.float32).cumsum(-1)
+        return torch.searchsorted(sums, torch.rand(len(x), 1) * sums[:, -1:], right=True)
+
+    return call
+
+
+def _torch_gumbel_max(work: Work) -> Call:
+    import torch
+
+    x = _tensor(work)
+    return lambda: (x - torch.empty_like(x, dtype=torch.float32).exponential_().log_()).argmax(-1)
+
+
+def _torch_gumbel(work: Work) -> Call:
+    import torch
+
+    kind = getattr(torch, work.dtype)
+    return lambda: -torch.empty(work.rows, work.columns, dtype=kind).exponential_().log_()
+
+
+# JAX
+
+
+def _jax_keys() -> Callable[[], Any]:
+    import jax
+
+    counter = itertools.count()
+    return lambda: jax.random.key(next(counter))
+
+
+def _jax_categorical(work: Work) -> Call:
+    import jax
+
+    keys, x, draw = _jax_keys(), jax.numpy.asarray(_logits(work)), jax.jit(jax.random.categorical)
+    return lambda: draw(keys(), x).block_until_ready()
+
+
+def _jax_gumbel(work: Work) -> Call:
+    import jax
+
+    keys, draw = _jax_keys(), jax.jit(functools.partial(jax.random.gumbel, shape=(work.rows, work.columns)))
+    return lambda: draw(keys()).block_until_ready()
+
+
+def _mkl_gumbel(work: Work) -> Call:
+    # 1.5.0 draws the minimum-type law: the mean of 10^6 values was -0.5766, the mirror image of what we make. That
+    # is the same work, so its rate compares.
+    import mkl_random
+
+    size = (work.rows, work.columns)
+    return lambda: mkl_random.gumbel(size=size)
+
+
+class _Entry(NamedTuple):
+    prepare: Callable[[Work], Call]
+    most: int = FULL
+
+
+_LIMITS = {"read": _Entry(_read)}
+_CATEGORICAL = {
+    "numpy exp + cumsum + searchsorted": _Entry(_numpy_inverse),
+    "numpy gumbel + argmax": _Entry(_numpy_gumbel_max, _SLOW),
+    "scipy softmax + cumsum + searchsorted": _Entry(_scipy_inverse, _SLOW),
+    "torch softmax + cumsum + searchsorted": _Entry(_torch_inverse),
+    "torch softmax + multinomial": _Entry(_torch_multinomial, _SLOW),
+    "torch gumbel + argmax": _Entry(_torch_gumbel_max, _SLOW),
+    "jax categorical": _Entry(_jax_categorical, _SLOW),
+}
+_GUMBEL = {
+    "numpy gumbel, float64": _Entry(_numpy_gumbel, _SLOW),
+    "mkl_random gumbel, float64, 1 thread": _Entry(_mkl_gumbel, _SLOW),
+    "torch -log(exponential)": _Entry(_torch_gumbel, _SLOW),
+}
+_TASKS: dict[str, dict[str, _Entry]] = {
+    "sample": {
+        "numbel": _Entry(_numbel_sample),
+        **_LIMITS,
+        "scipy logsumexp + cumsum + searchsorted": _Entry(_scipy_sample, _SLOW),
+        **_CATEGORICAL,
+    },
+    "categorical": {"numbel": _Entry(_numbel_categorical), **_LIMITS, **_CATEGORICAL},
+    "gumbel_max": {"numbel": _Entry(_numbel_gumbel_max), "philox": _Entry(_philox), **_LIMITS, **_CATEGORICAL},
+    "gumbel": {"numbel": _Entry(_numbel_gumbel), "philox": _Entry(_philox), **_GUMBEL},
+}
+_WORKS = (
+    Work("sample", 64, 1 << 20, "float32"),
+    Work("categorical", 64, 1 << 20, "float32"),
+    Work("sample", 1, 1 << 26, "float32"),
+    Work("categorical", 1, 1 << 26, "float32"),
+    Work("categorical", 64, 1 << 20, "bfloat16"),
+    Work("categorical", 64, 1 << 20, "float16"),
+    Work("gumbel_max", 64, 1 << 20, "float32"),
+    Work("gumbel", 1, 1 << 26, "float32"),
+    Work("gumbel", 1, 1 << 26, "float64"),
+    Work("categorical", 1 << 20, 8, "float32"),
+    Work("categorical", 65536, 128, "float32"),
+    Work("categorical", 256, 1 << 17, "float32"),
+    Work("sample", 1, 1000, "float32"),
+)
+
+
+def _make(work: Work, entry: _Entry, limit: int = FULL) -> Case:
+    """Prepare one entry on as much of the work as it may have."""
+    part = work.within(min(limit, entry.most))
+    return Case(entry.prepare(part), part.rows * part.columns)
+
+
+def _entries(work: Work) -> dict[str, _Entry]:
+    entries = dict(_TASKS[work.task])
+    if work.rows * work.columns < QUICK:
+        # a fraction of a bandwidth means nothing for what lies in a cache
+        del entries["read"]
+    if work.task == "gumbel" and work.dtype == "float32":
+        # JAX has no float64 unless the whole process is told so
+        entries["jax gumbel"] = _Entry(_jax_gumbel, _SLOW)
+    return entries
+
+
+#: {work: {library: callable of a limit on the size, which makes a Case}}; sizes beyond a peer's most are cut.
+WORKS: dict[str, dict[str, Callable[..., Case]]] = {
+    work.name: {library: functools.partial(_make, work, entry) for library, entry in _entries(work).items()}
+    for work in _WORKS
+}
+
+
+def measure(work: str, libraries: Iterable[str] | None = None, rounds: int = 7, limit: int = FULL) -> dict[str, Rate]:
+    """Time libraries on a work, taking turns, and leave out those that are not installed.
+
+    Parameters
+    ----------
+    work : str
+        A key of `WORKS`.
+    libraries : iterable of str, optional
+        Keys of `WORKS[work]`; None: all.
+    rounds : int, optional
+        Measurements of each; the median counts.
+    limit : int, optional
+        Categories that one call handles at most, from 2**17.
+
+    Returns
+    -------
+    dict of str to Rate
+        In the order of the table.
+
+    Examples
+    --------
+    >>> from numbel import bench
+    >>> rates = bench.measure("sample 1 x 1000 float32", ["numbel"], rounds=1)
+    >>> rates["numbel"].items
+    1000
+    """
+    table = WORKS[work]
+    cases: dict[str, tuple[Case, int]] = {}
+    for library in table if libraries is None else libraries:
+        try:
+            case = table[library](limit)
+        except ImportError:
+            continue
+        case.call()
+        cases[library] = case, max(1, round(_SHORTEST / max(_seconds(case.call, 1), 1e-7)))
+    times: dict[str, list[float]] = {library: [] for library in cases}
+    for _ in range(rounds):
+        for library, (case, calls) in cases.items():
+            time.sleep(_PAUSE)
+            times[library].append(_seconds(case.call, calls))
+    medians = {library: statistics.median(values) for library, values in times.items()}
+    return {
+        library: Rate(medians[library], case.items, case.items / medians[library])
+        for library, (case, _) in cases.items()
+    }
+
+
+def ratio(rates: dict[str, Rate], library: str) -> float:
+    """How many times the rate of `library` numbel has."""
+    return rates["numbel"].per_second / rates[library].per_second
+
+
+def _seconds(call: Call, calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        call()
+    return (time.perf_counter() - start) / calls

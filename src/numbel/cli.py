@@ -1,0 +1,279 @@
+"""The command line: files in, files out, and a built-in check of the sampler."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import itertools
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import rich.console
+import rich.table
+import typer
+from rich import progress
+
+from . import _checks, _files, _info, _zipf, bench
+from .generator import Generator, default_rng
+from .results import Sample
+
+Array = np.ndarray[Any, Any]
+
+#: Work of more categories than this has a progress bar.
+LONG = 1 << 28
+#: Indices that are printed where no output file is named.
+_PRINTED = 20
+_EXTRAS = ("typer", "rich", "matplotlib", "ml_dtypes", "torch", "jax")
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__
+)
+
+Seed = Annotated[int | None, typer.Option(help="Seed; without it a random one, which is printed.")]
+Draw = Annotated[int, typer.Option(help="Draw id: repeats any call of a Generator of this seed.")]
+Out = Annotated[Path | None, typer.Option("-o", "--out", help="Where to write the result, a .npy file.")]
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """Turn what the user can cause into one line on stderr and an exit code."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("numbel: interrupted, nothing was written", err=True)
+        raise typer.Exit(130) from None
+    except (ValueError, TypeError, OSError, MemoryError) as error:
+        named = isinstance(error, OSError) and error.filename is not None
+        text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and named else str(error)
+        typer.echo(f"numbel: {' '.join(text.split()) or type(error).__name__}", err=True)
+        raise typer.Exit(2) from None
+
+
+class _Throughput(progress.ProgressColumn):
+    def render(self, task: progress.Task) -> rich.console.RenderableType:
+        """Categories a second."""
+        return f"{(task.finished_speed or task.speed or 0) / 1e9:.2f} G categories/s"
+
+
+@contextlib.contextmanager
+def _progress(what: str, size: int, known: bool) -> Iterator[Callable[[int], None] | None]:
+    """Yield a callback that moves a bar on stderr, or None where the work is short."""
+    if size <= LONG:
+        yield None
+        return
+    columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.TaskProgressColumn())
+    console = rich.console.Console(stderr=True)
+    with progress.Progress(*columns, _Throughput(), progress.TimeElapsedColumn(), console=console) as bar:
+        task = bar.add_task(what, total=size if known else None)
+        yield lambda done: bar.advance(task, done)
+
+
+def _generator(seed: int | None, draw: int) -> Generator:
+    return Generator(default_rng(seed).seed, draw)
+
+
+@app.command()
+def sample(
+    file: Annotated[
+        Path | None, typer.Argument(help=".npy, .npz or raw file of logits; none: a Zipf law, with a check of fit.")
+    ] = None,
+    num_samples: Annotated[int | None, typer.Option(min=0, help="Samples of each row [default law: 20000].")] = None,
+    temperature: Annotated[float, typer.Option(help="Divides the logits.")] = 1.0,
+    axis: Annotated[int, typer.Option(help="The category axis.")] = -1,
+    method: Annotated[str, typer.Option(help="grouped, or gumbel_max (couples with `numbel gumbel`).")] = "grouped",
+    seed: Seed = None,
+    draw: Draw = 0,
+    log_prob: Annotated[Path | None, typer.Option(help="Where to write log-probabilities, a .npy file.")] = None,
+    key: Annotated[str | None, typer.Option(help="Which array of an .npz archive.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Element type of a raw file.")] = None,
+    columns: Annotated[int | None, typer.Option(help="Categories in each row of a raw file.")] = None,
+    out: Out = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw observed against expected, a .png file (no FILE).")] = None,
+) -> None:
+    """Sample the rows of a file of logits, which is mapped, not read: it may be larger than memory."""
+    with _one_line():
+        rng = _generator(seed, draw)
+        if file is None:
+            given = [n for n, v in (("--key", key), ("--dtype", dtype), ("--columns", columns)) if v is not None]
+            if given or axis != -1:
+                raise ValueError(f"{(given or ['--axis'])[0]} describes a FILE, and none is given")
+            _sample_default(
+                rng, 20_000 if num_samples is None else num_samples, temperature, method, out, log_prob, plot
+            )
+            return
+        if plot is not None:
+            raise ValueError("--plot shows the built-in law: leave FILE out")
+        array = _files.read_logits(file, axis, key, dtype, columns)
+        for path in (out, log_prob):
+            if path is not None and path.exists() and path.samefile(file):
+                raise ValueError(f"{path} is the input file")
+        indices = math.prod(array.shape[:-1]) * (1 if num_samples is None else num_samples)
+        if out is None and indices > _PRINTED:
+            raise ValueError(f"{indices} indices are too many to print: name a file with -o")
+        typer.echo(f"seed {rng.seed}, draw {rng.draw}", err=True)
+        result = _sample(rng, array, num_samples, temperature, method, out, log_prob)
+        if out is None:
+            typer.echo(" ".join(str(index) for index in np.ravel(result.indices)))
+
+
+def _sample(
+    rng: Generator,
+    array: Array,
+    num_samples: int | None,
+    temperature: float,
+    method: str,
+    out: Path | None,
+    log_prob: Path | None,
+    full: bool = False,
+) -> Sample:
+    shape = array.shape[:-1] if num_samples is None else (*array.shape[:-1], num_samples)
+    log_dtype = np.dtype(np.float64 if array.dtype == np.float64 else np.float32)
+    # how often many samples pass over the array is the library's affair: such a bar has no end
+    bar = _progress("sampling", array.size, num_samples in (None, 1))
+    with _files.replacing(out, log_prob) as (beside, beside_log), bar as step:
+        indices = _files.new_array(beside, shape, np.dtype(np.int64))
+        logs = _files.new_array(beside_log, shape, log_dtype)
+        full = full or logs is not None
+        return rng._sample(
+            array, num_samples, -1, temperature, method, None, None, None, (indices, logs, None), full, step
+        )
+
+
+def _sample_default(
+    rng: Generator,
+    num_samples: int,
+    temperature: float,
+    method: str,
+    out: Path | None,
+    log_prob: Path | None,
+    plot: Path | None,
+) -> None:
+    if plot is not None and importlib.util.find_spec("matplotlib") is None:
+        typer.echo('numbel: --plot needs matplotlib: pip install "numbel[plot]"', err=True)
+        raise typer.Exit(1)
+    values = _zipf.logits()
+    start = f"seed {rng.seed}, draw {rng.draw}"
+    with _files.replacing(plot) as (picture,):
+        result = _sample(rng, values, num_samples, temperature, method, out, log_prob, full=True)
+        law = _zipf.Law(temperature)
+        if picture is not None:
+            _zipf.plot(picture, result.indices, law)
+    rate = _zipf.throughput(values, temperature, method)
+    found = _zipf.fit(result.indices, law)
+    typer.echo(f"Zipf law over 2^20 categories, float32, temperature {temperature:g}: {num_samples:,} samples, {start}")
+    typer.echo(f"throughput  {rate / 1e9:.2f} G categories/s, 64 x 2^20, {_info.config()['threads']} threads")
+    typer.echo(f"logsumexp   {result.logsumexp:.7f}; of the harmonic number {law.logsumexp:.7f}")
+    table = rich.table.Table("ranks", "observed", "expected", "(o - e) / sqrt e", box=None, pad_edge=False)
+    for column in table.columns:
+        column.justify = "right"
+    cells = zip(itertools.pairwise(found.edges), found.observed, found.expected, strict=True)
+    for (first, after), observed, expected in cells:
+        off = (observed - expected) / math.sqrt(expected) if expected else 0.0
+        table.add_row(f"{first:,} - {after - 1:,}", f"{observed:,}", f"{expected:,.1f}", f"{off:+.2f}")
+    rich.console.Console().print(table)
+    if found.freedom:
+        typer.echo(
+            f"G-test      G = {found.statistic:.2f}, {found.freedom} degrees of freedom, p = {found.p_value:.4g}"
+        )
+    else:
+        typer.echo("G-test      none: fewer than two cells expect five samples")
+
+
+@app.command()
+def gumbel(
+    size: Annotated[str, typer.Option(help="Shape, such as 1000000 or 3,4.")] = "1000000",
+    loc: Annotated[float, typer.Option(help="Mode of the distribution.")] = 0.0,
+    scale: Annotated[float, typer.Option(help="Scale of the distribution, not negative.")] = 1.0,
+    dtype: Annotated[str, typer.Option(help="float16, bfloat16, float32 or float64.")] = "float32",
+    seed: Seed = None,
+    draw: Draw = 0,
+    out: Out = None,
+) -> None:
+    """Write Gumbel noise into a mapped file, or without -o summarise it."""
+    with _one_line():
+        rng = _generator(seed, draw)
+        kind = _checks.float_dtype(dtype)
+        try:
+            shape = _checks.size([int(entry) for entry in size.split(",")])
+        except ValueError:
+            raise ValueError(f"--size must be integers such as 1000000 or 3,4, got {size}") from None
+        typer.echo(f"seed {rng.seed}, draw {rng.draw}", err=True)
+        bar = _progress("noise", math.prod(shape), True)
+        with _files.replacing(out) as (beside,), bar as step:
+            target = _files.new_array(beside, shape, kind)
+            noise = np.empty(shape, kind) if target is None else target
+            rng._gumbel(loc, scale, None, kind, noise, step)
+        if out is None:
+            _summarise(noise.reshape(-1), loc, scale)
+
+
+def _summarise(noise: Array, loc: float, scale: float) -> None:
+    """Print moments beside what is due, with the standard error of each."""
+    if noise.size == 0:
+        raise ValueError("--size has no elements: there is nothing to summarise")
+    blocks = range(0, noise.size, 1 << 20)
+    mean = math.fsum(float(noise[i : i + (1 << 20)].astype(np.float64).sum()) for i in blocks) / noise.size
+    squares = (float(np.sum((noise[i : i + (1 << 20)].astype(np.float64) - mean) ** 2)) for i in blocks)
+    variance = math.fsum(squares) / noise.size
+    due = scale**2 * math.pi**2 / 6
+    lines = (
+        ("mean", mean, loc + scale * np.euler_gamma, math.sqrt(due / noise.size)),
+        # the fourth central moment of a Gumbel variable is 5.4 times its squared variance
+        ("variance", variance, due, due * math.sqrt(4.4 / noise.size)),
+    )
+    for name, value, expected, error in lines:
+        typer.echo(f"{name:<10}{value:.6f}; due {expected:.6f}, standard error {error:.6f}")
+    typer.echo(f"{'range':<10}{float(noise.min()):.6f} .. {float(noise.max()):.6f} of {noise.size:,} values")
+
+
+@app.command()
+def info() -> None:
+    """Print versions, threads, where compiled kernels are kept, and which extras are installed."""
+    with _one_line():
+        for name, value in _info.config().items():
+            typer.echo(f"{name:<16} {value}")
+        for name in _EXTRAS:
+            try:
+                version = metadata.version(name)
+            except metadata.PackageNotFoundError:
+                version = "not installed"
+            typer.echo(f"{name:<16} {version}")
+
+
+@app.command(name="bench")
+def benchmark(
+    work: Annotated[list[str] | None, typer.Argument(help="Parts of names of works; all without.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes: seconds, and less to be trusted.")] = False,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Where to write the figures.")] = None,
+) -> None:
+    """Time numbel beside what bounds it and every installed peer, round by round, and print ratios."""
+    with _one_line():
+        chosen = [name for name in bench.WORKS if not work or any(part in name for part in work)]
+        if not chosen:
+            raise ValueError(f"no work has such a name; there are: {'; '.join(bench.WORKS)}")
+        figures: dict[str, Any] = {}
+        with _files.replacing(json_path) as (beside,):
+            for name in chosen:
+                rates = bench.measure(name, rounds=3 if quick else 7, limit=bench.QUICK if quick else bench.FULL)
+                figures[name] = {library: rate._asdict() for library, rate in rates.items()}
+                _print_rates(name, rates)
+            if beside is not None:
+                report = {"config": _info.config(), "time": time.strftime("%FT%TZ", time.gmtime()), "works": figures}
+                beside.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _print_rates(name: str, rates: dict[str, bench.Rate]) -> None:
+    title = f"{name}{'' if 'numbel' in rates else ' (needs a package that is not installed)'}"
+    table = rich.table.Table("library", "M/s", "ms a call", "numbel / it", title=title, title_justify="left", box=None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for library, rate in rates.items():
+        ratio = f"{bench.ratio(rates, library):.3g}" if "numbel" in rates and library != "numbel" else ""
+        table.add_row(library, f"{rate.per_second / 1e6:,.1f}", f"{rate.seconds * 1e3:,.3f}", ratio)
+    rich.console.Console().print(table)
