@@ -133,15 +133,16 @@ def categorical(
     job["indices"], job["log_prob"], job["logsumexp"] = _address(indices), _address(log_prob), _address(logsumexp)
     job["seed"], job["draw"] = seed, draw
     strided = job["column_stride"] != array.itemsize
-    if method == "grouped" and columns <= SHORT:
+    grouped = method == "grouped"
+    if columns <= SHORT:
         width = 64
         while width < 512 and width * columns < 4096:
             width *= 2
         segments, job["segment_blocks"] = 1, width
         items, per_item = -(-rows // width), width * columns
-        driver = drivers.GROUPED_SHORT
+        driver = drivers.GROUPED_SHORT if grouped else drivers.GUMBEL_MAX_SHORT
     else:
-        driver = drivers.GROUPED if method == "grouped" else drivers.GUMBEL_MAX
+        driver = drivers.GROUPED if grouped else drivers.GUMBEL_MAX
         segments, size = _segments(rows, columns)
         job["segment_blocks"] = size
         job["segments"] = segments

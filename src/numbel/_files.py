@@ -35,31 +35,39 @@ def read_logits(path: Path, axis: int, key: str | None, dtype: str | None, colum
 
 
 def _npy(path: Path) -> Array:
+    if zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is an .npz archive: give it that suffix")
     try:
         array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path} is truncated, or not an .npy file of numbers: {error}") from None
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path} is an .npz archive: give it that suffix")
     return array
 
 
 def _npz(path: Path, key: str | None) -> Array:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("it holds one array: give it the suffix .npy")
-            names = archive.files
-            if key is None and len(names) != 1:
-                raise KeyError(f"{path} holds {len(names)} arrays: choose one with --key: {', '.join(names)}")
-            if key is not None and key not in names:
-                raise KeyError(f"{path} has no array {key!r}; it has {', '.join(names) or 'none'}")
-            array: Array = archive[key or names[0]]
-            return array
-    except KeyError as error:
-        raise ValueError(error.args[0]) from None
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is truncated, or not an .npz archive of numbers: {error}") from None
+    # NumPy leaves a file open that it opened itself and cannot read
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError(f"{path} is truncated, or not an .npz archive")
+        file.seek(0)
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                name = _choose(archive.files, path, key)
+                array: Array = archive[name]
+        except KeyError as error:
+            raise ValueError(error.args[0]) from None
+        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"{path} is truncated, or not an .npz archive of numbers: {error}") from None
+    return array
+
+
+def _choose(names: list[str], path: Path, key: str | None) -> str:
+    """The name of the array to read; KeyError where there is no telling."""
+    if key is None and len(names) != 1:
+        raise KeyError(f"{path} holds {len(names)} arrays: choose one with --key: {', '.join(names)}")
+    if key is not None and key not in names:
+        raise KeyError(f"{path} has no array {key!r}; it has {', '.join(names) or 'none'}")
+    return names[0] if key is None else key
 
 
 def _typed(array: Array, path: Path, dtype: str | None) -> Array:

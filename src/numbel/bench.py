@@ -303,7 +303,7 @@ class _Entry(NamedTuple):
 
 _LIMITS = {"read": _Entry(_read)}
 _CATEGORICAL = {
-    "numpy exp + cumsum + searchsorted": _Entry(_numpy_inverse),
+    "numpy exp + cumsum + searchsorted": _Entry(_numpy_inverse, _SLOW),
     "numpy gumbel + argmax": _Entry(_numpy_gumbel_max, _SLOW),
     "scipy softmax + cumsum + searchsorted": _Entry(_scipy_inverse, _SLOW),
     "torch softmax + cumsum + searchsorted": _Entry(_torch_inverse),

@@ -33,6 +33,7 @@ def _drivers(worker: Any) -> Drivers:
 
 GROUPED = _drivers(categorical.grouped)
 GROUPED_SHORT = _drivers(short.grouped_short)
+GUMBEL_MAX_SHORT = _drivers(short.gumbel_max_short)
 GUMBEL_MAX = _drivers(gumbel_max.gumbel_max)
 NOISE_FLOAT32 = _drivers(noise.noise_float32)
 NOISE_FLOAT64 = _drivers(noise.noise_float64)

@@ -173,8 +173,8 @@ def _segment(kind, j, row, first, last, temperature, keys, winners, stack_r, sta
         exact = not abs(float64(largest) / temperature) <= 4194304.0
         for s in range(uint64(j.samples)):
             keys[s], winners[s] = _block(
-                kind, at, count, ahead if s == uint64(0) else int64(0), x, largest, rate, temperature, exact, block * BLOCK,
-                j.first_sample + int64(s), identity, key, mask, keys[s], winners[s],
+                kind, at, count, ahead if s == uint64(0) else int64(0), x, largest, rate, temperature, exact,
+                block * BLOCK, j.first_sample + int64(s), identity, key, mask, keys[s], winners[s],
             )  # fmt: skip
     r, total = collapse(stack_r, stack_s, last - first) if sums else (0.0, 0.0)
     return r, total, bad

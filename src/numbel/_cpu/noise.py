@@ -11,7 +11,7 @@ from numba import int64, uint32, uint64
 from .._jit import njit
 from .._scalar.address import NOISE, REFINEMENT, SPAWN, block_words, draw_key, noise_word
 from .._scalar.gumbel import REFINE, gumbel_float32, gumbel_float64, gumbel_refined_float32, needs_refinement
-from .job import job_at, row_address, row_id
+from .job import job_at, row_address
 from .memory import atomic_add, store, workspace, zero
 
 #: Columns of a row made at a time.
@@ -36,13 +36,13 @@ def fill_noise(x, count, column, sample, row, tag, key, mask):
 
 
 @njit
-def _fill_across(x, columns, row, width, tag, key, mask):
-    """x[column * width + i] = word of row + i: short rows, transposed."""
+def fill_across(x, columns, identities, width, sample, tag, key, mask):
+    """x[column * width + i] = word of row identities[i]: short rows, transposed."""
     four = uint64(4)
     for g in range((uint64(columns) + uint64(3)) // four):
         at = four * g * uint64(width)
         for i in range(uint64(width)):
-            x0, x1, x2, x3 = block_words(g, uint64(0), uint64(row) + i, tag, key, mask)
+            x0, x1, x2, x3 = block_words(g, uint64(sample), identities[i], tag, key, mask)
             x[at + i] = uint32(x0)
             x[at + uint64(width) + i] = uint32(x1)
             x[at + uint64(2) * uint64(width) + i] = uint32(x2)
@@ -119,7 +119,7 @@ def _long_rows(kind, j, transform, wide, x, y, g):
         row = item // tiles
         column = (item - row * tiles) * TILE
         count = min(j.columns - column, int64(TILE))
-        identity = uint64(row_id(j, row))
+        identity = uint64(row)
         fill_noise(x, count, column, uint64(0), identity, uint64(NOISE), key, mask)
         if wide:
             fill_noise(y, count, column, uint64(0), identity, uint64(REFINEMENT), key, mask)
@@ -139,6 +139,7 @@ def _short_rows(kind, j, transform, wide, x, y, g):
     key, mask = draw_key(j.seed, j.draw)
     width = uint64(j.segment_blocks)
     words = (uint64(j.columns) + uint64(3)) // uint64(4) * uint64(4) * width
+    identities = np.empty(width, np.uint64)
     at = int64(g.ctypes.data)
     while True:
         tile = atomic_add(j.counter_at, int64(1))
@@ -146,15 +147,17 @@ def _short_rows(kind, j, transform, wide, x, y, g):
             break
         first = tile * int64(width)
         rows = min(j.rows - first, int64(width))
-        _fill_across(x, j.columns, first, width, uint64(NOISE), key, mask)
+        for i in range(width):
+            identities[i] = uint64(first) + i
+        fill_across(x, j.columns, identities, width, uint64(0), uint64(NOISE), key, mask)
         if wide:
-            _fill_across(y, j.columns, first, width, uint64(REFINEMENT), key, mask)
+            fill_across(y, j.columns, identities, width, uint64(0), uint64(REFINEMENT), key, mask)
         transform(zero(kind), at, x, y, words, loc, scale, key, mask, uint64(0), uint64(first), width)
         for i in range(rows):
             address = row_address(j, first + int64(i))
             for c in range(j.columns):
-                from_ = uint64(c) * width + uint64(i)
-                store(kind, address + int64(c) * j.column_stride, int64(0), g[from_])
+                noise = g[uint64(c) * width + uint64(i)]
+                store(kind, address + int64(c) * j.column_stride, int64(0), noise)
 
 
 @njit

@@ -1,6 +1,7 @@
-"""Grouped sampling of short rows: many at a time, transposed, so that SIMD lanes are rows.
+"""Both methods for short rows: many at a time, transposed, so that SIMD lanes are rows.
 
-A row of up to 256 columns is a lone block. The arithmetic and its order are those of `categorical`.
+A row of up to 256 columns is a lone block. The arithmetic and its order are those of `categorical` and
+`gumbel_max`; a filter would not pay here, so that every float64 noise value is computed.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from numba import float64, int64, uint8, uint64
 
 from .._jit import njit
 from .._scalar import blocks as scalar
-from .._scalar.address import draw_key
+from .._scalar.address import NOISE, REFINEMENT, draw_key
 from .._scalar.blocks import LANES
+from .._scalar.gumbel import gumbel_float64
 from .blocks import choice_word
 from .job import job_at, row_address, row_id, row_temperature, row_wanted
 from .memory import atomic_add, load, store, workspace, zero
+from .noise import fill_across
 from .results import store_float, write_argmax, write_bad, write_empty
 
 _INF = math.inf
@@ -43,7 +46,7 @@ def _transpose(kind, j, first, rows, width, x):
 
 
 @njit
-def _row_factors(kind, j, first, rows, width, high64, low64, high, low, sampled):
+def _row_factors(kind, j, first, rows, width, temperatures, high64, low64, high, low, sampled):
     """Scale factors of the tile's rows where each has its own, and which rows are to be sampled at all."""
     for i in range(uint64(width)):
         sampled[i] = uint8(i < uint64(rows))
@@ -52,10 +55,10 @@ def _row_factors(kind, j, first, rows, width, high64, low64, high, low, sampled)
     for i in range(uint64(rows)):
         row = first + int64(i)
         if row_temperature(j, row) > 0.0 and row_wanted(j, row):
-            high64[i], low64[i] = scalar.scale(row_temperature(j, row))
+            temperatures[i] = row_temperature(j, row)
         else:
-            sampled[i] = uint8(0)
-            high64[i], low64[i] = 1.0, 0.0
+            sampled[i], temperatures[i] = uint8(0), 1.0
+        high64[i], low64[i] = scalar.scale(temperatures[i])
         high[i], low[i] = scalar.narrow(zero(kind), high64[i], low64[i])
 
 
@@ -75,15 +78,20 @@ def _references(x, columns, width, high, largest, r, rise, shift):
 
 
 @njit
-def _tile_weights(x, columns, width, high, low, r, rise, shift, quantised, totals):
-    """X becomes the weights, then x[i] their sum by halves over columns; quantised weights and totals."""
-    for i in range(uint64(width)):
-        totals[i] = uint64(0)
+def _tile_weights(x, columns, width, high, low, r, shift):
+    """X becomes the weights."""
     for c in range(uint64(columns)):
-        # two loops: in one, the 64-bit integers would halve the float32 lanes
         for i in range(uint64(width)):
             at = c * uint64(width) + i
             x[at] = scalar.weight(x[at] - shift[i], high[i], low[i], r[i])
+
+
+@njit
+def _tile_quantise(x, columns, width, rise, quantised, totals):
+    """Quantised weights, and each row's total."""
+    for i in range(uint64(width)):
+        totals[i] = uint64(0)
+    for c in range(uint64(columns)):
         for i in range(uint64(width)):
             at = c * uint64(width) + i
             q = scalar.quantise(x[at], rise[i])
@@ -120,6 +128,22 @@ def _tile_choose(quantised, columns, width, identities, sample, totals, targets,
 
 
 @njit
+def _tile_race(x, columns, width, temperatures, identities, sample, words, refinements, best, chosen, key, mask):
+    """chosen[i]: the column of the largest logit / T + G in row i, the first of equals."""
+    fill_across(words, columns, identities, width, sample, uint64(NOISE), key, mask)
+    fill_across(refinements, columns, identities, width, sample, uint64(REFINEMENT), key, mask)
+    for i in range(uint64(width)):
+        best[i], chosen[i] = -_INF, uint64(0)
+    for c in range(uint64(columns)):
+        for i in range(uint64(width)):
+            at = c * uint64(width) + i
+            g = gumbel_float64(uint64(words[at]), uint64(refinements[at]))
+            value = float64(x[at]) / temperatures[i] + g
+            chosen[i] = c if value > best[i] else chosen[i]
+            best[i] = value if value > best[i] else best[i]
+
+
+@njit
 def _nodes(x, width, high64, low64, largest, r, shift, node_r, node_s):
     for i in range(uint64(width)):
         node_r[i], node_s[i] = scalar.plain_node(r[i], x[i])
@@ -140,26 +164,31 @@ def _irregular(kind, j, row, largest):
 
 
 @njit
-def grouped_short(kind, job):
-    """One worker: take tiles of `segment_blocks` rows (the width) until none is left."""
-    j = job_at(job)
+def _short(kind, j, race):
+    """Take tiles of `segment_blocks` rows (the width) until none is left."""
     key, mask = draw_key(j.seed, j.draw)
     sums = j.logsumexp != 0 or j.log_prob != 0
     width = uint64(j.segment_blocks)
     size = uint64(j.columns) * width
     x, largest, r, shift = workspace(kind, size), workspace(kind, width), workspace(kind, width), workspace(kind, width)
+    weights = workspace(kind, size if sums else uint64(0)) if race else x  # the race needs the logits again
     high, low = workspace(kind, width), workspace(kind, width)
     high64, low64, node_r, node_s, values = (
         np.empty(width, np.float64), np.empty(width, np.float64), np.empty(width, np.float64),
         np.empty(width, np.float64), np.empty(width, np.float64),
     )  # fmt: skip
-    quantised, totals, targets, running, chosen, identities = (
-        np.empty(size, np.uint64), np.empty(width, np.uint64), np.empty(width, np.uint64),
-        np.empty(width, np.uint64), np.empty(width, np.uint64), np.empty(width, np.uint64),
-    )  # fmt: skip
+    temperatures = np.empty(width, np.float64)
     rise, sampled = np.empty(width, np.int64), np.empty(width, np.uint8)
+    chosen, identities = np.empty(width, np.uint64), np.empty(width, np.uint64)
+    # grouped
+    quantised = np.empty(uint64(0) if race else size, np.uint64)
+    totals, targets, running = np.empty(width, np.uint64), np.empty(width, np.uint64), np.empty(width, np.uint64)
+    # gumbel_max
+    padded = (uint64(j.columns) + uint64(3)) // uint64(4) * uint64(4) * width if race else uint64(0)
+    words, refinements = np.empty(padded, np.uint32), np.empty(padded, np.uint32)
     one_high, one_low = scalar.scale(j.temperature if j.temperatures == 0 else 1.0)
     for i in range(width):
+        temperatures[i] = j.temperature if j.temperatures == 0 else 1.0
         high64[i], low64[i] = one_high, one_low
         high[i], low[i] = scalar.narrow(zero(kind), one_high, one_low)
     while True:
@@ -169,12 +198,18 @@ def grouped_short(kind, job):
         first = tile * int64(width)
         rows = min(j.rows - first, int64(width))
         _transpose(kind, j, first, rows, width, x)
-        _row_factors(kind, j, first, rows, width, high64, low64, high, low, sampled)
+        _row_factors(kind, j, first, rows, width, temperatures, high64, low64, high, low, sampled)
         _references(x, j.columns, width, high, largest, r, rise, shift)
-        _tile_weights(x, j.columns, width, high, low, r, rise, shift, quantised, totals)
+        if sums or not race:
+            if race:
+                for i in range(size):
+                    weights[i] = x[i]
+            _tile_weights(weights, j.columns, width, high, low, r, shift)
+        if not race:
+            _tile_quantise(weights, j.columns, width, rise, quantised, totals)
         if sums:
-            _halve(x, j.columns, width)
-            _nodes(x, width, high64, low64, largest, r, shift, node_r, node_s)
+            _halve(weights, j.columns, width)
+            _nodes(weights, width, high64, low64, largest, r, shift, node_r, node_s)
         for i in range(width):
             identities[i] = uint64(row_id(j, first + int64(i))) if i < uint64(rows) else uint64(0)
         if j.logsumexp != 0:
@@ -183,11 +218,16 @@ def grouped_short(kind, job):
             for i in range(uint64(rows)):
                 store_float(kind, j.logsumexp, first + int64(i), values[i])
         for s in range(uint64(j.samples)):
-            _tile_choose(
-                quantised, j.columns, width, identities, j.first_sample + int64(s),
-                totals, targets, running, chosen, key, mask,
-            )  # fmt: skip
-            at = first * j.all_samples + j.first_sample + int64(s)
+            sample = uint64(j.first_sample) + s
+            if race:
+                _tile_race(
+                    x, j.columns, width, temperatures, identities, sample, words, refinements, values, chosen, key, mask
+                )
+            else:
+                _tile_choose(
+                    quantised, j.columns, width, identities, sample, totals, targets, running, chosen, key, mask
+                )
+            at = first * j.all_samples + int64(sample)
             for i in range(uint64(rows)):
                 store(int64(0), j.indices, at + int64(i) * j.all_samples, int64(chosen[i]))
             if j.log_prob != 0:
@@ -201,3 +241,15 @@ def grouped_short(kind, job):
         for i in range(uint64(rows)):
             if sampled[i] == uint8(0) or not abs(largest[i]) < _INF:
                 _irregular(kind, j, first + int64(i), largest[i])
+
+
+@njit
+def grouped_short(kind, job):
+    """One worker for method="grouped"."""
+    _short(kind, job_at(job), False)
+
+
+@njit
+def gumbel_max_short(kind, job):
+    """One worker for method="gumbel_max"."""
+    _short(kind, job_at(job), True)

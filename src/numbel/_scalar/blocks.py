@@ -81,27 +81,27 @@ def narrow_float64(zero, high, low):
 def weight_float32(x, high, low, r):
     """2^(z - r), z = x (high + low): 0 below 2^-125, +inf from 2^128 on, NaN for NaN; r below 2^22."""
     magic = float32(_MAGIC32) - r
-    top = magic + float32(128.0)
-    t = fma(x, high, magic)
+    top = float32(_MAGIC32 + 128.0)
+    t = fma(x, high, magic)  # 1.5 * 2^23 + n - r
     t = top if top < t else t
     n = t - magic
     p = exp2_fraction_float32(fma(x, low, fma(x, high, -n)))
     s = bits_to_float(int32(int32(float_to_bits(t) << int32(23)) + int32(0x3F800000)))
     # `not <` keeps NaN in the sum, which is how bad input is noticed
-    return p * s if not (t < magic - float32(125.0)) else float32(0.0)
+    return p * s if not (t < float32(_MAGIC32 - 125.0)) else float32(0.0)
 
 
 @inlined
 def weight_float64(x, high, low, r):
     """`weight_float32` in float64: 0 below 2^-1021, +inf from 2^1024 on."""
     magic = _MAGIC64 - r
-    top = magic + 1024.0
+    top = _MAGIC64 + 1024.0
     t = fma(x, high, magic)
     t = top if top < t else t
     n = t - magic
     p = exp2_fraction_float64(fma(x, low, fma(x, high, -n)))
     s = bits_to_float((float_to_bits(t) << int64(52)) + int64(0x3FF0000000000000))
-    return p * s if not (t < magic - 1021.0) else 0.0
+    return p * s if not (t < _MAGIC64 - 1021.0) else 0.0
 
 
 @inlined
