@@ -1,0 +1,81 @@
+from .common import Work, bench
+
+_SAMPLES = [
+    "sample 64 x 2^20 float32",
+    "categorical 64 x 2^20 float32",
+    "categorical 1 x 2^26 float32",
+    "categorical 64 x 2^20 bfloat16",
+    "categorical 64 x 2^20 float16",
+    "gumbel_max 64 x 2^20 float32",
+    "categorical 2^20 x 8 float32",
+    "categorical 65536 x 128 float32",
+    "categorical 256 x 2^17 float32",
+    "sample 1 x 1000 float32",
+]
+_NOISE = ["gumbel 1 x 2^26 float32", "gumbel 1 x 2^26 float64"]
+
+
+class Categorical(Work):
+    params = (
+        _SAMPLES,
+        ["numbel", "numpy exp + cumsum + searchsorted", "torch softmax + cumsum + searchsorted", "jax categorical"],
+    )
+    param_names = ("work", "library")
+
+    def setup(self, work: str, library: str) -> None:
+        self.prepare(work, library)
+
+    def time_call(self, work: str, library: str) -> None:
+        self.call()
+
+
+class Memory(Work):
+    params = ("sample 64 x 2^20 float32", "gumbel_max 64 x 2^20 float32", *_NOISE)
+    param_names = ("work",)
+
+    def setup(self, work: str) -> None:
+        self.prepare(work)
+
+    def peakmem_call(self, work: str) -> None:
+        self.call()
+
+    def peakmem_input(self, work: str) -> None:
+        """What setup alone takes: the base of `peakmem_call`."""
+
+
+class Gumbel(Work):
+    params = (_NOISE, ["numbel", "numpy gumbel, float64", "torch -log(exponential)", "jax gumbel"])
+    param_names = ("work", "library")
+
+    def setup(self, work: str, library: str) -> None:
+        self.prepare(work, library)
+
+    def time_call(self, work: str, library: str) -> None:
+        self.call()
+
+
+class Fraction(Work):
+    """Ratios within one process: they hold when the machine as a whole is slower today."""
+
+    params = _SAMPLES[:6]
+    param_names = ("work",)
+
+    def track_of_read(self, work: str) -> float:
+        return _fraction(work, "read")
+
+    track_of_read.unit = "fraction of a plain read"  # type: ignore[attr-defined]
+
+
+class FractionOfPhilox(Work):
+    params = ("gumbel_max 64 x 2^20 float32", *_NOISE)
+    param_names = ("work",)
+
+    def track_of_philox(self, work: str) -> float:
+        return _fraction(work, "philox")
+
+    track_of_philox.unit = "fraction of the Philox rate"  # type: ignore[attr-defined]
+
+
+def _fraction(work: str, limit: str) -> float:
+    rates = bench.measure(work, ["numbel", limit])
+    return float(bench.ratio(rates, limit))

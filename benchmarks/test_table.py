@@ -1,0 +1,25 @@
+"""The table under pytest-benchmark: `pytest benchmarks --benchmark-enable`; without the option each runs once.
+
+pytest itself is not imported, because asv imports every file of this folder in environments that lack it.
+"""
+
+from typing import Any
+
+import numbel.bench as bench
+
+
+def pytest_generate_tests(metafunc: Any) -> None:
+    metafunc.parametrize(("work", "library"), [(work, library) for work, row in bench.WORKS.items() for library in row])
+
+
+def test_call(benchmark: Any, work: str, library: str) -> None:
+    enabled = not benchmark.disabled
+    try:
+        case = bench.WORKS[work][library](bench.FULL if enabled else bench.QUICK >> 4)
+    except ImportError as error:
+        import pytest
+
+        pytest.skip(f"{library}: {error}")
+    benchmark.group = work
+    benchmark.extra_info["items"] = case.items
+    benchmark.pedantic(case.call, rounds=7, warmup_rounds=1)

@@ -1,0 +1,115 @@
+"""Golden values: sha256 of the bytes of samples and noise, and a few of the values in the clear.
+
+`python -m tests.make_golden` from the root rewrites `tests/golden/cpu.json`; do so only together with a
+change of `numbel.BITS_VERSION` (as long as that is 0, with the reason in the change log).
+`python tests/make_golden.py GROUP ...` prints the same for the groups named, without writing.
+
+Inputs are made by integer arithmetic and exactly rounded conversions alone: no library's exp or log
+may decide what is compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import numbel
+
+FILE = Path(__file__).parent / "golden" / "cpu.json"
+SEED, DRAW = 20240607, 3
+_TEMPERATURES = (1.0, 0.05, 30.0)
+_SHAPES = ((7, 3), (5, 64), (5, 65), (3, 4096), (2, 4097), (1, 300_000))
+#: What the subprocesses of `test_bits.py` recompute: few kernels, since each must be compiled for them.
+SIMD_GROUPS = ("noise_float32", "grouped_float32", "gumbel_max_float32")
+
+
+def dtypes() -> dict[str, np.dtype]:
+    """The four dtypes; without ml_dtypes there are three."""
+    found = {name: np.dtype(name) for name in ("float16", "float32", "float64")}
+    try:
+        import ml_dtypes
+    except ImportError:
+        return found
+    return found | {"bfloat16": np.dtype(ml_dtypes.bfloat16)}
+
+
+def logits(shape: tuple[int, ...], dtype: np.dtype, *, spread: float = 16.0) -> np.ndarray:
+    """Multiples of spread / 2^16 in -spread .. 0, some of them -inf, the same on every machine."""
+    i = np.arange(np.prod(shape), dtype=np.uint64)
+    word = ((i + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(48)
+    values = word.astype(np.float64) * (spread / 65536.0) - spread
+    values[word % np.uint64(11) == 5] = -np.inf
+    values[i % np.uint64(shape[-1]) == 0] = 0.5 * -spread  # no row is empty
+    return values.astype(dtype).reshape(shape)
+
+
+def _hash(*arrays: object) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        kept = np.ascontiguousarray(array)
+        digest.update(f"{kept.dtype.name}{kept.shape}".encode())
+        digest.update(kept.tobytes())
+    return digest.hexdigest()
+
+
+def _noise(dtype: np.dtype) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for shape in ((), (3, 5), (2, 127), (2, 128), (2, 3, 2049), (70_001,)):
+        noise = numbel.Generator(SEED, DRAW).gumbel(size=shape, dtype=dtype)
+        found[f"{shape}"] = _hash(noise)
+    found["loc 2, scale 0.25"] = _hash(numbel.Generator(SEED, DRAW).gumbel(2.0, 0.25, size=(2, 300), dtype=dtype))
+    found["values"] = [float(g) for g in numbel.Generator(SEED, DRAW).gumbel(size=4, dtype=dtype)]
+    return found
+
+
+def _samples(dtype: np.dtype, method: str) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for shape in _SHAPES:
+        for temperature in _TEMPERATURES:
+            for num_samples in (None, 3):
+                sample = numbel.Generator(SEED, DRAW).sample(
+                    logits(shape, dtype), num_samples, temperature=temperature, method=method
+                )
+                found[f"{shape}, T {temperature}, {num_samples} samples"] = _hash(*sample)
+    far = logits((4, 4200), dtype, spread=60_000.0 if dtype == np.float16 else 1e30)
+    found["far"] = _hash(*numbel.Generator(SEED, DRAW).sample(far, method=method))
+    temperatures = np.array([0.0, 0.001, 1.0, 1000.0])
+    found["per row"] = _hash(
+        *numbel.Generator(SEED, DRAW).sample(
+            logits((4, 4200), dtype), temperature=temperatures, row_ids=[9, 1 << 40, 7, (1 << 56) - 1], method=method
+        )
+    )
+    sample = numbel.Generator(SEED, DRAW).sample(logits((5, 64), dtype), method=method)
+    found["values"] = [[float(x) for x in part] for part in sample]
+    return found
+
+
+def groups() -> dict[str, Callable[[], dict[str, object]]]:
+    """What each group of golden values is made by."""
+    found: dict[str, Callable[[], dict[str, object]]] = {}
+    for name, dtype in dtypes().items():
+        found[f"noise_{name}"] = lambda dtype=dtype: _noise(dtype)
+        for method in ("grouped", "gumbel_max"):
+            found[f"{method}_{name}"] = lambda dtype=dtype, method=method: _samples(dtype, method)
+    found["spawn"] = lambda: {"seeds": [str(child.seed) for child in numbel.Generator(SEED, DRAW).spawn(5)]}
+    return found
+
+
+def compute(names: tuple[str, ...]) -> dict[str, dict[str, object]]:
+    """The golden values of these groups, made anew."""
+    makers = groups()
+    return {name: makers[name]() for name in names}
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print(json.dumps(compute(tuple(sys.argv[1:]))))
+    else:
+        FILE.parent.mkdir(exist_ok=True)
+        everything = {"bits_version": numbel.BITS_VERSION, **compute(tuple(groups()))}
+        FILE.write_text(json.dumps(everything, indent=1, sort_keys=True) + "\n")

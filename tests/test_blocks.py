@@ -1,0 +1,239 @@
+"""Block sums, nodes and the dyadic tree: no guess, segmentation or neighbour changes a bit."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numba
+import numpy as np
+import pytest
+from numba import float64, int64
+
+import numbel
+import oracle
+from numbel._cpu import blocks as cpu
+from numbel._cpu.memory import workspace, zero
+from numbel._scalar import blocks as scalar
+
+njit = numba.njit(error_model="numpy")
+KINDS = {np.float32: np.float32(0), np.float64: np.float64(0)}
+
+
+@njit
+def _node(kind, address, count, temperature, guess):
+    high64, low64 = scalar.scale(temperature)
+    high, low = scalar.narrow(zero(kind), high64, low64)
+    lanes = workspace(kind, scalar.LANES)
+    return cpu.block_node(kind, address, count, high64, low64, high, low, guess, lanes)
+
+
+def node(x, temperature=1.0, guess=0.0):
+    """(reference, r, S) of a block by the library."""
+    dtype = x.dtype.type
+    r, node_r, node_s = _node(KINDS[dtype], x.ctypes.data, len(x), float(temperature), dtype(guess))
+    return float(r), float(node_r), float(node_s)
+
+
+@njit
+def _root(rs, totals, cuts):
+    """The root over leaves, in segments that end at `cuts`; each segment has a stack of its own."""
+    outer_r, outer_s = np.zeros(cpu.LEVELS), np.zeros(cpu.LEVELS)
+    first = 0
+    for g in range(cuts.size):
+        inner_r, inner_s = np.zeros(cpu.LEVELS), np.zeros(cpu.LEVELS)
+        for i in range(first, cuts[g]):
+            cpu.push(inner_r, inner_s, int64(i - first), rs[i], totals[i])
+        r, s = cpu.collapse(inner_r, inner_s, int64(cuts[g] - first))
+        cpu.push(outer_r, outer_s, int64(g), float64(r), float64(s))
+        first = cuts[g]
+    return cpu.collapse(outer_r, outer_s, int64(cuts.size))
+
+
+def root(nodes, size=1):
+    rs, totals = np.array([r for r, _ in nodes], float), np.array([s for _, s in nodes], float)
+    cuts = np.minimum(np.arange(1, -(-len(nodes) // size) + 1) * size, len(nodes))
+    return _root(rs, totals, cuts)
+
+
+def unit_of(dtype):
+    return 128 if dtype is np.float32 else 1024
+
+
+def cases(dtype, rng):
+    """Blocks of many lengths: ordinary, far apart, straddling a cell, impossible categories, huge."""
+    unit = unit_of(dtype)
+    for count in (1, 2, 3, 64, 255, 256, 511, 512, 513, 1000, 4095, 4096):
+        yield rng.standard_normal(count).astype(dtype)
+        yield (rng.standard_normal(count) * 100).astype(dtype)
+        yield (rng.standard_normal(count) * 3000 - 9000).astype(dtype)
+        # a maximum at the edge of a reference cell, the others around it
+        edge = (rng.integers(-3, 4) * unit + unit / 2 - 0.5) * math.log(2)
+        x = (edge - rng.exponential(size=count)).astype(dtype)
+        x[rng.integers(count)] = dtype(edge)
+        yield x
+        yield np.nextafter(x, dtype(np.inf))
+        yield np.nextafter(x, dtype(-np.inf))
+        y = rng.standard_normal(count).astype(dtype)
+        y[rng.random(count) < 0.7] = -np.inf
+        yield y
+        yield (rng.standard_normal(count) * 10.0 ** rng.uniform(5, 30)).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("temperature", [1.0, 0.37, 1e-3, 1e3])
+def test_every_guess_gives_the_oracles_node(dtype, temperature):
+    rng = np.random.default_rng(20)
+    unit = unit_of(dtype)
+    for x in cases(dtype, rng):
+        block = oracle.Block(x, temperature)
+        near = [block.reference + k * unit for k in (-33, -3, -2, -1, 0, 1, 2, 3)]
+        for guess in {0.0, *near, 4096.0 * 1000, -4096.0 * 1000}:
+            if abs(guess) >= scalar.FAR:
+                continue
+            after, r, s = node(x, temperature, guess)
+            assert (r, s) == (block.r, block.s), (len(x), guess)
+            assert after % unit == 0
+            if not block.far and block.s > 0:
+                assert after == block.reference, "the canonical reference is the next guess"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bad_blocks_under_every_guess(dtype):
+    """NaN and +inf give S = NaN wherever they stand, -inf alone gives the empty node."""
+    rng = np.random.default_rng(21)
+    unit = unit_of(dtype)
+    for guess in (0, unit, -unit, 30 * unit, -30 * unit):
+        for count in (1, 5, 512, 513, 4096):
+            assert node(np.full(count, -np.inf, dtype), 1.0, guess)[1:] == (0.0, 0.0)
+            for bad in (np.nan, -np.nan, np.inf):
+                for size in (1.0, 1e4, 1e25):
+                    x = (rng.standard_normal(count) * size).astype(dtype)
+                    x[rng.integers(count)] = bad
+                    assert math.isnan(node(x, 1.0, guess)[2]), (guess, count, bad, size)
+            x = np.full(count, -np.inf, dtype)
+            x[count // 2] = np.nan
+            assert math.isnan(node(x, 1.0, guess)[2])
+            x[0], x[-1] = np.nan, np.inf
+            assert math.isnan(node(x, 1.0, guess)[2])
+
+
+def test_sums_that_nearly_prove_a_wrong_reference():
+    """4096 weights span 12.5 bits: a sum at either end of what proves a reference must lie in its cell."""
+    for dtype in (np.float32, np.float64):
+        unit = unit_of(dtype)
+        for count in (1, 4096):
+            for n in range(-unit, unit + 1, 1 if dtype is np.float32 else 7):
+                x = np.full(count, n * math.log(2), dtype)
+                block = oracle.Block(x[:1], 1.0)
+                for guess in (-unit, 0, unit):
+                    after, r, s = node(x, 1.0, guess)
+                    assert after == block.reference, (n, guess, count)
+                    assert math.log2(s) + r == pytest.approx(n + math.log2(count), abs=1e-4)
+
+
+def random_nodes(count, rng, spread):
+    nodes = [
+        (float(128 * rng.integers(-spread, spread + 1)), math.ldexp(rng.uniform(1, 2), int(rng.integers(-60, 60))))
+        for _ in range(count)
+    ]
+    return [(0.0, 0.0) if rng.random() < 0.1 else leaf for leaf in nodes]
+
+
+@pytest.mark.parametrize("spread", [0, 1, 2, 3, 100000])
+def test_segments_change_no_bit(spread):
+    """Segments of any power of two of blocks join to the root of the whole; and that is the oracle's tree."""
+    rng = np.random.default_rng(22)
+    for count in (*range(1, 40), 63, 64, 65, 127, 100, 255, 1000, 4097):
+        nodes = random_nodes(count, rng, spread)
+        expected = oracle.tree(nodes)
+        for size in (1, 2, 4, 8, 16, 64, 1024, 8192):
+            assert root(nodes, size) == expected, (count, size)
+
+
+def test_maximal_dyadic_nodes_join_to_the_root():
+    """Shards [a, b) that keep maximal dyadic nodes only, cut anywhere, give the root."""
+    rng = np.random.default_rng(23)
+    for _ in range(200):
+        count = int(rng.integers(1, 200))
+        leaves = random_nodes(count, rng, 2)
+        kept = {}
+        cuts = sorted({0, count, *rng.integers(0, count + 1, 3).tolist()})
+        for a, b in itertools.pairwise(cuts):
+            while a < b:
+                level = (a & -a).bit_length() - 1 if a else 40
+                while a + (1 << level) > b:
+                    level -= 1
+                kept[level, a >> level] = root(leaves[a : a + (1 << level)])
+                a += 1 << level
+        for level in range(40):
+            for at in sorted(i for lv, i in kept if lv == level):
+                if (level, at) not in kept:
+                    continue
+                value = kept.pop((level, at))
+                sibling = kept.pop((level, at ^ 1), None) if (at ^ 1) << level < count else None
+                if sibling is None:
+                    assert at % 2 == 0
+                    kept[level + 1, at >> 1] = value  # no right sibling: it rises unchanged
+                else:
+                    pair = (value, sibling) if at % 2 == 0 else (sibling, value)
+                    kept[level + 1, at >> 1] = root(pair)
+        assert list(kept.values()) == [oracle.tree(leaves)]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_whose_blocks_lie_far_apart(dtype):
+    """Blocks with references some thousands apart, in every order: logsumexp and log_prob of the oracle."""
+    rng = np.random.default_rng(24)
+    offsets = np.array([0, -40, 88.4, 89, -3000, 3000, 3050, 3100, 2970.5])
+    tolerance = 1e-6 if dtype is np.float32 else 4e-15
+    for _ in range(12):
+        order = rng.permutation(offsets)
+        x = np.concatenate([rng.standard_normal(4096) + offset for offset in order])[: -int(rng.integers(1, 4000))]
+        x = x.astype(dtype)
+        temperature = float(rng.choice([1.0, 0.5, 3.0]))
+        drawn = numbel.Generator(24).sample(x, 8, temperature=temperature)
+        exact = oracle.log_sum_exp(x, temperature)
+        assert abs(float(drawn.logsumexp) - exact) <= tolerance * max(1, abs(exact))
+        probabilities = oracle.log_probabilities(x, temperature)[drawn.indices]
+        assert np.all(np.abs(drawn.log_prob - probabilities) <= 4 * tolerance * np.maximum(1, np.abs(probabilities)))
+        blocks = oracle.blocks_of_row(x, temperature)
+        assert drawn.indices.tolist() == oracle.grouped(x, temperature, 24, 0, samples=8, blocks=blocks)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_choice_inside_a_block(dtype):
+    """Every extreme choice word, and the words at the edges of each category, against Python integers."""
+
+    @njit
+    def run(kind, address, count, temperature, words, chosen):
+        high64, low64 = scalar.scale(temperature)
+        high, low = scalar.narrow(zero(kind), high64, low64)
+        weights = workspace(kind, scalar.BLOCK)
+        sums = np.empty(cpu.CHUNKS, np.uint64)
+        total, rise = cpu.quantise_block(kind, address, count, high, low, weights, sums)
+        for i in range(words.size):
+            chosen[i] = cpu.choose(weights, sums, rise, scalar.mulhi64(words[i], total))
+        return total
+
+    rng = np.random.default_rng(25)
+    for count in (1, 2, 255, 256, 257, 300, 4096):
+        for scale in (1.0, 30.0, 1e4, 1e26):
+            x = (rng.standard_normal(count) * scale).astype(dtype)
+            x[rng.random(count) < 0.3] = -np.inf
+            x[0] = x[-1] = -np.inf if count > 2 else 0.0
+            if not np.isfinite(x).any():
+                x[count // 2] = 1.0
+            block = oracle.Block(x, 1.0)
+            quantised = block.integers()
+            running = np.cumsum(np.array(quantised, object))
+            total = int(running[-1])
+            edges = [-(-(int(r) << 64) // total) for r in running[:: max(1, count // 7)]]
+            words = [0, 1, 2**32, 2**63, 2**64 - 2, 2**64 - 1]
+            words += [w for e in edges for w in (e - 1, e, e + 1) if 0 <= w < 2**64]
+            chosen = np.empty(len(words), np.int64)
+            assert run(KINDS[dtype], x.ctypes.data, count, 1.0, np.array(words, np.uint64), chosen) == total
+            expected = [int(np.searchsorted(running, (w * total) >> 64, side="right")) for w in words]
+            assert chosen.tolist() == expected
+            assert np.all(x[chosen] > -np.inf), "an impossible category was chosen"
+            assert np.all(np.array(quantised, object)[chosen] > 0)

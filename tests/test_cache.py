@@ -1,0 +1,182 @@
+"""Compiled code on disk: loaded again, shared by processes that start at once, never stale, never needed.
+
+Counted, not timed: numba tells of each compilation. The cheapest kernel serves: float32 noise.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import numbel
+
+_SCRIPT = """
+import sys
+from numba.core import event
+counter = event.RecordingListener()
+with event.install_listener("numba:compile", counter):
+    import numbel
+    imported = len(counter.buffer)
+    noise = numbel.Generator(5).gumbel(size=5)
+compiled = sum(e.is_start for _, e in counter.buffer)
+print(imported, compiled, noise.tobytes().hex(), numbel.__file__)
+"""
+
+
+def environment(**changes):
+    """This process's environment without cache settings, with one thread, changed as told."""
+    left_out = ("NUMBA_CACHE_DIR", "NUMBEL_CACHE", "XDG_CACHE_HOME")
+    kept = {name: value for name, value in os.environ.items() if name not in left_out}
+    return kept | {"NUMBA_NUM_THREADS": "1"} | {name: str(value) for name, value in changes.items()}
+
+
+def start(**changes):
+    """A process that draws five values and says what it compiled for them."""
+    return subprocess.Popen(
+        [sys.executable, "-c", _SCRIPT],
+        env=environment(**changes),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    """(functions compiled, noise in hexadecimal, file of the package)."""
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert errors == ""
+    imported, compiled, noise, file = output.split()
+    assert imported == "0"
+    return int(compiled), noise, file
+
+
+def draw(**changes):
+    """`start` and `finish`."""
+    return finish(start(**changes))
+
+
+@pytest.fixture(scope="module")
+def noise():
+    """What every process must draw."""
+    return numbel.Generator(5).gumbel(size=5).tobytes().hex()
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory, noise):
+    """A cache folder that several processes filled at once."""
+    folder = tmp_path_factory.mktemp("cache")
+    together = [finish(process) for process in [start(NUMBA_CACHE_DIR=folder) for _ in range(3)]]
+    assert [drawn for _, drawn, _ in together] == [noise] * 3
+    assert any(compiled for compiled, _, _ in together)
+    return folder
+
+
+def files(folder):
+    """The cache's files."""
+    return [path for path in Path(folder).rglob("*") if path.is_file()]
+
+
+@pytest.mark.long
+def test_processes_that_start_at_once_leave_one_file(filled):
+    (file,) = files(filled)
+    assert file.name.startswith("noise_float32-")
+    assert file.suffix == ".bin"
+
+
+@pytest.mark.long
+def test_the_second_process_compiles_nothing(filled, noise):
+    before = {file: file.stat().st_mtime_ns for file in files(filled)}
+    for _ in range(2):
+        assert draw(NUMBA_CACHE_DIR=filled)[:2] == (0, noise)
+    assert {file: file.stat().st_mtime_ns for file in files(filled)} == before
+
+
+@pytest.mark.long
+def test_the_cache_is_for_one_cpu(filled, noise, tmp_path):
+    folder = shutil.copytree(filled, tmp_path / "cache")
+    compiled, drawn, _ = draw(NUMBA_CACHE_DIR=folder, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")
+    assert compiled > 0
+    assert drawn == noise
+    assert len(files(folder)) == 2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("damage", ["empty", "cut", "changed", "foreign"])
+def test_a_damaged_file_is_ignored_and_replaced(damage, filled, noise, tmp_path):
+    folder = shutil.copytree(filled, tmp_path / "cache")
+    (file,) = files(folder)
+    sound = file.read_bytes()
+    changed = bytearray(sound)
+    changed[len(sound) // 2] ^= 1
+    file.write_bytes(
+        {"empty": b"", "cut": sound[:-100], "changed": bytes(changed), "foreign": b"not ours " * 99}[damage]
+    )
+    compiled, drawn, _ = draw(NUMBA_CACHE_DIR=folder)
+    assert compiled > 0
+    assert drawn == noise
+    assert draw(NUMBA_CACHE_DIR=folder)[:2] == (0, noise)
+
+
+@pytest.mark.long
+def test_no_writable_folder(noise, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("permissions do not stop root; a path below a file does")
+    processes = [start(NUMBA_CACHE_DIR=file / "x", HOME=file / "home"), start(HOME=file / "home")]
+    for process in processes:
+        compiled, drawn, _ = finish(process)
+        assert compiled > 0
+        assert drawn == noise
+    assert file.is_file()
+
+
+@pytest.mark.long
+def test_switched_off(filled, noise, tmp_path):
+    folder = shutil.copytree(filled, tmp_path / "cache")
+    before = files(folder)
+    compiled, drawn, _ = draw(NUMBA_CACHE_DIR=folder, NUMBEL_CACHE="0")
+    assert compiled > 0
+    assert drawn == noise
+    assert files(folder) == before
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="where the cache lies is another matter elsewhere")
+def test_where_it_lies(filled, tmp_path, noise):
+    (file,) = files(filled)
+    stamp = file.parent.name
+    for changes, root in (
+        ({"XDG_CACHE_HOME": tmp_path / "xdg"}, tmp_path / "xdg"),
+        ({"HOME": tmp_path / "home"}, tmp_path / "home" / ".cache"),
+    ):
+        (root / "numbel" / stamp).mkdir(parents=True)
+        shutil.copy(file, root / "numbel" / stamp)
+        assert draw(**changes)[:2] == (0, noise)
+
+
+@pytest.mark.long
+def test_an_edit_anywhere_is_seen(noise, tmp_path):
+    package = tmp_path / "numbel"
+    shutil.copytree(Path(numbel.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    changes = {"NUMBA_CACHE_DIR": tmp_path / "cache", "PYTHONPATH": tmp_path}
+    _, drawn, file = draw(**changes)
+    assert Path(file) == package / "__init__.py"
+    assert drawn == noise
+    # an inlined scalar, two modules away from the kernel that is cached
+    scalars = package / "_scalar" / "gumbel.py"
+    text = scalars.read_text()
+    assert text.count("float32(0.5000085234642029)") == 1
+    scalars.write_text(text.replace("float32(0.5000085234642029)", "float32(0.75)"))
+    os.utime(scalars, ns=(0, 0))  # its date proves nothing
+    _, edited, _ = draw(**changes)
+    assert edited != noise
+    # back again: the old code is still there, and right
+    scalars.write_text(text)
+    assert draw(**changes)[:2] == (0, noise)
+
+
+def test_the_disk_serves_this_process_too(noise):
+    assert draw(NUMBEL_CACHE="1", HOME=os.environ.get("HOME", ""))[1] == noise

@@ -1,0 +1,240 @@
+"""The house: arrows between modules, an import that does nothing, docstrings, and examples that run."""
+
+import ast
+import doctest
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import numbel
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "src" / "numbel"
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+
+#: From the bottom up; what is not named here is an adapter.
+LAYERS = (
+    ("_scalar",),
+    ("_cpu", "_cuda"),
+    ("_checks", "_dispatch"),
+    ("generator", "table", "accumulate", "gradients", "estimators"),
+)
+LEAVES = ("_jit", "results")
+ADAPTERS = len(LAYERS)
+
+
+def part(module):
+    """The name directly below `numbel` that a module belongs to; "" is the package itself."""
+    return module.partition(".")[2].partition(".")[0]
+
+
+def level(name):
+    """How high a part stands; leaves are below everything."""
+    if name in LEAVES:
+        return -1
+    return next((at for at, names in enumerate(LAYERS) if name in names), ADAPTERS)
+
+
+def imports(module):
+    """The modules of this package that a module imports, anywhere in its text."""
+    path = MODULES[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "numbel")
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, base] if base else above)
+            if base.split(".")[0] == "numbel":
+                for alias in node.names:
+                    inner = f"{base}.{alias.name}"
+                    yield inner if inner in MODULES else base
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_arrows_go_one_way(module):
+    here = part(module)
+    for target in imports(module):
+        there = part(target)
+        if level(here) == ADAPTERS or here == there:
+            continue
+        assert level(there) < level(here), f"{module} imports {target}"
+
+
+def test_the_leaves_import_nothing():
+    for leaf in LEAVES:
+        assert list(imports(f"numbel.{leaf}")) == []
+
+
+def test_targets_do_not_know_each_other():
+    for module in MODULES:
+        if part(module) in ("_cpu", "_cuda"):
+            other = {"_cpu": "_cuda", "_cuda": "_cpu"}[part(module)]
+            assert other not in {part(target) for target in imports(module)}
+
+
+def test_the_arrows_are_seen_at_all():
+    assert "numbel._cpu.drivers" in set(imports("numbel._dispatch"))
+    assert "numbel._scalar.address" in set(imports("numbel._checks"))
+    assert "numbel._jit" in set(imports("numbel._scalar.philox"))
+    assert {"numbel._checks", "numbel._dispatch", "numbel.results"} <= set(imports("numbel.generator"))
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if part(m) in ("_scalar", "_cpu", "_cuda")])
+def test_nothing_below_the_checks_raises(module):
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        assert not isinstance(node, ast.Assert)
+        if isinstance(node, ast.Raise):
+            # the body of a name that exists in compiled code alone
+            assert ast.unparse(node.exc) == "NotImplementedError('compiled code only')"
+
+
+def test_fastmath_is_nowhere():
+    for path in MODULES.values():
+        for node in ast.walk(ast.parse(path.read_text())):
+            assert not (isinstance(node, ast.keyword) and node.arg == "fastmath")
+
+
+def test_all_names_are_there():
+    assert sorted(numbel.__all__) == list(numbel.__all__) or set(numbel.__all__) <= set(dir(numbel))
+    assert {"Generator", "Sample", "default_rng", "warmup", "show_config", "BITS_VERSION"} <= set(numbel.__all__)
+    assert (PACKAGE / "py.typed").exists()
+
+
+# --- import
+
+
+def script(text):
+    """What a fresh interpreter prints."""
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_compiles_nothing_and_touches_no_cuda():
+    assert script(
+        "from numba.core import event\n"
+        "counter = event.RecordingListener()\n"
+        "with event.install_listener('numba:compile', counter):\n"
+        "    import numbel\n"
+        "import sys\n"
+        "optional = ('numba.cuda', 'torch', 'jax', 'dask', 'matplotlib', 'typer', 'click', 'rich', 'ml_dtypes')\n"
+        "print(len(counter.buffer), [name for name in optional if name in sys.modules])"
+    ).split(maxsplit=1) == ["0", "[]\n"]
+
+
+def test_importing_starts_no_threads():
+    found = script(
+        "import threading, numbel, numba\n"
+        "try: print(numba.threading_layer())\n"
+        "except ValueError: print('not started', threading.active_count())"
+    )
+    assert found == "not started 1\n"
+
+
+def test_import_time(record_property):
+    text = (
+        "import time, numba, numpy, secrets, concurrent.futures\n"
+        "import numba.core.caching, numba.core.compiler, numba.extending\n"
+        "start = time.perf_counter()\n"
+        "import numbel\n"
+        "print(time.perf_counter() - start)"
+    )
+    seconds = min(float(script(text)) for _ in range(3))
+    record_property("import_seconds", seconds)
+    # 0.1 s is due on a quiet machine
+    assert seconds <= 0.5
+
+
+# --- documentation
+
+SECTIONS = ["Parameters", "Returns", "Raises", "Notes", "References", "Examples"]
+
+
+def public():
+    """Public functions, classes and their methods, by name."""
+    for name in numbel.__all__:
+        thing = getattr(numbel, name)
+        if inspect.isclass(thing):
+            yield name, thing
+            for inner, method in vars(thing).items():
+                if not inner.startswith("_") and (inspect.isfunction(method) or isinstance(method, property)):
+                    yield f"{name}.{inner}", method
+        elif callable(thing):
+            yield name, thing
+
+
+PUBLIC = dict(public())
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_docstrings(name):
+    thing = PUBLIC[name]
+    text = inspect.getdoc(thing)
+    assert text
+    first, _, rest = text.partition("\n")
+    assert first.endswith((".", "`."))
+    assert not rest or rest.startswith("\n")
+    found = re.findall(r"^([A-Z]\w+)\n-+$", text, flags=re.MULTILINE)
+    assert found == [section for section in SECTIONS if section in found], "in the house's order"
+    if inspect.isfunction(thing):
+        signature = inspect.signature(thing)
+        parameters = [p for p in signature.parameters if p != "self"]
+        assert ("Parameters" in found) == bool(parameters)
+        if signature.return_annotation not in (None, "None"):
+            assert "Returns" in found
+        assert "Examples" in found
+        assert ">>>" in text
+        if parameters:
+            described = re.search(r"^Parameters\n-+\n(.*?)(?=^[A-Z]\w+\n-+$|\Z)", text, re.MULTILINE | re.DOTALL)[1]
+            named = {n for line in re.findall(r"^(\w[^\n]*?) : ", described, re.MULTILINE) for n in line.split(", ")}
+            assert named == set(parameters) or "as in `categorical`" in described.lower()
+            assert "Raises" in found
+
+
+@pytest.mark.parametrize("name", [m for m in MODULES if not m.endswith("__main__")])
+def test_doctests(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    extras = {"torch", "jax", "dask", "typer", "click", "rich", "matplotlib", "ml_dtypes"}
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name in extras:
+            pytest.skip(f"without {error.name}")
+        raise
+    except ImportError as error:
+        pytest.skip(str(error))
+    result = doctest.testmod(module)
+    assert result.failed == 0
+
+
+PAGES = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))) if path.exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_examples_of_a_page(page, tmp_path, monkeypatch):
+    """Each ```python block runs, all of a page in one namespace; `>>>` blocks must print what they say."""
+    monkeypatch.chdir(tmp_path)
+    text = page.read_text()
+    namespace = {"__name__": f"page_{page.stem}"}
+    for match in re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        line = text[: match.start()].count("\n") + 1
+        block = match[1]
+        if block.lstrip().startswith(">>>"):
+            example = doctest.DocTestParser().get_doctest(block, namespace, page.name, str(page), line)
+            runner = doctest.DocTestRunner()
+            runner.run(example, clear_globs=False)
+            assert runner.summarize(verbose=False).failed == 0
+            namespace.update(example.globs)
+        else:
+            exec(compile("\n" * line + block, str(page), "exec"), namespace)

@@ -1,0 +1,236 @@
+"""Threading layers, Python threads, forks and processes: no crash, no deadlock, the same bits.
+
+Each script runs in its own process and prints hashes, which must be those of a single thread.
+"""
+
+import functools
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+import numbel
+
+LAYERS = ("omp", "workqueue", "tbb")
+each_layer = pytest.mark.parametrize("layer", LAYERS)
+
+_PRELUDE = """
+    import hashlib, multiprocessing, os, sys, threading
+    import numba, numpy as np, numbel
+
+    # 4 rows of 2^17 columns: large enough for the parallel kernels
+    LOGITS = ((np.arange(4 << 17) * 40503) % 65536 / 4096.0).astype(np.float32).reshape(4, 1 << 17)
+
+    def work(rng):
+        sample = rng.sample(LOGITS)
+        noise = rng.gumbel(size=(2, 1 << 17))
+        coupled = rng.categorical(LOGITS, method="gumbel_max")
+        return hashlib.sha256(b"".join(np.asarray(a).tobytes() for a in (*sample, noise, coupled))).hexdigest()
+
+    def draw(rng):
+        return hashlib.sha256(rng.sample(LOGITS, 2).log_prob.tobytes()).hexdigest()
+
+    def fresh(seed):
+        return work(numbel.Generator(seed))
+
+    def in_threads(function, arguments):
+        found = [None] * len(arguments)
+        gate = threading.Barrier(len(arguments))
+        def run(i):
+            gate.wait()
+            found[i] = function(arguments[i])
+        team = [threading.Thread(target=run, args=(i,)) for i in range(len(arguments))]
+        for thread in team: thread.start()
+        for thread in team: thread.join()
+        return found
+
+    def forked(function):
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.write(write, function().encode())
+            finally:
+                os._exit(0)
+        os.close(write)
+        with os.fdopen(read) as pipe:
+            text = pipe.read()
+        assert os.waitpid(pid, 0)[1] == 0, "the child died"
+        return text
+"""
+exec(textwrap.dedent(_PRELUDE.split("def in_threads")[0]), globals())
+
+
+@functools.cache
+def expected(seed):
+    """What `fresh` must print: the hash of draws 0, 1 and 2 of this seed."""
+    return fresh(seed)  # noqa: F821
+
+
+@functools.cache
+def expected_draws(seed, count):
+    """What one generator draws one after the other."""
+    rng = numbel.Generator(seed)
+    return sorted(draw(rng) for _ in range(count))  # noqa: F821
+
+
+def run(tmp_path, body, layer=None, count=4):
+    """The lines that a script prints."""
+    script = tmp_path / "script.py"
+    main = "if __name__ == '__main__':\n" + textwrap.indent(textwrap.dedent(body), "    ")
+    script.write_text(textwrap.dedent(_PRELUDE) + "\n" + main)
+    environment = dict(os.environ, NUMBA_NUM_THREADS=str(count))
+    if layer is not None:
+        environment["NUMBA_THREADING_LAYER"] = layer
+    # where pip puts the library of tbb
+    libraries = [os.path.join(sys.prefix, "lib"), environment.get("LD_LIBRARY_PATH", "")]
+    environment["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, libraries))
+    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@functools.cache
+def available(layer):
+    """Whether numba can start this threading layer here, and why not."""
+    code = (
+        "import numba, numpy as np\n"
+        "f = numba.njit(parallel=True)(lambda n: np.ones(n).sum())\n"
+        "f(1000); print(numba.threading_layer())"
+    )
+    libraries = [os.path.join(sys.prefix, "lib"), os.environ.get("LD_LIBRARY_PATH", "")]
+    environment = dict(
+        os.environ, NUMBA_THREADING_LAYER=layer, LD_LIBRARY_PATH=os.pathsep.join(filter(None, libraries))
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    return done.stdout.strip() == layer, done.stderr.strip().rpartition("\n")[2]
+
+
+def need(layer):
+    """Skip unless the layer can be started."""
+    works, reason = available(layer)
+    if not works:
+        pytest.skip(f"threading layer {layer} cannot be started: {reason}")
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+
+
+@each_layer
+def test_python_threads(layer, tmp_path):
+    need(layer)
+    found = run(
+        tmp_path,
+        """
+        print(*in_threads(fresh, list(range(8))))
+        shared = numbel.Generator(99)
+        print(*sorted(in_threads(draw, [shared] * 8) + in_threads(draw, [shared] * 8)))
+        print(*in_threads(work, numbel.Generator(5).spawn(8)))
+        print(numba.threading_layer())
+        """,
+        layer,
+    )
+    assert found[-1] == layer
+    assert found[:8] == [expected(seed) for seed in range(8)]
+    assert found[8:24] == expected_draws(99, 16)
+    assert found[24:32] == [expected(child.seed) for child in numbel.Generator(5).spawn(8)]
+
+
+@needs_fork
+@each_layer
+def test_forks(layer, tmp_path):
+    need(layer)
+    found = run(
+        tmp_path,
+        """
+        import warnings
+        warnings.simplefilter("ignore")
+        print(forked(lambda: fresh(1)))  # before any parallel work
+        print(fresh(1))
+        print(forked(lambda: fresh(1)))  # after it
+        print(forked(lambda: " ".join(in_threads(fresh, [1, 1]))))
+        print(forked(lambda: forked(lambda: fresh(1))))
+        print(fresh(1))  # the parent is none the worse
+        print(numba.threading_layer())
+        """,
+        layer,
+    )
+    assert found[-1] == layer
+    assert found[:-1] == [expected(1)] * 7
+
+
+@needs_fork
+@each_layer
+def test_fork_while_threads_draw(layer, tmp_path):
+    need(layer)
+    found = run(
+        tmp_path,
+        """
+        import warnings
+        warnings.simplefilter("ignore")
+        rng, stop = numbel.Generator(3), threading.Event()
+        def busy():
+            while not stop.is_set():
+                rng.sample(LOGITS)
+                rng.gumbel(size=3)
+        team = [threading.Thread(target=busy) for _ in range(3)]
+        fresh(1)
+        numba.set_num_threads(1)
+        fresh(1)  # serial kernels too: Numba's compiler lock does not survive a fork
+        numba.set_num_threads(4)
+        for thread in team: thread.start()
+        for _ in range(10): print(forked(lambda: fresh(1)))
+        stop.set()
+        for thread in team: thread.join()
+        """,
+        layer,
+    )
+    assert found == [expected(1)] * 10
+
+
+@pytest.mark.parametrize("start", ["spawn", "fork", "forkserver"])
+@each_layer
+def test_multiprocessing(layer, start, tmp_path):
+    need(layer)
+    if layer != "omp" and start == "forkserver":
+        pytest.skip("with one layer is enough")
+    import multiprocessing
+
+    if start not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {start} here")
+    found = run(
+        tmp_path,
+        f"""
+        import warnings
+        warnings.simplefilter("ignore")
+        print(fresh(0))
+        context = multiprocessing.get_context({start!r})
+        with context.Pool(3) as pool:
+            print(*pool.map(fresh, range(4)))
+            print(*pool.map(work, numbel.Generator(5).spawn(4)))
+        """,
+        layer,
+    )
+    assert found[:5] == [expected(0)] + [expected(seed) for seed in range(4)]
+    assert found[5:] == [expected(child.seed) for child in numbel.Generator(5).spawn(4)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_numba_num_threads(count, tmp_path):
+    assert run(tmp_path, "print(fresh(1), *in_threads(fresh, [1, 2]))", count=count) == [
+        expected(1),
+        expected(1),
+        expected(2),
+    ]
+
+
+def test_set_num_threads_is_obeyed(tmp_path):
+    body = """
+        before = numba.get_num_threads()
+        for count in (1, 2, 3):
+            numba.set_num_threads(count)
+            print(fresh(1), numba.get_num_threads())
+        """
+    assert run(tmp_path, body) == [expected(1), "1", expected(1), "2", expected(1), "3"]
