@@ -78,28 +78,30 @@ def host_array(value: Any, name: str) -> None:
 
 def temperature(value: Any, shape: tuple[int, ...]) -> tuple[np.ndarray[Any, Any], bool]:
     """Temperatures as contiguous float64, and whether there is one for each row."""
-    try:
-        scalar = float(value) if np.ndim(value) == 0 else None
-    except (TypeError, ValueError):
-        raise TypeError(f"temperature must be a number or an array of numbers, got {value!r}") from None
-    if scalar is not None:
-        if scalar == 0:
-            raise ValueError("temperature is 0: use argmax (0 is possible only inside a per-row array)")
-        if not 0 < scalar < math.inf:
-            raise ValueError(f"temperature must be positive and finite, got {value}")
-        return np.array([scalar]), False
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
-        raise TypeError(f"temperature must hold real numbers, got {array.dtype}")
+    if not isinstance(value, (float, int)):
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
+            raise TypeError(f"temperature must hold real numbers, got {array.dtype}")
+        if array.ndim > 0:
+            return _row_temperatures(array, shape), True
+    scalar = float(value)
+    if scalar == 0:
+        raise ValueError("temperature is 0: use argmax (0 is possible only inside a per-row array)")
+    if not 0 < scalar < math.inf:
+        raise ValueError(f"temperature must be positive and finite, got {value}")
+    return np.array([scalar]), False
+
+
+def _row_temperatures(array: np.ndarray[Any, Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     try:
         spread = np.broadcast_to(array.astype(np.float64), shape)
     except ValueError:
         raise ValueError(f"temperature of shape {array.shape} does not broadcast to the rows' shape {shape}") from None
     flat = np.ascontiguousarray(spread).reshape(-1)
-    bad = np.flatnonzero(~((flat >= 0) & (flat < math.inf)))
-    if bad.size:
-        raise ValueError(f"temperature row {bad[0]} is {flat[bad[0]]}; it must be non-negative and finite")
-    return flat, True
+    if flat.size and not (flat.min() >= 0 and flat.max() < math.inf):
+        row = int(np.argmin((flat >= 0) & (flat < math.inf)))
+        raise ValueError(f"temperature row {row} is {flat[row]}; it must be non-negative and finite")
+    return flat
 
 
 def row_ids(value: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
@@ -170,8 +172,8 @@ def out(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "o
 
 def size(value: Any) -> tuple[int, ...]:
     """A shape: one integer or a sequence of them."""
-    entries = (value,) if isinstance(value, (int, np.integer)) else tuple(value)
     try:
+        entries = tuple(value) if np.iterable(value) else (value,)
         shape = tuple(operator.index(entry) for entry in entries)
     except TypeError:
         raise TypeError(f"size must be an integer or a tuple of integers, got {value!r}") from None
@@ -189,8 +191,8 @@ def loc_and_scale(loc: Any, scale: Any) -> tuple[np.ndarray[Any, Any], np.ndarra
         array = np.asarray(value)
         if array.dtype.kind not in "biuf":
             raise TypeError(f"{name} must hold real numbers, got {array.dtype}")
-        arrays.append(array.astype(np.float64))
-    if not np.all(arrays[1] >= 0):
+        arrays.append(array)
+    if arrays[1].size and not arrays[1].min() >= 0:
         raise ValueError("scale must not be negative or NaN")
     return arrays[0], arrays[1]
 

@@ -6,6 +6,7 @@ How the work is cut, which threads take it and how much is done between two sign
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -114,10 +115,11 @@ def categorical(
 ) -> int | None:
     """Sample the rows of `array` (categories last) into contiguous results, a Sample; the first bad row, if any."""
     indices, log_prob, logsumexp = results
-    assert indices is not None
-    rows, columns = indices.size // max(samples, 1), array.shape[-1]
-    if samples == 0 or rows == 0:
+    rows, columns = math.prod(array.shape[:-1]), array.shape[-1]
+    if rows == 0 or (samples == 0 and logsumexp is None):
         return None
+    if samples == 0:  # logsumexp is asked for all the same
+        samples, indices, log_prob = 1, np.empty(rows, np.int64), None
     job = EMPTY.copy()
     geometry = _place_rows(job, array)
     job["rows"] = rows
@@ -131,8 +133,8 @@ def categorical(
     job["seed"], job["draw"] = seed, draw
     strided = job["column_stride"] != array.itemsize
     if columns <= SHORT:
-        width = 64
-        while width < 512 and width * columns < 4096:
+        width = 16
+        while width < rows and (width < 64 or (width < 512 and width * columns < 4096)):
             width *= 2
         segments, job["segment_blocks"] = 1, width
         items, per_item = -(-rows // width), width * columns
@@ -180,7 +182,7 @@ def gumbel(out: Array, seed: int, draw: int, loc: float, scale: float, progress:
     job["loc"], job["scale"] = loc, scale
     if columns < SHORT_NOISE:
         width = 16
-        while width < 512 and width * columns < TILE:
+        while width < rows and width < 512 and width * columns < TILE:
             width *= 2
         job["segment_blocks"] = width
         items, per_item = -(-rows // width), width * columns

@@ -3,7 +3,7 @@
 Numba's own disk cache has two faults that matter here: it does not notice an edit in another file, and
 two processes that write the index of one function at once can load each other's code. So kernels get a
 cache of ours: one file per (function, signature, CPU, versions), written beside and renamed, in a folder
-named after a hash of the package's sources.
+named after a hash of the kernels' sources.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 import numba
 from numba.core import caching, config, serialize
 from numba.core.compiler import CompileResult
+from numba.core.compiler_lock import global_compiler_lock
 
 _PACKAGE = Path(__file__).parent
 
@@ -34,9 +35,10 @@ inlined = numba.njit(error_model="numpy", nogil=True, forceinline=True)
 
 @functools.cache
 def source_stamp() -> str:
-    """Hash of every source file of the package and of the versions that generate its code."""
+    """Hash of every source file that machine code comes from, and of the versions that generate it."""
     digest = hashlib.sha256()
-    for path in sorted(_PACKAGE.rglob("*.py")):
+    sources = [_PACKAGE / "_jit.py", *(_PACKAGE / "_scalar").rglob("*.py"), *(_PACKAGE / "_cpu").rglob("*.py")]
+    for path in sorted(sources):
         digest.update(path.relative_to(_PACKAGE).as_posix().encode())
         digest.update(path.read_bytes())
     digest.update(repr((numba.__version__, sys.version_info[:3], sys.implementation.cache_tag)).encode())
@@ -126,6 +128,12 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+    # a child forked while another thread compiles would wait for Numba's lock for ever
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
 
 
 def _layer() -> str | None:

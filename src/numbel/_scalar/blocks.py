@@ -276,7 +276,8 @@ def log_prob(x, high, low, r, total):
     x = float64(x)
     near = abs(r) < 4503599627370496.0  # 2^52, as in far_node
     z = fma(x, low, fma(x, high, -r)) if near else product(x, high) - r
-    return fma(z, LN2, -log_float64(total))
+    y = fma(z, LN2, -log_float64(total))
+    return y if y < 0.0 else 0.0  # rounding could give a lone category 5e-16
 
 
 def _by_width(of_float32: Any, of_float64: Any) -> Any:

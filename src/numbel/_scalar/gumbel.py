@@ -5,7 +5,7 @@ When x lies within 2^20 of either end (once in 2^11) a second word y refines it:
 with X = x 2^32 + y. Then E = -ln(1 - v) and G = -ln E, in -3.808 .. 45.055; no epsilon anywhere.
 
 Endpoints: x = 0, y = 0 gives E = 2^-65, G = 45.05; x = y = 2^32 - 1 gives E = 45.05, G = -3.808. float32 noise
-is within 1.1e-6 of the exact value (2.3 ulp of max(|G|, 1)), float64 noise within 2 ulp of
+is within 1.2e-6 of the exact value (2.1 ulp of max(|G|, 1)), float64 noise within 2 ulp of
 max(|G|, 1); the float32 noise is monotone in x (all 2^32 words tried).
 """
 
