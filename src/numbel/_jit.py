@@ -78,7 +78,7 @@ class _KernelCache(caching.NullCache):  # type: ignore[misc]
         folder = cache_folder()
         if folder is None:
             return None
-        key = repr((self._name, signature, context.codegen().magic_tuple(), config.THREADING_LAYER))
+        key = repr((self._name, signature, context.codegen().magic_tuple()))
         return folder / f"{self._name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.bin"
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
