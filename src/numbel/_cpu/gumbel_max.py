@@ -22,7 +22,7 @@ from .._scalar.elementary import LOG2E, exp_float64
 from .._scalar.gumbel import gumbel_float64
 from .blocks import LEVELS, block_address, block_max, block_node, collapse, push
 from .job import job_at, row_address, row_id, row_temperature, row_wanted
-from .memory import atomic_add, load, prefetch, store, workspace, zero
+from .memory import atomic_add, element_size, load, store, workspace, zero
 from .noise import fill_noise
 from .results import write_argmax, write_bad, write_empty, write_logsumexp, write_sample
 
@@ -30,8 +30,8 @@ _INF = math.inf
 _NAN = math.nan
 #: Columns that are looked at one by one when one of them passes the filter.
 _GROUP = 64
-#: Columns whose words are made between two rounds of prefetching.
-_STRETCH = 512
+#: Columns that share a maximum in the second test.
+_TILE = 512
 
 
 @njit
@@ -42,10 +42,10 @@ def _key(x, word, temperature, column, sample, row, key, mask):
 
 
 @njit
-def _smallest(x, count):
-    """The smallest of `count` uint32 words."""
+def _smallest(x, first, last):
+    """The smallest of uint32 words first .. last - 1."""
     smallest = uint32(0xFFFFFFFF)
-    for i in range(uint64(count)):
+    for i in range(uint64(first), uint64(last)):
         smallest = min(smallest, x[i])
     return smallest
 
@@ -64,70 +64,69 @@ def _above(x, largest, rate):
 
 
 @njit
-def _threshold(best, largest, temperature):
-    """exp(largest / T - best) with the filter's slack 2^-12: what v must stay below, as float32."""
-    gap = largest / temperature - best
-    if not gap < 80.0:
+def _limit(best, at, largest, temperature):
+    """exp(largest / T - best) with the filter's slack 2^-12: what v of the largest logit must stay below."""
+    gap = float64(largest) / temperature - best
+    if at < 0 or not gap < 80.0:
         return float32(3.0e38)
     return float32(exp_float64(max(gap, -80.0)) * (1.0 + 2.0**-12))
 
 
 @njit
-def _scan(kind, address, first, count, x, largest, rate, temperature, exact, column, sample, row, key, mask, best, at):
-    """Best (key, column) after columns first .. first + count - 1 of the block, one by one."""
-    threshold = _threshold(best, float64(largest), temperature)
-    for i in range(first, first + count):
+def _scan(kind, address, first, last, x, largest, rate, temperature, exact, column, sample, row, key, mask, best, at):
+    """Best (key, column) after columns first .. last - 1 of the block, one by one."""
+    limit = _limit(best, at, largest, temperature)
+    for i in range(first, last):
         logit = load(kind, address, int64(i))
         word = x[uint64(i)]
         if logit == -_INF:
             continue
-        if not exact and not _below(word) <= _above(logit, largest, rate) * threshold:
+        if not exact and not _below(word) <= _above(logit, largest, rate) * limit:
             continue
         value = _key(logit, word, temperature, column + int64(i), sample, row, key, mask)
         if value > best or at < 0:  # columns ascend, so the smaller index keeps a tie
             best, at = value, column + int64(i)
-            threshold = _threshold(best, float64(largest), temperature)
+            limit = _limit(best, at, largest, temperature)
     return best, at
 
 
 @njit
-def _any_candidate(kind, address, first, last, x, largest, rate, threshold):
+def _any_candidate(kind, address, first, last, x, largest, rate, limit):
     """Whether one of the columns passes the filter."""
     found = int32(0)
     for i in range(uint64(first), uint64(last)):
-        hit = int32(_below(x[i]) <= _above(load(kind, address, int64(i)), largest, rate) * threshold)
+        hit = int32(_below(x[i]) <= _above(load(kind, address, int64(i)), largest, rate) * limit)
         found = int32(found | hit)
     return found != int32(0)
 
 
 @njit
-def _block(
-    kind, address, count, ahead, x, largest, rate, temperature, exact, column, sample, row, key, mask, best, at
-):  # fmt: skip
-    """Best (key, column) after a block; memory from `ahead` on (0: none) is fetched meanwhile."""
-    for start in range(0, count, _STRETCH):
-        # words keep the core busy and the memory idle: 1.35 against 1.8 G/s without
-        if ahead != 0:
-            for line in range(0, _STRETCH * 4, 64):
-                prefetch(ahead + int64(start) * 4 + int64(line))
-        n = min(count - start, int64(_STRETCH))
-        fill_noise(x[start:], n, uint64(column + start), uint64(sample), row, uint64(NOISE), key, mask)
+def _block(kind, address, count, x, largest, rate, temperature, exact, column, sample, row, key, mask, best, at):
+    """Best (key, column) after a block."""
+    fill_noise(x, count, uint64(column), uint64(sample), row, uint64(NOISE), key, mask)
     if exact:
         return _scan(
             kind, address, 0, count, x, largest, rate, temperature, exact, column, sample, row, key, mask, best, at
         )
-    threshold = _threshold(best, float64(largest), temperature) if at >= 0 else float32(3.0e38)
-    # no weight exceeds the largest's, 1: most blocks end here
-    if not _below(_smallest(x, count)) <= threshold:
+    # no weight exceeds the largest's, 1: most blocks end here, most of the others' tiles at the same test
+    if not _below(_smallest(x, 0, count)) <= _limit(best, at, largest, temperature):
         return best, at
-    for first in range(0, count, _GROUP):
-        last = min(first + _GROUP, count)
-        if _any_candidate(kind, address, first, last, x, largest, rate, threshold):
-            best, at = _scan(
-                kind, address, first, last - first, x, largest, rate, temperature, exact,
-                column, sample, row, key, mask, best, at,
-            )  # fmt: skip
-            threshold = _threshold(best, float64(largest), temperature) if at >= 0 else threshold
+    for first in range(0, count, _TILE):
+        last = min(first + _TILE, count)
+        nearest, _ = block_max(kind, address + first * element_size(kind), last - first)
+        if nearest == -_INF:
+            continue
+        limit = _limit(best, at, nearest, temperature)
+        if not _below(_smallest(x, first, last)) <= limit:
+            continue
+        for start in range(first, last, _GROUP):
+            end = min(start + _GROUP, last)
+            if _any_candidate(kind, address, start, end, x, nearest, rate, limit):
+                best, at = _scan(
+                    kind, address, start, end, x, nearest, rate, temperature, exact,
+                    column, sample, row, key, mask, best, at,
+                )  # fmt: skip
+                limit = _limit(best, at, nearest, temperature)
     return best, at
 
 
@@ -169,11 +168,10 @@ def _segment(kind, j, row, first, last, temperature, keys, winners, stack_r, sta
             continue
         if largest == -_INF:
             continue
-        ahead = at + BLOCK * j.item_size if j.column_stride == j.item_size and block + 1 < last else int64(0)
         exact = not abs(float64(largest) / temperature) <= 4194304.0
         for s in range(uint64(j.samples)):
             keys[s], winners[s] = _block(
-                kind, at, count, ahead if s == uint64(0) else int64(0), x, largest, rate, temperature, exact,
+                kind, at, count, x, largest, rate, temperature, exact,
                 block * BLOCK, j.first_sample + int64(s), identity, key, mask, keys[s], winners[s],
             )  # fmt: skip
     r, total = collapse(stack_r, stack_s, last - first) if sums else (0.0, 0.0)

@@ -92,17 +92,14 @@ def copy(typingctx: Any, kind: Any, to: Any, index: Any, source: Any) -> Any:
 
 
 @intrinsic
-def prefetch(typingctx: Any, address: Any) -> Any:
-    """Ask for the cache line at an address, which need not be mapped."""
+def element_size(typingctx: Any, kind: Any) -> Any:
+    """Bytes of an element."""
+    size = kind.bitwidth // 8
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
-        form = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], form)
-        builder.call(function, [pointer, _I32(0), _I32(3), _I32(1)])  # read, keep, data
-        return context.get_dummy_value()
+        return context.get_constant(types.int64, size)
 
-    return types.void(types.int64), codegen
+    return types.int64(kind), codegen
 
 
 @intrinsic
