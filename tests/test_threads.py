@@ -192,12 +192,11 @@ def test_fork_while_threads_draw(layer, tmp_path):
     assert found == [expected(1)] * 10
 
 
-@pytest.mark.parametrize("start", ["spawn", "fork", "forkserver"])
-@each_layer
+@pytest.mark.parametrize(
+    ("layer", "start"), [*((layer, start) for layer in LAYERS for start in ("spawn", "fork")), ("omp", "forkserver")]
+)
 def test_multiprocessing(layer, start, tmp_path):
     need(layer)
-    if layer != "omp" and start == "forkserver":
-        pytest.skip("with one layer is enough")
     import multiprocessing
 
     if start not in multiprocessing.get_all_start_methods():

@@ -31,6 +31,8 @@ _WAVE = 1 << 28
 #: Samples of a row in one pass, and of all segments together; more take several, so that scratch stays small.
 _SAMPLES = 1 << 14
 _SEGMENT_SAMPLES = 1 << 18
+#: Segments of a strided array: 2.6 MB of scratch.
+_STRIDED_ITEMS = 1 << 16
 
 
 def _address(array: Array | None) -> int:
@@ -142,6 +144,11 @@ def categorical(
     else:
         worker = method
         segments, size = _segments(rows, columns)
+        if strided and rows > 1:
+            # cache lines hold columns of neighbouring rows: visit those side by side, in short segments
+            while size > 1 and rows * -(-columns // (size // 2 * BLOCK)) <= _STRIDED_ITEMS:
+                size //= 2
+            segments = -(-columns // (size * BLOCK))
         job["segment_blocks"] = size
         job["segments"] = segments
         job["group"] = job["grab"] = 16 if strided and rows > 1 else 1

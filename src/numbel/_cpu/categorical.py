@@ -27,7 +27,7 @@ from .blocks import (
     push,
     quantise_block,
 )
-from .job import job_at, row_address, row_id, row_temperature, row_wanted
+from .job import job_at, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
 from .memory import atomic_add, load, store, workspace, zero
 from .results import write_argmax, write_bad, write_empty, write_logsumexp, write_sample
 
@@ -159,16 +159,11 @@ def grouped(kind, job):
     gathered = np.empty(BLOCK if j.column_stride != j.item_size else 0, np.float64)
     buffer = int64(gathered.ctypes.data)
     while True:
-        taken = atomic_add(j.counter_at, j.grab)
-        if taken >= j.end_item:
+        begin, end = take_items(j)
+        if begin >= end:
             break
-        for position in range(taken, min(taken + j.grab, j.end_item)):
-            # `group` rows side by side: strided columns of neighbouring rows share cache lines
-            team = int64(position) // (j.group * j.segments)
-            rest = int64(position) - team * j.group * j.segments
-            width = min(j.group, j.rows - team * j.group)
-            segment = rest // width
-            row = team * j.group + rest - segment * width
+        for item in range(begin, end):
+            row, segment = row_and_segment(j, item)
             if not row_wanted(j, row):
                 if segment == 0:
                     write_empty(kind, j, row)

@@ -21,7 +21,7 @@ from .._scalar.blocks import BLOCK, LANES
 from .._scalar.elementary import LOG2E, exp_float64
 from .._scalar.gumbel import gumbel_float64
 from .blocks import LEVELS, block_address, block_max, block_node, collapse, push
-from .job import job_at, row_address, row_id, row_temperature, row_wanted
+from .job import job_at, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
 from .memory import atomic_add, element_size, load, store, workspace, zero
 from .noise import fill_noise
 from .results import write_argmax, write_bad, write_empty, write_logsumexp, write_sample
@@ -191,15 +191,11 @@ def gumbel_max(kind, job):
     buffer = int64(gathered.ctypes.data)
     blocks = (j.columns + BLOCK - 1) // BLOCK
     while True:
-        taken = atomic_add(j.counter_at, j.grab)
-        if taken >= j.end_item:
+        begin, end = take_items(j)
+        if begin >= end:
             break
-        for position in range(taken, min(taken + j.grab, j.end_item)):
-            team = int64(position) // (j.group * j.segments)
-            rest = int64(position) - team * j.group * j.segments
-            width = min(j.group, j.rows - team * j.group)
-            segment = rest // width
-            row = team * j.group + rest - segment * width
+        for item in range(begin, end):
+            row, segment = row_and_segment(j, item)
             if not row_wanted(j, row):
                 if segment == 0:
                     write_empty(kind, j, row)
@@ -215,23 +211,23 @@ def gumbel_max(kind, job):
                 kind, j, row, first, last, temperature, keys, winners, stack_r, stack_s, lanes, x, buffer
             )
             if j.segments > 1:
-                item = row * j.segments + segment
-                store(float64(0), j.node_r, item, r)
-                store(float64(0), j.node_s, item, _NAN if bad else total)
+                own = row * j.segments + segment
+                store(float64(0), j.node_r, own, r)
+                store(float64(0), j.node_s, own, _NAN if bad else total)
                 for s in range(samples):
-                    store(float64(0), j.winner_key, item * j.samples + int64(s), keys[s])
-                    store(int64(0), j.winner_at, item * j.samples + int64(s), winners[s])
+                    store(float64(0), j.winner_key, own * j.samples + int64(s), keys[s])
+                    store(int64(0), j.winner_at, own * j.samples + int64(s), winners[s])
                 if atomic_add(j.pending + 8 * row, int64(-1)) > 1:
                     continue
                 for s in range(samples):
                     keys[s], winners[s] = -_INF, int64(-1)
                 for g in range(j.segments):
-                    item = row * j.segments + int64(g)
-                    s_node = load(float64(0), j.node_s, item)
+                    other = row * j.segments + int64(g)
+                    s_node = load(float64(0), j.node_s, other)
                     bad = bad or s_node != s_node
-                    push(stack_r, stack_s, int64(g), load(float64(0), j.node_r, item), s_node)
+                    push(stack_r, stack_s, int64(g), load(float64(0), j.node_r, other), s_node)
                     for s in range(samples):
-                        at = item * j.samples + int64(s)
+                        at = other * j.samples + int64(s)
                         value, winner = load(float64(0), j.winner_key, at), load(int64(0), j.winner_at, at)
                         if winner >= 0 and (value > keys[s] or winners[s] < 0):
                             keys[s], winners[s] = value, winner

@@ -11,7 +11,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from .._jit import inlined, njit
-from .memory import load
+from .memory import atomic_add, load
 
 _INTEGERS = (
     "array",  # address of the logits, or of the noise to fill
@@ -127,3 +127,20 @@ def row_temperature(j, row):
 def row_wanted(j, row):
     """Whether row_mask lets the row be read."""
     return j.row_mask == 0 or load(uint8(0), j.row_mask, int64(row)) != uint8(0)
+
+
+@inlined
+def row_and_segment(j, item):
+    """What an item stands for: the segments of `group` rows lie side by side, row by row."""
+    team = int64(item) // (j.group * j.segments)
+    rest = int64(item) - team * j.group * j.segments
+    width = min(j.group, j.rows - team * j.group)
+    segment = rest // width
+    return team * j.group + rest - segment * width, segment
+
+
+@njit
+def take_items(j):
+    """The next items first .. last - 1 of the job; none are left when first is not below last."""
+    first = atomic_add(j.counter_at, j.grab)
+    return first, min(first + j.grab, j.end_item)
