@@ -83,7 +83,7 @@ def files(folder):
 @pytest.mark.long
 def test_processes_that_start_at_once_leave_one_file(filled):
     (file,) = files(filled)
-    assert file.name.startswith("noise_float32-")
+    assert file.name.startswith("noise_float32_float32-")
     assert file.suffix == ".bin"
 
 

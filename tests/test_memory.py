@@ -159,6 +159,8 @@ def test_noise(tmp_path):
         tmp_path,
         """
         for dtype in (np.float32, np.float64):
+            rng.gumbel(size=(2, 1 << 17), dtype=dtype)
+            rng.gumbel(size=(1 << 16, 4), dtype=dtype)
             noise = touched((1 << 25,), dtype)
             print(np.dtype(dtype).name, measure(lambda: rng.gumbel(dtype=dtype, out=noise)))
             print(np.dtype(dtype).name, "rows", measure(lambda: rng.gumbel(dtype=dtype, out=noise.reshape(-1, 4))))

@@ -64,7 +64,7 @@ MUTATIONS = {
                 "        block = min(winners[uint64(s)] + 1, (j.columns - 1) // BLOCK)\n        if block != held:",
             )
         ],
-        ["test_exact.py::test_equal_categories_grouped"],
+        ["test_exact.py::test_grouped_of_many_segments_is_the_oracles"],
     ),
     "swapped tags": (
         [("_scalar/address.py", "NOISE, REFINEMENT, GROUPED,", "REFINEMENT, NOISE, GROUPED,")],

@@ -94,7 +94,7 @@ def temperature(value: Any, shape: tuple[int, ...]) -> tuple[np.ndarray[Any, Any
 
 def _row_temperatures(array: np.ndarray[Any, Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     try:
-        spread = np.broadcast_to(array.astype(np.float64), shape)
+        spread = np.broadcast_to(array.astype(np.float64, copy=False), shape)
     except ValueError:
         raise ValueError(f"temperature of shape {array.shape} does not broadcast to the rows' shape {shape}") from None
     flat = np.ascontiguousarray(spread).reshape(-1)
@@ -228,7 +228,7 @@ def uint64(value: Any, name: str) -> int:
 def invalid_row(array: np.ndarray[Any, Any], row: int) -> NoReturn:
     """Name what is wrong with a row of an array whose last axis is the categories."""
     values = array[np.unravel_index(row, array.shape[:-1])] if array.ndim > 1 else array
-    step = 1 << 20
+    step = 1 << 18
     for start in range(0, values.shape[0], step):
         chunk = values[start : start + step].astype(np.float64)
         bad = np.flatnonzero(np.isnan(chunk) | (chunk == math.inf))
