@@ -1,5 +1,7 @@
 import importlib.util
+import statistics
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,16 @@ class Work:
 
     def prepare(self, work: str, library: str = "numbel") -> None:
         try:
-            self.call = bench.WORKS[work][library](bench.FULL).call
+            self.call, self.items = bench.WORKS[work][library](bench.FULL)
         except (KeyError, ImportError) as error:
             raise NotImplementedError(f"{library} does not do {work} here: {error}") from error
         self.call()
+
+    def rate(self) -> float:
+        """Categories (or noise values) a second: libraries differ in how many they do in one call."""
+        times = []
+        for _ in range(7):
+            start = time.perf_counter()
+            self.call()
+            times.append(time.perf_counter() - start)
+        return float(self.items / statistics.median(times))
