@@ -109,6 +109,9 @@ class _KernelCache(caching.NullCache):  # type: ignore[misc]
 
 def kernel(function: Callable[..., Any], name: str, *, parallel: bool) -> Any:
     """Compile an entry point, with the disk cache."""
+    # Numba tells symbols apart by qualified name and a count within the process. Two kernels compiled by two
+    # processes may have the same count, and a third, which loads both, would call one for the other.
+    function.__name__ = function.__qualname__ = name
     dispatcher = numba.njit(error_model="numpy", nogil=True, parallel=parallel)(function)
     dispatcher._cache = _KernelCache(name)
     return dispatcher

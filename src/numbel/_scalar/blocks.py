@@ -290,7 +290,12 @@ def _by_width(of_float32: Any, of_float64: Any) -> Any:
     @overload(generic, strict=False, jit_options={"forceinline": True})
     def choose(x: Any, *rest: Any) -> Any:
         version = of_float32 if x in (types.float32, types.int32) else of_float64
-        return lambda x, *rest: version(x, *rest)
+
+        def chosen(x, *rest):
+            return version(x, *rest)
+
+        chosen.__qualname__ = f"{version.py_func.__qualname__}_by_width"  # symbols are told apart by it (_jit.kernel)
+        return chosen
 
     return generic
 
