@@ -33,6 +33,12 @@ _SAMPLES = 1 << 14
 _SEGMENT_SAMPLES = 1 << 18
 #: Segments of a strided array: 2.6 MB of scratch.
 _STRIDED_ITEMS = 1 << 16
+#: Bytes of a row that one thread relaxes alone, so that it finds its weights in cache.
+_WHOLE = 1 << 23
+#: Rows up to this long are relaxed many at a time.
+SHORT_RELAXED = 128
+#: Blocks whose three numbers are kept at a time: 6 MB, or one row's.
+_NODES = 1 << 18
 
 
 def _address(array: Array | None) -> int:
@@ -50,13 +56,14 @@ def result_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float64 if dtype == np.float64 else np.float32)
 
 
-def _place_rows(job: dict[str, Any], array: Array) -> Array | None:
+def _place_rows(job: dict[str, Any], array: Array, name: str = "array") -> Array | None:
     """Tell the job where rows lie: neighbouring batch axes are merged where memory allows."""
-    job["array"], job["item_size"] = _address(array), array.itemsize
+    prefix = "" if name == "array" else f"{name}_"
     columns = array.shape[-1]
-    job["columns"], job["column_stride"] = columns, array.strides[-1] if columns > 1 else array.itemsize
+    job[name], job["item_size"], job["columns"] = _address(array), array.itemsize, columns
+    job[f"{prefix}column_stride"] = array.strides[-1] if columns > 1 else array.itemsize
     if array.ndim <= 2:
-        job["row_stride"] = array.strides[0] if array.ndim == 2 else 0
+        job[f"{prefix}row_stride"] = array.strides[0] if array.ndim == 2 else 0
         return None
     dims: list[list[int]] = []
     for length, stride in zip(array.shape[:-1], array.strides[:-1], strict=True):
@@ -67,17 +74,19 @@ def _place_rows(job: dict[str, Any], array: Array) -> Array | None:
         else:
             dims.append([length, stride])
     if len(dims) <= 1:
-        job["row_stride"] = dims[0][1] if dims else 0
+        job[f"{prefix}row_stride"] = dims[0][1] if dims else 0
         return None
     geometry = np.array(dims, dtype=np.int64)
-    job["dims"], job["geometry"] = len(dims), _address(geometry)
+    job[f"{prefix}dims"], job[f"{prefix}geometry"] = len(dims), _address(geometry)
     return geometry
 
 
-def _run(driver: drivers.Driver, job: Job, items: int, per_item: int, progress: Progress | None) -> None:
-    """Have workers take items 0 .. items - 1, in waves."""
+def _run(
+    driver: drivers.Driver, job: Job, items: int, per_item: int, progress: Progress | None = None, first: int = 0
+) -> None:
+    """Have workers take items first .. items - 1, in waves."""
     step = max(1, _WAVE // per_item)
-    for start in range(0, items, step):
+    for start in range(first, items, step):
         end = min(start + step, items)
         job.limit(start, end)
         workers = numba.get_num_threads() if end - start > 1 and (end - start) * per_item >= _PARALLEL_FROM else 1
@@ -100,6 +109,14 @@ def _segments(rows: int, columns: int) -> tuple[int, int]:
     while size < 4096 and (size * 512 < blocks * rows or rows >= 64):
         size *= 2
     return -(-blocks // size), size
+
+
+def _tile_rows(rows: int, columns: int) -> int:
+    """How many short rows to do at a time: some 4096 values."""
+    width = 16
+    while width < rows and width < 512 and width * columns < TILE:
+        width *= 2
+    return width
 
 
 def categorical(
@@ -176,6 +193,70 @@ def categorical(
     return bad
 
 
+def relaxed(
+    array: Array,
+    temperatures: Array,
+    per_row: bool,
+    row_ids: Array | None,
+    row_mask: Array | None,
+    draw: tuple[int, int] | None,
+    out: Array,
+) -> int | None:
+    """Softmax of the rows of `array` (categories last) with the noise of a draw, or none; the first bad row, if any.
+
+    Rows of temperature 0 and those masked out become NaN.
+    """
+    rows, columns = math.prod(array.shape[:-1]), array.shape[-1]
+    if rows == 0:
+        return None
+    job = EMPTY.copy()
+    geometry = _place_rows(job, array), _place_rows(job, out, "out")
+    job["rows"] = rows
+    if per_row:
+        job["temperatures"] = _address(temperatures)
+    else:
+        job["temperature"] = temperatures[0]
+    job["row_ids"], job["row_mask"] = _address(row_ids), _address(row_mask)
+    if draw is not None:
+        job["noise"], job["seed"], job["draw"] = 1, *draw
+    width = "float64" if array.dtype == np.float64 else "float32"
+    if columns <= SHORT_RELAXED:
+        job["segment_blocks"] = side = _tile_rows(rows, columns)
+        packed = Job(job)
+        _run(drivers.driver(f"relaxed_short_{width}", _name(array.dtype)), packed, -(-rows // side), side * columns)
+        return packed.bad_row
+    driver = drivers.driver(f"relaxed_{width}", _name(array.dtype))
+    blocks = -(-columns // BLOCK)
+    strided = rows > 1 and job["column_stride"] != array.itemsize
+    if columns * array.itemsize <= _WHOLE and not strided:
+        job["segments"], job["segment_blocks"] = 1, blocks
+        job["group"] = job["grab"] = 1
+        packed = Job(job)
+        _run(driver, packed, rows, columns)
+        return packed.bad_row
+    size = 1 if strided else min(16, blocks)
+    segments = -(-blocks // size)
+    job["segments"], job["segment_blocks"] = segments, size
+    job["group"] = job["grab"] = 16 if strided else 1
+    at_once = min(rows, max(16, _NODES // blocks // 16 * 16))
+    nodes = np.empty((at_once, blocks, 3))
+    pending = np.empty(at_once, np.int64)
+    job["node_s"], job["pending"] = _address(nodes), _address(pending)
+    bad = None
+    for first in range(0, rows, at_once):
+        last = min(first + at_once, rows)
+        job["first_row"] = first
+        pending[:] = segments
+        for phase in (0, 1):
+            job["phase"] = phase
+            packed = Job(job)
+            _run(driver, packed, last * segments, min(size * BLOCK, columns), first=first * segments)
+            if packed.bad_row is not None and bad is None:
+                bad = packed.bad_row
+    del geometry  # alive until here: the job holds its address
+    return bad
+
+
 def gumbel(out: Array, seed: int, draw: int, loc: float, scale: float, progress: Progress | None = None) -> None:
     """Fill `out` with scale * noise + loc, rounded after either step; the last axis is the column."""
     if out.size == 0:
@@ -188,10 +269,7 @@ def gumbel(out: Array, seed: int, draw: int, loc: float, scale: float, progress:
     job["seed"], job["draw"] = seed, draw
     job["loc"], job["scale"] = loc, scale
     if columns < SHORT_NOISE:
-        width = 16
-        while width < rows and width < 512 and width * columns < TILE:
-            width *= 2
-        job["segment_blocks"] = width
+        width = job["segment_blocks"] = _tile_rows(rows, columns)
         items, per_item = -(-rows // width), width * columns
     else:
         items, per_item = rows * -(-columns // TILE), TILE

@@ -33,7 +33,7 @@ def block_address(kind, row, column_stride, item_size, block, count, buffer):
 
 
 @njit
-def _halve(lanes, count):
+def halve(lanes, count):
     """lanes[0] becomes the sum by halves: 256 onto 0, then 128, ..., 1; lanes from count on are +0."""
     h = uint64(LANES // 2)
     while h > uint64(0):
@@ -63,7 +63,7 @@ def lane_sums(kind, address, count, high, low, r, shift, lanes):
         for i in range(uint64(rest)):
             x = load(kind, address, start + int64(i))
             lanes[i] += scalar.weight(x if shift is None else x - shift, high, low, r)
-    _halve(lanes, first)
+    halve(lanes, first)
     return lanes[0]
 
 

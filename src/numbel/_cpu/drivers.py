@@ -17,7 +17,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from .._jit import kernel
-from . import categorical, gumbel_max, noise, short
+from . import categorical, gumbel_max, noise, relaxed, relaxed_short, short
 
 #: The scalar whose type tells a worker the element type (`memory`).
 KINDS = {"float32": np.float32(0), "float64": np.float64(0), "float16": np.int16(0), "bfloat16": np.uint16(0)}
@@ -78,6 +78,10 @@ def driver(worker: str, dtype: str) -> Driver:
         "gumbel_max_short": short.gumbel_max_short,
         "noise_float32": noise.noise_float32,
         "noise_float64": noise.noise_float64,
+        "relaxed_float32": relaxed.relaxed_float32,
+        "relaxed_float64": relaxed.relaxed_float64,
+        "relaxed_short_float32": relaxed_short.relaxed_short_float32,
+        "relaxed_short_float64": relaxed_short.relaxed_short_float64,
     }[worker]
     return Driver(function, KINDS[dtype], f"{worker}_{dtype}")
 

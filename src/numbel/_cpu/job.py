@@ -22,6 +22,16 @@ _INTEGERS = (
     "row_stride",  # bytes, where the batch axes merge into one
     "dims",  # else how many there are
     "geometry",  # and the address of (length, stride in bytes) of each, outermost first
+    "out",  # a second array of the same rows and columns: relaxed samples, or gradients
+    "out_column_stride",
+    "out_row_stride",
+    "out_dims",
+    "out_geometry",
+    "cotangent",  # and a third
+    "cotangent_column_stride",
+    "cotangent_row_stride",
+    "cotangent_dims",
+    "cotangent_geometry",
     "temperatures",  # float64, one a row; or 0: `temperature`
     "row_ids",  # int64, or 0: a row's own position
     "row_mask",  # bool, or 0
@@ -46,6 +56,11 @@ _INTEGERS = (
     "winner_key",  # one a segment and sample
     "winner_r",
     "winner_at",
+    "phase",  # of work that visits an item twice
+    "noise",  # whether there is any
+    "first_row",  # of this pass: rows before it have no scratch
+    "given",  # int64, the category that a row is conditioned on
+    "row_result",  # float64, one a row; or 0
 )
 
 _REALS = ("loc", "scale", "temperature")
@@ -98,15 +113,32 @@ def job_at(typingctx: Any, address: Any) -> Any:
 @inlined
 def row_address(j, row):
     """Byte address of a row's first column."""
-    return j.array + (int64(row) * j.row_stride if j.dims == 0 else _offset(j, int64(row)))
+    return j.array + _offset(int64(row), j.row_stride, j.dims, j.geometry)
+
+
+@inlined
+def out_address(j, row):
+    """Byte address of a row's first column in `out`."""
+    return j.out + _offset(int64(row), j.out_row_stride, j.out_dims, j.out_geometry)
+
+
+@inlined
+def cotangent_address(j, row):
+    """Byte address of a row's first column in `cotangent`."""
+    return j.cotangent + _offset(int64(row), j.cotangent_row_stride, j.cotangent_dims, j.cotangent_geometry)
+
+
+@inlined
+def _offset(row, row_stride, dims, geometry):
+    return row * row_stride if dims == 0 else _unmerged_offset(row, dims, geometry)
 
 
 @njit
-def _offset(j, row):
+def _unmerged_offset(row, dims, geometry):
     offset = int64(0)
-    for d in range(j.dims - 1, -1, -1):
-        length = load(int64(0), j.geometry, int64(2 * d))
-        offset += (row % length) * load(int64(0), j.geometry, int64(2 * d + 1))
+    for d in range(dims - 1, -1, -1):
+        length = load(int64(0), geometry, int64(2 * d))
+        offset += (row % length) * load(int64(0), geometry, int64(2 * d + 1))
         row //= length
     return offset
 

@@ -37,6 +37,39 @@ def _pointer(builder: Any, kind: Any, address: Any, index: Any) -> Any:
     return builder.gep(builder.inttoptr(address, _ELEMENT[kind][0].as_pointer()), [index])
 
 
+def _shaped(form: Any, value: Any) -> Any:
+    """The element type, or a vector of as many of them as `value` has."""
+    return ir.VectorType(form, value.type.count) if isinstance(value.type, ir.VectorType) else form
+
+
+def _constant(value: Any, n: int) -> Any:
+    form = _shaped(_I32, value)
+    return ir.Constant(form, [n] * form.count if isinstance(form, ir.VectorType) else n)
+
+
+def _widen(builder: Any, kind: Any, value: Any) -> Any:
+    """Elements, or a vector of them, widened exactly."""
+    if kind == types.int16:
+        return builder.fpext(value, _shaped(ir.FloatType(), value))
+    if kind == types.uint16:
+        bits = builder.zext(value, _shaped(_I32, value))
+        return builder.bitcast(builder.shl(bits, _constant(value, 16)), _shaped(ir.FloatType(), value))
+    return value
+
+
+def _narrow(builder: Any, kind: Any, value: Any) -> Any:
+    """The reverse, rounded to nearest even."""
+    if kind == types.int16:
+        return builder.fptrunc(value, _shaped(ir.HalfType(), value))
+    if kind == types.uint16:
+        # the NaN that is written has no low bits, so that rounding half to even is one integer add
+        bits = builder.bitcast(value, _shaped(_I32, value))
+        odd = builder.and_(builder.lshr(bits, _constant(value, 16)), _constant(value, 1))
+        bits = builder.add(bits, builder.add(odd, _constant(value, 0x7FFF)))
+        return builder.trunc(builder.lshr(bits, _constant(value, 16)), _shaped(ir.IntType(16), value))
+    return value
+
+
 @intrinsic
 def load(typingctx: Any, kind: Any, address: Any, index: Any) -> Any:
     """Element `index` of the run at `address`, widened exactly."""
@@ -45,12 +78,7 @@ def load(typingctx: Any, kind: Any, address: Any, index: Any) -> Any:
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         # align=1: memory-mapped and record arrays need not be aligned
-        value = builder.load(_pointer(builder, kind, args[1], args[2]), align=1)
-        if kind == types.int16:
-            return builder.fpext(value, ir.FloatType())
-        if kind == types.uint16:
-            return builder.bitcast(builder.shl(builder.zext(value, _I32), _I32(16)), ir.FloatType())
-        return value
+        return _widen(builder, kind, builder.load(_pointer(builder, kind, args[1], args[2]), align=1))
 
     return _ELEMENT[kind][1](kind, types.int64, types.int64), codegen
 
@@ -62,19 +90,61 @@ def store(typingctx: Any, kind: Any, address: Any, index: Any, value: Any) -> An
         return None
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value = args[3]
-        if kind == types.int16:
-            value = builder.fptrunc(value, ir.HalfType())
-        elif kind == types.uint16:
-            # noise is never NaN, so that rounding half to even is one integer add
-            bits = builder.bitcast(value, _I32)
-            odd = builder.and_(builder.lshr(bits, _I32(16)), _I32(1))
-            bits = builder.add(bits, builder.add(odd, _I32(0x7FFF)))
-            value = builder.trunc(builder.lshr(bits, _I32(16)), ir.IntType(16))
+        value = _narrow(builder, kind, args[3])
         builder.store(value, _pointer(builder, kind, args[1], args[2]), align=1)
         return context.get_dummy_value()
 
     return types.void(kind, types.int64, types.int64, _ELEMENT[kind][1]), codegen
+
+
+#: Rows and columns of the tiles that `transpose_in` and `transpose_out` move.
+TILE = 8
+# Swaps within pairs, within pairs of pairs, between halves: instructions that every AVX machine has.
+_STEPS = (
+    (1, (0, 8, 2, 10, 4, 12, 6, 14), (1, 9, 3, 11, 5, 13, 7, 15)),
+    (2, (0, 1, 8, 9, 4, 5, 12, 13), (2, 3, 10, 11, 6, 7, 14, 15)),
+    (4, (0, 1, 2, 3, 8, 9, 10, 11), (4, 5, 6, 7, 12, 13, 14, 15)),
+)
+
+
+def _transpose(typingctx: Any, kind: Any, inwards: bool) -> Any:
+    element, wide = _ELEMENT[kind]
+    wide_element = ir.DoubleType() if wide == types.float64 else ir.FloatType()
+    read, written = (element, wide_element) if inwards else (wide_element, element)
+
+    def row(builder: Any, form: Any, address: Any, stride: Any, i: int) -> Any:
+        at = builder.add(address, builder.mul(stride, ir.IntType(64)(i)))
+        return builder.inttoptr(at, ir.VectorType(form, TILE).as_pointer())
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _, source, source_stride, target, target_stride = args
+        rows = [builder.load(row(builder, read, source, source_stride, i), align=1) for i in range(TILE)]
+        if inwards:
+            rows = [_widen(builder, kind, value) for value in rows]
+        for distance, low, high in _STEPS:
+            for i in range(TILE):
+                if i & distance == 0:
+                    pair = rows[i], rows[i + distance]
+                    for at, order in ((i, low), (i + distance, high)):
+                        rows[at] = builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(_I32, TILE), list(order)))
+        for i, value in enumerate(rows):
+            value = value if inwards else _narrow(builder, kind, value)
+            builder.store(value, row(builder, written, target, target_stride, i), align=1)
+        return context.get_dummy_value()
+
+    return types.void(kind, types.int64, types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def transpose_in(typingctx: Any, kind: Any, source: Any, source_stride: Any, target: Any, target_stride: Any) -> Any:
+    """Widen 8 elements of each of 8 rows; those of a column become neighbours. Strides in bytes."""
+    return _transpose(typingctx, kind, True)
+
+
+@intrinsic
+def transpose_out(typingctx: Any, kind: Any, source: Any, source_stride: Any, target: Any, target_stride: Any) -> Any:
+    """The reverse: 8 widened elements of each of 8 rows; those of a column become neighbours, rounded."""
+    return _transpose(typingctx, kind, False)
 
 
 @intrinsic

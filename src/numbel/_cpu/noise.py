@@ -10,7 +10,14 @@ from numba import int64, uint32, uint64
 
 from .._jit import njit
 from .._scalar.address import NOISE, REFINEMENT, SPAWN, block_words, draw_key, noise_word
-from .._scalar.gumbel import REFINE, gumbel_float32, gumbel_float64, gumbel_refined_float32, needs_refinement
+from .._scalar.gumbel import (
+    REFINE,
+    gumbel_begun_float32,
+    gumbel_ended_float32,
+    gumbel_float64,
+    gumbel_refined_float32,
+    needs_refinement,
+)
 from .job import job_at, row_address
 from .memory import atomic_add, store, workspace, zero
 
@@ -50,30 +57,37 @@ def fill_across(x, columns, identities, width, sample, tag, key, mask):
 
 
 @njit
-def _transform_float32(kind, target, x, y, count, loc, scale, key, mask, column, row, width):
-    """Noise of `count` words into the run at `target`; `width` tells row and column of a word (0: one row)."""
+def transform_float32(kind, target, x, y, count, loc, scale, tag, key, mask, column, identities, width):
+    """Noise of `count` words into the run at `target`.
+
+    Words are those of row identities[0] from `column` on, or, where width is not 0, laid out as in `fill_across`.
+    """
+    begun = np.empty(_STRETCH, np.float32)
     for first in range(uint64(0), uint64(count), uint64(_STRETCH)):
         n = min(uint64(_STRETCH), uint64(count) - first)
-        if _transform_stretch(kind, target, x, first, n, loc, scale):
+        if _transform_stretch(kind, target, x, first, n, loc, scale, begun):
             # one word in 2048 is to be refined: find its neighbourhood before looking at single words
             for start in range(first, first + n, uint64(_GROUP)):
                 end = min(start + uint64(_GROUP), first + n)
                 if _any_to_refine(x, start, end - start):
-                    _refine(kind, target, x, start, end, loc, scale, key, mask, column, row, width)
+                    _refine(kind, target, x, start, end, loc, scale, tag, key, mask, column, identities, width)
 
 
 @njit
-def _transform_stretch(kind, target, x, start, count, loc, scale):
+def _transform_stretch(kind, target, x, start, count, loc, scale, begun):
     """Unrefined noise of words start ..., and whether any of them is to be refined."""
     nearest = uint32(0xFFFFFFFF)
+    # Two loops: with both logarithms in one, the chain of dependent operations is longer than what an AVX2 core
+    # can overlap (1.33 against 1.03 ns a value there).
+    for i in range(uint64(count)):
+        begun[i] = gumbel_begun_float32(x[start + i])
+        nearest = min(nearest, uint32(x[start + i] + uint32(REFINE)))
     if loc == 0 and scale == 1:
-        for i in range(start, start + count):
-            store(kind, target, int64(i), gumbel_float32(x[i]))
-            nearest = min(nearest, uint32(x[i] + uint32(REFINE)))
+        for i in range(uint64(count)):
+            store(kind, target, int64(start + i), gumbel_ended_float32(x[start + i], begun[i]))
     else:
-        for i in range(start, start + count):
-            store(kind, target, int64(i), gumbel_float32(x[i]) * scale + loc)
-            nearest = min(nearest, uint32(x[i] + uint32(REFINE)))
+        for i in range(uint64(count)):
+            store(kind, target, int64(start + i), gumbel_ended_float32(x[start + i], begun[i]) * scale + loc)
     return nearest < uint32(2 * REFINE)
 
 
@@ -86,21 +100,21 @@ def _any_to_refine(x, start, count):
 
 
 @njit
-def _refine(kind, target, x, start, end, loc, scale, key, mask, column, row, width):
+def _refine(kind, target, x, start, end, loc, scale, tag, key, mask, column, identities, width):
     for i in range(start, end):
         if needs_refinement(x[i]):
-            g = _refined(x[i], i, key, mask, column, row, width)
+            g = _refined(x[i], i, tag, key, mask, column, identities, width)
             store(kind, target, int64(i), g * scale + loc)
 
 
 @njit
-def _refined(word, i, key, mask, column, row, width):
-    c, r = (uint64(column) + i, row) if width == 0 else (i // width, uint64(row) + i % width)
-    return gumbel_refined_float32(uint64(word), noise_word(c, uint64(0), r, uint64(REFINEMENT), key, mask))
+def _refined(word, i, tag, key, mask, column, identities, width):
+    c, r = (uint64(column) + i, identities[0]) if width == 0 else (i // width, identities[i % width])
+    return gumbel_refined_float32(uint64(word), noise_word(c, uint64(0), r, tag, key, mask))
 
 
 @njit
-def _transform_float64(kind, target, x, y, count, loc, scale, key, mask, column, row, width):
+def transform_float64(kind, target, x, y, count, loc, scale, tag, key, mask, column, identities, width):
     """Noise of `count` words x with refinements y."""
     for i in range(uint64(count)):
         store(kind, target, int64(i), gumbel_float64(uint64(x[i]), uint64(y[i])) * scale + loc)
@@ -110,8 +124,10 @@ def _transform_float64(kind, target, x, y, count, loc, scale, key, mask, column,
 def _long_rows(kind, j, transform, wide, x, y, g):
     loc, scale = type(zero(kind))(j.loc), type(zero(kind))(j.scale)
     key, mask = draw_key(j.seed, j.draw)
+    tag = uint64(REFINEMENT)
     tiles = (j.columns + TILE - 1) // TILE
     contiguous = j.column_stride == j.item_size
+    identities = np.empty(1, np.uint64)
     while True:
         item = atomic_add(j.counter_at, int64(1))
         if item >= j.end_item:
@@ -120,15 +136,16 @@ def _long_rows(kind, j, transform, wide, x, y, g):
         column = (item - row * tiles) * TILE
         count = min(j.columns - column, int64(TILE))
         identity = uint64(row)
+        identities[0] = identity
         fill_noise(x, count, column, uint64(0), identity, uint64(NOISE), key, mask)
         if wide:
             fill_noise(y, count, column, uint64(0), identity, uint64(REFINEMENT), key, mask)
         address = row_address(j, row) + column * j.column_stride
         if contiguous:
-            transform(kind, address, x, y, count, loc, scale, key, mask, uint64(column), identity, uint64(0))
+            transform(kind, address, x, y, count, loc, scale, tag, key, mask, uint64(column), identities, uint64(0))
         else:
             at = int64(g.ctypes.data)
-            transform(zero(kind), at, x, y, count, loc, scale, key, mask, uint64(column), identity, uint64(0))
+            transform(zero(kind), at, x, y, count, loc, scale, tag, key, mask, uint64(column), identities, uint64(0))
             for i in range(count):
                 store(kind, address + int64(i) * j.column_stride, int64(0), g[uint64(i)])
 
@@ -137,6 +154,7 @@ def _long_rows(kind, j, transform, wide, x, y, g):
 def _short_rows(kind, j, transform, wide, x, y, g):
     loc, scale = type(zero(kind))(j.loc), type(zero(kind))(j.scale)
     key, mask = draw_key(j.seed, j.draw)
+    tag = uint64(REFINEMENT)
     width = uint64(j.segment_blocks)
     words = (uint64(j.columns) + uint64(3)) // uint64(4) * uint64(4) * width
     identities = np.empty(width, np.uint64)
@@ -152,7 +170,7 @@ def _short_rows(kind, j, transform, wide, x, y, g):
         fill_across(x, j.columns, identities, width, uint64(0), uint64(NOISE), key, mask)
         if wide:
             fill_across(y, j.columns, identities, width, uint64(0), uint64(REFINEMENT), key, mask)
-        transform(zero(kind), at, x, y, words, loc, scale, key, mask, uint64(0), uint64(first), width)
+        transform(zero(kind), at, x, y, words, loc, scale, tag, key, mask, uint64(0), identities, width)
         for i in range(rows):
             address = row_address(j, first + int64(i))
             for c in range(j.columns):
@@ -175,13 +193,13 @@ def _rows(kind, j, transform, wide):
 @njit
 def noise_float32(kind, job):
     """One worker: float32 noise, rounded to the dtype of `kind`."""
-    _rows(kind, job_at(job), _transform_float32, False)
+    _rows(kind, job_at(job), transform_float32, False)
 
 
 @njit
 def noise_float64(kind, job):
     """One worker: float64 noise."""
-    _rows(kind, job_at(job), _transform_float64, True)
+    _rows(kind, job_at(job), transform_float64, True)
 
 
 @njit

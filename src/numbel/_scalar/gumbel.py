@@ -44,11 +44,11 @@ def _log_float32(t):
 
 
 @inlined
-def _gumbel_float32(t, near):
-    """G from t = v (near: v < 1/2) or t = 1 - v.
+def _half_float32(t, near):
+    """G where t = v (near: v < 1/2), E where t = 1 - v.
 
     Near: G = -ln t - h(t), h(t) = ln(-ln(1 - t) / t), a polynomial of degree 7 (5.6e-8), so that the
-    half of the words that win needs one logarithm; far: G = -ln(-ln t).
+    half of the words that win needs one logarithm; far: E = -ln t.
     """
     log_t = _log_float32(t)
     h = fma(float32(0.3717030882835388), t, float32(-0.32255491614341736))
@@ -57,16 +57,29 @@ def _gumbel_float32(t, near):
     h = fma(h, t, float32(0.13150332868099213))
     h = fma(h, t, float32(0.20792685449123383))
     h = fma(h, t, float32(0.5000085234642029))
-    return -fma(h, t, log_t) if near else -_log_float32(-log_t)
+    return -fma(h, t, log_t) if near else -log_t
+
+
+@inlined
+def gumbel_begun_float32(x):
+    """What `gumbel_ended_float32` makes G of: G itself for the half of the uint32 words that win, else E."""
+    s = int32(x)
+    a = int32(s ^ int32(s >> int32(31)))  # x, or its complement in the upper half: signed, below 2^31
+    t = fma(float32(a), float32(2.0**-32), float32(2.0**-33))
+    return _half_float32(t, s >= int32(0))
+
+
+@inlined
+def gumbel_ended_float32(x, begun):
+    """G of a word: the second logarithm of the half of the words that needs one."""
+    g = -_log_float32(begun)
+    return begun if int32(x) >= int32(0) else g
 
 
 @inlined
 def gumbel_float32(x):
     """G of an unrefined uint32 word."""
-    s = int32(x)
-    a = int32(s ^ int32(s >> int32(31)))  # x, or its complement in the upper half: signed, below 2^31
-    t = fma(float32(a), float32(2.0**-32), float32(2.0**-33))
-    return _gumbel_float32(t, s >= int32(0))
+    return gumbel_ended_float32(x, gumbel_begun_float32(x))
 
 
 @inlined
@@ -75,7 +88,8 @@ def gumbel_refined_float32(x, y):
     s = int64((uint64(x) << uint64(32)) | uint64(y))
     a = s ^ (s >> int64(63))
     t = fma(float32(a), float32(2.0**-64), float32(2.0**-65))
-    return _gumbel_float32(t, s >= int64(0))
+    begun = _half_float32(t, s >= int64(0))
+    return begun if s >= int64(0) else -_log_float32(begun)
 
 
 @inlined

@@ -1,0 +1,161 @@
+"""Relaxed samples of short rows, many at a time; the arithmetic and its order are those of `relaxed`.
+
+A row of up to 128 columns is a lone block, of fewer columns than lanes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import int64, uint64
+
+from .._jit import njit
+from .._scalar import blocks as scalar
+from .._scalar import relaxed
+from .._scalar.address import NOISE, REFINEMENT, draw_key
+from .._scalar.blocks import LANES
+from .job import job_at, out_address, row_id, row_temperature, row_wanted
+from .memory import atomic_add, atomic_min, workspace, zero
+from .noise import fill_across, transform_float32, transform_float64
+from .relaxed import fill_row
+from .tiles import read_tile, write_tile
+
+_INF = math.inf
+_NAN = math.nan
+
+
+@njit
+def _maxima(x, columns, width, top):
+    """top[i]: the largest of row i, or NaN if there is one."""
+    for i in range(width):
+        top[i] = x[i]
+    for c in range(uint64(1), uint64(columns)):
+        for i in range(width):
+            y = x[c * width + i]
+            # comparisons with NaN are false: once there it stays
+            top[i] = top[i] if y <= top[i] or top[i] != top[i] else y
+
+
+@njit
+def _perturb(x, g, columns, width, largest):
+    for c in range(uint64(columns)):
+        for i in range(width):
+            at = c * width + i
+            x[at] = relaxed.perturbed(x[at], largest[i], g[at])
+
+
+@njit
+def _weights(x, columns, width, top, high, low, w):
+    for c in range(uint64(columns)):
+        for i in range(width):
+            at = c * width + i
+            w[at] = scalar.weight(x[at] - top[i], high[i], low[i], top[i] - top[i])
+
+
+@njit
+def _sum(w, columns, width, sums):
+    """sums[i]: the sum of row i, by halves over columns as in `blocks.halve`."""
+    count = uint64(columns)
+    h = uint64(LANES // 2)
+    while h >= count and h > uint64(0):
+        h >>= uint64(1)
+    if count == uint64(1):
+        sums[:width] = w[:width]
+        return
+    for c in range(h):
+        for i in range(width):
+            at = c * width + i
+            sums[at] = w[at] + w[at + h * width] if c + h < count else w[at]
+    h >>= uint64(1)
+    while h > uint64(0):
+        for c in range(h):
+            for i in range(width):
+                sums[c * width + i] += sums[(c + h) * width + i]
+        h >>= uint64(1)
+
+
+@njit
+def _divide(w, columns, width, sums):
+    for c in range(uint64(columns)):
+        for i in range(width):
+            w[c * width + i] /= sums[i]
+
+
+@njit
+def _short(kind, j, transform, wide):
+    """Take tiles of `segment_blocks` rows (the width) until none is left."""
+    z = zero(kind)
+    width = uint64(j.segment_blocks)
+    size = uint64(j.columns) * width
+    padded = (uint64(j.columns) + uint64(3)) // uint64(4) * uint64(4) * width
+    x, w, g, sums = workspace(kind, size), workspace(kind, size), workspace(kind, padded), workspace(kind, size)
+    largest, top = workspace(kind, width), workspace(kind, width)
+    high, low = workspace(kind, width), workspace(kind, width)
+    words, refinements = np.empty(padded, np.uint32), np.empty(padded if wide else uint64(0), np.uint32)
+    identities = np.empty(width, np.uint64)
+    g[:] = 0
+    key, mask = draw_key(j.seed, j.draw)
+    one_high, one_low = scalar.scale(j.temperature if j.temperatures == 0 else 1.0)
+    for i in range(width):
+        high[i], low[i] = scalar.narrow(z, one_high, one_low)
+    while True:
+        tile = atomic_add(j.counter_at, int64(1))
+        if tile >= j.end_item:
+            break
+        first = tile * int64(width)
+        rows = min(j.rows - first, int64(width))
+        read_tile(kind, j, first, rows, width, x)
+        if j.temperatures != 0:
+            for i in range(uint64(rows)):
+                temperature = row_temperature(j, first + int64(i))
+                high64, low64 = scalar.scale(temperature if temperature > 0.0 else 1.0)
+                high[i], low[i] = scalar.narrow(z, high64, low64)
+        _maxima(x, j.columns, width, largest)
+        if j.noise != 0:
+            for i in range(width):
+                identities[i] = uint64(row_id(j, first + int64(i))) if i < uint64(rows) else uint64(0)
+            fill_across(words, j.columns, identities, width, uint64(0), uint64(NOISE), key, mask)
+            if wide:
+                fill_across(refinements, j.columns, identities, width, uint64(0), uint64(REFINEMENT), key, mask)
+            transform(
+                z, int64(g.ctypes.data), words, refinements, size, z, type(z)(1),
+                uint64(REFINEMENT), key, mask, uint64(0), identities, width,
+            )  # fmt: skip
+        _perturb(x, g, j.columns, width, largest)
+        for i in range(width):
+            top[i] = z
+        _weights(x, j.columns, width, top, high, low, w)
+        _sum(w, j.columns, width, sums)
+        proved = True
+        for i in range(width):
+            proved = proved and scalar.proves_reference(sums[i])
+        if not proved:
+            _maxima(x, j.columns, width, top)
+            for i in range(width):
+                top[i] = z if scalar.proves_reference(sums[i]) else top[i]
+            _weights(x, j.columns, width, top, high, low, w)
+            _sum(w, j.columns, width, sums)
+        _divide(w, j.columns, width, sums)
+        write_tile(kind, j, first, rows, width, w)
+        for i in range(rows):
+            row = first + i
+            bad = not abs(largest[uint64(i)]) < _INF
+            if bad or j.row_mask != 0 or j.temperatures != 0:
+                wanted = row_wanted(j, row) and row_temperature(j, row) > 0.0
+                if bad or not wanted:
+                    fill_row(kind, out_address(j, row), j.out_column_stride, j.columns, _NAN)
+                if bad and wanted:
+                    atomic_min(j.bad_row_at, row)
+
+
+@njit
+def relaxed_short_float32(kind, job):
+    """One worker, float32 arithmetic."""
+    _short(kind, job_at(job), transform_float32, False)
+
+
+@njit
+def relaxed_short_float64(kind, job):
+    """One worker, float64 arithmetic."""
+    _short(kind, job_at(job), transform_float64, True)
