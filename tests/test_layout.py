@@ -25,7 +25,8 @@ LAYERS = (
     ("_scalar",),
     ("_cpu", "_cuda"),
     ("_checks", "_dispatch"),
-    ("generator", "table", "accumulate", "gradients", "estimators"),
+    ("generator", "table", "accumulate", "gradients"),
+    ("estimators",),
 )
 LEAVES = ("_jit", "results")
 ADAPTERS = len(LAYERS)
@@ -170,6 +171,8 @@ def public():
             for inner, method in vars(thing).items():
                 if not inner.startswith("_") and (inspect.isfunction(method) or isinstance(method, property)):
                     yield f"{name}.{inner}", method
+        elif inspect.ismodule(thing):
+            yield from ((f"{name}.{inner}", getattr(thing, inner)) for inner in thing.__all__)
         elif callable(thing):
             yield name, thing
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
 
@@ -235,3 +236,19 @@ def test_set_num_threads_is_obeyed(tmp_path):
             print(fresh(1), numba.get_num_threads())
         """
     assert run(tmp_path, body) == [expected(1), "1", expected(1), "2", expected(1), "3"]
+
+
+def test_seeds_of_children_in_threads():
+    """The job of a kernel must outlive it: 1 in 4000 seeds was read from memory that another thread had taken."""
+    due, found = [numbel.Generator(5, d).spawn(1) for d in range(400)], []
+
+    def work():
+        found.extend(numbel.Generator(5, d).spawn(1) == due[d] for _ in range(20) for d in range(400))
+
+    team = [threading.Thread(target=work) for _ in range(4)]
+    for thread in team:
+        thread.start()
+    for thread in team:
+        thread.join()
+    assert len(found) == 4 * 20 * 400
+    assert all(found)

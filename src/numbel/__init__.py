@@ -5,13 +5,27 @@ Importing compiles nothing and touches no CUDA.
 
 from __future__ import annotations
 
+from . import estimators
 from ._info import show_config, warmup
 from .generator import Generator, default_rng
-from .results import Sample
+from .gradients import concrete_log_prob, exp_concrete_log_prob, gumbel_softmax_vjp
+from .results import Gradient, Sample
 
 __version__ = "0.1.0"
 
 #: Changes when the bits of a draw do; 0 until the CPU, CUDA and selection kernels are verified.
 BITS_VERSION = 0
 
-__all__ = ["BITS_VERSION", "Generator", "Sample", "default_rng", "show_config", "warmup"]
+__all__ = [
+    "BITS_VERSION",
+    "Generator",
+    "Gradient",
+    "Sample",
+    "concrete_log_prob",
+    "default_rng",
+    "estimators",
+    "exp_concrete_log_prob",
+    "gumbel_softmax_vjp",
+    "show_config",
+    "warmup",
+]

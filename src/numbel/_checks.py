@@ -34,13 +34,13 @@ def _supported(dtype: np.dtype[Any]) -> bool:
     return dtype.isnative and dtype.name in _FLOATS
 
 
-def logits(value: Any, axis: int) -> np.ndarray[Any, Any]:
+def logits(value: Any, axis: int, name: str = "logits") -> np.ndarray[Any, Any]:
     """`value` as an array with the category axis last; a view where it is an array already."""
     if not isinstance(value, np.ndarray):
-        value = _as_numpy(value, "logits")
+        value = _as_numpy(value, name)
     float_dtype(value.dtype)
     if value.ndim == 0:
-        raise ValueError("logits is a scalar: expected at least one axis, the categories")
+        raise ValueError(f"{name} is a scalar: expected at least one axis, the categories")
     if axis != -1:
         axis = operator.index(axis)
         if not -value.ndim <= axis < value.ndim:
@@ -49,9 +49,9 @@ def logits(value: Any, axis: int) -> np.ndarray[Any, Any]:
     array: np.ndarray[Any, Any] = value
     columns = array.shape[-1]
     if columns == 0:
-        raise ValueError(f"logits has zero categories along axis {axis}: there is nothing to draw")
+        raise ValueError(f"{name} has zero categories along axis {axis}: there is nothing to draw")
     if columns > MAX_COLUMNS:
-        raise ValueError(f"logits has {columns} categories along axis {axis}; at most 2^34 are possible")
+        raise ValueError(f"{name} has {columns} categories along axis {axis}; at most 2^34 are possible")
     return array
 
 
@@ -104,6 +104,17 @@ def _row_temperatures(array: np.ndarray[Any, Any], shape: tuple[int, ...]) -> np
     return flat
 
 
+def positive_temperature(value: Any, shape: tuple[int, ...], least: float = 0.0) -> tuple[np.ndarray[Any, Any], bool]:
+    """As `temperature`, where no row may have temperature 0 or one below `least`."""
+    flat, per_row = temperature(value, shape)
+    bad = np.flatnonzero((flat <= 0) | (flat < least))
+    if bad.size:
+        where = f"temperature row {bad[0]} is" if per_row else "temperature is"
+        wanted = f"at least {least:g}" if least else "positive"
+        raise ValueError(f"{where} {flat[bad[0]]:g}; it must be {wanted} here")
+    return flat, per_row
+
+
 def row_ids(value: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """Row ids as contiguous int64 in 0 .. 2^56 - 1, one for each row."""
     array = np.asarray(value)
@@ -142,6 +153,90 @@ def num_samples(value: Any) -> int:
     if not 0 <= count <= MAX_SAMPLES:
         raise ValueError(f"num_samples must be in 0 .. 2^32, got {count}")
     return count
+
+
+def positive_count(value: Any, name: str) -> int:
+    """An integer, at least 1."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, got {count}")
+    return count
+
+
+def finite(value: Any, name: str) -> float:
+    """A finite real number."""
+    if not isinstance(value, (float, int, np.floating, np.integer)):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}")
+    return float(value)
+
+
+def value_and_slope(
+    result: Any, batch: tuple[int, ...], shape: tuple[int, ...], needed: bool, before: tuple[int, ...] | None
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
+    """What a user's f returned: its value as float64, and its derivative, None only where it is not `needed`.
+
+    `before` is the shape of an earlier value, which may not change.
+    """
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(f"f must return a tuple (value, df_dd), got {type(result).__name__}")
+    value, slope = _real(result[0], "the value of f"), result[1]
+    if value.shape != batch[: value.ndim]:
+        allowed = ", ".join(str(batch[:n]) for n in range(len(batch) + 1))
+        raise ValueError(
+            f"the value of f has shape {value.shape}, expected a leading part of the rows' shape: {allowed}"
+        )
+    if before is not None and value.shape != before:
+        raise ValueError(f"the value of f has shape {value.shape}, after {before} in an earlier call")
+    if slope is None:
+        if needed:
+            raise TypeError(f"df_dd, which f returned, is None: expected an array of shape {shape}, that of logits")
+        return value.astype(np.float64), None
+    slope = _real(slope, "df_dd, which f returned,")
+    if slope.shape != shape:
+        raise ValueError(f"df_dd, which f returned, has shape {slope.shape}, expected {shape}, that of logits")
+    return value.astype(np.float64), slope
+
+
+def _real(value: Any, what: str) -> np.ndarray[Any, Any]:
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # a ragged list
+        raise TypeError(f"{what} is not an array: {error}") from None
+    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+        raise TypeError(f"{what} must hold real numbers, got {array.dtype}")
+    return array
+
+
+def relaxed_sample(value: Any, name: str, axis: int, columns: int, log: bool) -> np.ndarray[Any, Any]:
+    """Points of the simplex, or their logarithms, with the category axis (negative) last."""
+    array = value if isinstance(value, np.ndarray) else _as_numpy(value, name)
+    float_dtype(array.dtype, f" for {name}")
+    if array.ndim < -axis or array.shape[axis] != columns:
+        raise ValueError(
+            f"{name} has shape {array.shape}, expected {columns} categories along axis {axis}, as in logits"
+        )
+    array = np.moveaxis(array, axis, -1)
+    # rounding may lift a coordinate above 1, its logarithm above 0
+    good = array < math.inf if log else (array >= 0) & (array < math.inf)
+    if not good.all():
+        row, column = divmod(int(np.argmin(good)), columns)
+        found = array.reshape(-1, columns)[row, column]
+        wanted = "a logarithm of one in 0 .. 1" if log else "in 0 .. 1"
+        raise ValueError(f"{name} row {row} holds {found} at column {column}; it must be {wanted}")
+    return array
+
+
+def joint_shape(a: tuple[int, ...], b: tuple[int, ...], name: str) -> tuple[int, ...]:
+    """The shape to which the rows of an argument and those of logits broadcast."""
+    try:
+        return np.broadcast_shapes(a, b)
+    except ValueError:
+        raise ValueError(f"the rows of {name}, shape {a}, do not broadcast against those of logits, {b}") from None
 
 
 def method(value: Any) -> None:
@@ -223,6 +318,56 @@ def uint64(value: Any, name: str) -> int:
     if not 0 <= number < 1 << 64:
         raise ValueError(f"{name} must be in 0 .. 2^64 - 1, got {number}")
     return number
+
+
+def cotangent(value: Any, y: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """A cotangent of the shape of y, in its dtype."""
+    array = value if isinstance(value, np.ndarray) else _as_numpy(value, "cotangent")
+    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+        raise TypeError(f"cotangent must hold real numbers, got {array.dtype}")
+    if array.shape != np.shape(y):
+        raise ValueError(f"cotangent has shape {array.shape}, expected {np.shape(y)}, that of y")
+    return array.astype(dtype, copy=False)
+
+
+def apart(source: np.ndarray[Any, Any], target: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """`source`, or a copy where writing `target` element by element would change what is yet to be read."""
+    if not np.may_share_memory(source, target) or _same_place(source, target):
+        return source
+    return source.copy()
+
+
+def _same_place(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
+    return a.__array_interface__["data"][0] == b.__array_interface__["data"][0] and a.strides == b.strides
+
+
+def index(value: Any, array: np.ndarray[Any, Any], row_mask: np.ndarray[Any, Any] | None, raises: bool) -> Any:
+    """Categories as contiguous int64, one for each row of `array`."""
+    given = np.asarray(value)
+    if given.size and given.dtype.kind not in "iu":
+        raise TypeError(f"index must hold integers, got {given.dtype}")
+    _per_row(given, array.shape[:-1], "index")
+    flat = np.ascontiguousarray(given, dtype=np.int64).reshape(-1)
+    outside = (flat < 0) | (flat >= array.shape[-1])
+    if row_mask is not None:
+        outside &= row_mask
+    if raises and outside.any():
+        row = int(np.argmax(outside))
+        raise ValueError(f"index row {row} is {flat[row]}, outside 0 .. {array.shape[-1] - 1}")
+    return flat
+
+
+def impossible_index(array: np.ndarray[Any, Any], index: np.ndarray[Any, Any], row: int) -> None:
+    """ValueError if the category that a row is conditioned on has probability 0."""
+    at = int(index[row])
+    values = array[np.unravel_index(row, array.shape[:-1])] if array.ndim > 1 else array
+    if float(values[at]) == -math.inf and np.any(values > -math.inf):
+        raise ValueError(f"index row {row} is {at}, a category of probability 0")
+
+
+def overwritten_row(row: int) -> NoReturn:
+    """As `invalid_row`, where the output has replaced the logits."""
+    raise ValueError(f"logits row {row} held NaN or +inf, or had no possible category")
 
 
 def invalid_row(array: np.ndarray[Any, Any], row: int) -> NoReturn:

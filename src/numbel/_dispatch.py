@@ -36,7 +36,7 @@ _STRIDED_ITEMS = 1 << 16
 #: Bytes of a row that one thread relaxes alone, so that it finds its weights in cache.
 _WHOLE = 1 << 23
 #: Rows up to this long are relaxed many at a time.
-SHORT_RELAXED = 128
+_SHORT_RELAXED = 128
 #: Blocks whose three numbers are kept at a time: 6 MB, or one row's.
 _NODES = 1 << 18
 
@@ -193,6 +193,62 @@ def categorical(
     return bad
 
 
+def _rows_job(array: Array, temperatures: Array, per_row: bool) -> tuple[dict[str, Any], list[Array | None]]:
+    """A job over the rows of `array`, and what its addresses point to."""
+    job = EMPTY.copy()
+    job["rows"] = math.prod(array.shape[:-1])
+    kept = [_place_rows(job, array), temperatures]
+    if per_row:
+        job["temperatures"] = _address(temperatures)
+    else:
+        job["temperature"] = temperatures[0]
+    return job, kept
+
+
+def _run_rows(worker: str, dtype: np.dtype[Any], job: dict[str, Any], twice: bool) -> int | None:
+    """Have a worker do whole rows, or segments of long ones (twice: in two passes); the first bad row, if any."""
+    rows, columns = job["rows"], job["columns"]
+    driver = drivers.driver(worker, _name(dtype))
+    blocks = -(-columns // BLOCK)
+    strided = rows > 1 and any(job[f"{name}column_stride"] not in (0, dtype.itemsize) for name in ("", "out_"))
+    job["group"] = job["grab"] = 1
+    if columns * dtype.itemsize <= _WHOLE and not strided:
+        job["segments"], job["segment_blocks"] = 1, blocks
+        packed = Job(job)
+        _run(driver, packed, rows, columns)
+        return packed.bad_row
+    size = 1 if strided else min(16, blocks)
+    segments = job["segments"] = -(-blocks // size)
+    job["segment_blocks"] = size
+    if strided:
+        # cache lines hold columns of neighbouring rows: visit those side by side
+        job["group"] = job["grab"] = 16
+    at_once = min(rows, max(16, _NODES // blocks // 16 * 16))
+    nodes, pending = np.empty((at_once, blocks, 3)), np.empty(at_once, np.int64)
+    job["node_s"], job["pending"] = _address(nodes), _address(pending)
+    bad = None
+    for first in range(0, rows, at_once):
+        last = min(first + at_once, rows)
+        job["first_row"] = first
+        for phase in (0, 1) if twice else (0,):
+            pending[:] = segments
+            job["phase"] = phase
+            packed = Job(job)
+            _run(driver, packed, last * segments, min(size * BLOCK, columns), first=first * segments)
+            if packed.bad_row is not None and bad is None:
+                bad = packed.bad_row
+    return bad
+
+
+def _run_short(worker: str, dtype: np.dtype[Any], job: dict[str, Any]) -> int | None:
+    """Have a worker do tiles of short rows; the first bad row, if any."""
+    rows, columns = job["rows"], job["columns"]
+    side = job["segment_blocks"] = _tile_rows(rows, columns)
+    packed = Job(job)
+    _run(drivers.driver(worker, _name(dtype)), packed, -(-rows // side), side * columns)
+    return packed.bad_row
+
+
 def relaxed(
     array: Array,
     temperatures: Array,
@@ -204,57 +260,69 @@ def relaxed(
 ) -> int | None:
     """Softmax of the rows of `array` (categories last) with the noise of a draw, or none; the first bad row, if any.
 
-    Rows of temperature 0 and those masked out become NaN.
+    Rows of temperature 0 and those masked out become NaN. `out` may be `array` itself.
     """
-    rows, columns = math.prod(array.shape[:-1]), array.shape[-1]
-    if rows == 0:
+    job, kept = _rows_job(array, temperatures, per_row)
+    if job["rows"] == 0:
         return None
-    job = EMPTY.copy()
-    geometry = _place_rows(job, array), _place_rows(job, out, "out")
-    job["rows"] = rows
-    if per_row:
-        job["temperatures"] = _address(temperatures)
-    else:
-        job["temperature"] = temperatures[0]
+    kept += [_place_rows(job, out, "out"), row_ids, row_mask]
     job["row_ids"], job["row_mask"] = _address(row_ids), _address(row_mask)
     if draw is not None:
         job["noise"], job["seed"], job["draw"] = 1, *draw
     width = "float64" if array.dtype == np.float64 else "float32"
-    if columns <= SHORT_RELAXED:
-        job["segment_blocks"] = side = _tile_rows(rows, columns)
-        packed = Job(job)
-        _run(drivers.driver(f"relaxed_short_{width}", _name(array.dtype)), packed, -(-rows // side), side * columns)
-        return packed.bad_row
-    driver = drivers.driver(f"relaxed_{width}", _name(array.dtype))
-    blocks = -(-columns // BLOCK)
-    strided = rows > 1 and job["column_stride"] != array.itemsize
-    if columns * array.itemsize <= _WHOLE and not strided:
-        job["segments"], job["segment_blocks"] = 1, blocks
-        job["group"] = job["grab"] = 1
-        packed = Job(job)
-        _run(driver, packed, rows, columns)
-        return packed.bad_row
-    size = 1 if strided else min(16, blocks)
-    segments = -(-blocks // size)
-    job["segments"], job["segment_blocks"] = segments, size
-    job["group"] = job["grab"] = 16 if strided else 1
-    at_once = min(rows, max(16, _NODES // blocks // 16 * 16))
-    nodes = np.empty((at_once, blocks, 3))
-    pending = np.empty(at_once, np.int64)
-    job["node_s"], job["pending"] = _address(nodes), _address(pending)
-    bad = None
-    for first in range(0, rows, at_once):
-        last = min(first + at_once, rows)
-        job["first_row"] = first
-        pending[:] = segments
-        for phase in (0, 1):
-            job["phase"] = phase
-            packed = Job(job)
-            _run(driver, packed, last * segments, min(size * BLOCK, columns), first=first * segments)
-            if packed.bad_row is not None and bad is None:
-                bad = packed.bad_row
-    del geometry  # alive until here: the job holds its address
-    return bad
+    if array.shape[-1] <= _SHORT_RELAXED:
+        return _run_short(f"relaxed_short_{width}", array.dtype, job)
+    return _run_rows(f"relaxed_{width}", array.dtype, job, twice=True)
+
+
+def softmax(array: Array, temperatures: Array, per_row: bool, out: Array) -> int | None:
+    """softmax(array / temperature) of the rows (categories last); the first bad row, if any."""
+    return relaxed(array, temperatures, per_row, None, None, None, out)
+
+
+def conditional(
+    array: Array,
+    index: Array,
+    temperatures: Array,
+    per_row: bool,
+    row_ids: Array | None,
+    row_mask: Array | None,
+    draw: tuple[int, int],
+    out: Array,
+) -> int | None:
+    """Perturbed logits of the rows of `array`, given the largest's index; the first bad row, if any."""
+    job, kept = _rows_job(array, temperatures, per_row)
+    rows = job["rows"]
+    if rows == 0:
+        return None
+    logsumexp = np.empty(rows, result_dtype(array.dtype))
+    categorical(
+        array, 0, temperatures, per_row, row_ids, row_mask, "grouped", *draw, (None, None, logsumexp)
+    )  # bad rows are NaN, and found again below
+    sums = logsumexp.astype(np.float64)
+    kept += [_place_rows(job, out, "out"), row_ids, row_mask, index, sums]
+    job["row_ids"], job["row_mask"] = _address(row_ids), _address(row_mask)
+    job["given"], job["row_result"] = _address(index), _address(sums)
+    job["seed"], job["draw"] = draw
+    return _run_rows("conditional", array.dtype, job, twice=False)
+
+
+def vjp(
+    y: Array, cotangent: Array, temperatures: Array, per_row: bool, out: Array, in_temperature: Array | None
+) -> None:
+    """Gradients of a relaxed sample: in the logits into `out`, in each row's temperature where that is asked for.
+
+    `out` may be `y` or `cotangent` itself.
+    """
+    job, kept = _rows_job(y, temperatures, per_row)
+    if job["rows"] == 0:
+        return
+    kept += [_place_rows(job, out, "out"), _place_rows(job, cotangent, "cotangent"), in_temperature]
+    job["row_result"] = _address(in_temperature)
+    if y.shape[-1] <= _SHORT_RELAXED:
+        _run_short("vjp_short", y.dtype, job)
+    else:
+        _run_rows("vjp", y.dtype, job, twice=True)
 
 
 def gumbel(out: Array, seed: int, draw: int, loc: float, scale: float, progress: Progress | None = None) -> None:
@@ -283,5 +351,6 @@ def spawn_seeds(seed: int, draw: int, count: int) -> list[int]:
     """Seeds of `count` child generators."""
     seeds = np.empty(count, np.uint64)
     job = EMPTY | {"array": _address(seeds), "rows": count, "seed": seed, "draw": draw}
-    drivers.spawn_seeds(Job(job).address)
+    packed = Job(job)  # a name, or its memory is free again before the kernel reads it
+    drivers.spawn_seeds(packed.address)
     return [int(child) for child in seeds]

@@ -428,6 +428,170 @@ class Generator:
             True,
         )
 
+    def gumbel_softmax(
+        self,
+        logits: ArrayLike,
+        temperature: ArrayLike = 1.0,
+        *,
+        axis: int = -1,
+        hard: bool = False,
+        row_ids: ArrayLike | None = None,
+        row_mask: ArrayLike | None = None,
+        on_invalid: _OnInvalid = None,
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
+        """Draw relaxed one-hot samples, softmax((logits + G) / temperature), on the noise G of `gumbel`.
+
+        Parameters
+        ----------
+        logits : array_like, shape (..., n) with the categories along `axis`
+            Unnormalised natural log-probabilities: float16, bfloat16, float32 or float64; -inf is impossible.
+        temperature : float or array_like, optional
+            Positive; it divides the logits and the noise. An array broadcasts to the shape of logits without `axis`,
+            and 0 there means the limit: that row's one-hot, as if `hard`.
+        axis : int, optional
+            The category axis.
+        hard : bool, optional
+            The one-hot of the largest logits + G instead: exactly that of `categorical(method="gumbel_max")` at
+            temperature 1 of the same draw.
+        row_ids, row_mask, on_invalid
+            As in `categorical`. Rows that are masked out or flagged are NaN.
+        out : ndarray of the shape and dtype of logits, optional
+            Where to write; it may be logits itself.
+
+        Returns
+        -------
+        ndarray, of the shape and dtype of logits
+            Along `axis` it sums to 1, up to the rounding of its dtype.
+
+        Raises
+        ------
+        TypeError, ValueError, numpy.exceptions.AxisError
+            As in `categorical`.
+
+        Notes
+        -----
+        G is `gumbel(size=logits.shape)` of the same draw, with `axis` moved last, in float64 for float64 logits and
+        in float32 else. Each block of 4096 categories subtracts its largest logit before it adds the noise, so that
+        large logits do not absorb it. Where the exact value is below some 2^-125 of the largest, the result is 0.
+        P(argmax y = k) = softmax(logits)[k] at any temperature. Rows of up to 2^20 categories are read and written
+        once; longer ones are visited a second time for their sum.
+
+        References
+        ----------
+        Jang, Gu and Poole (2017), "Categorical Reparameterization with Gumbel-Softmax", ICLR; Maddison, Mnih and
+        Teh (2017), "The Concrete Distribution", ICLR.
+
+        Examples
+        --------
+        >>> import numbel, numpy as np
+        >>> logits = np.log(np.array([0.2, 0.3, 0.5], np.float32))
+        >>> y = numbel.Generator(5).gumbel_softmax(logits, temperature=0.5)
+        >>> bool(np.isclose(y.sum(), 1)), y.dtype
+        (True, dtype('float32'))
+        >>> numbel.Generator(5).gumbel_softmax(logits, hard=True)
+        array([0., 0., 1.], dtype=float32)
+        """
+        array = _checks.logits(logits, axis)
+        shape = array.shape[:-1]
+        temperatures, per_row = _checks.temperature(temperature, shape)
+        ids = None if row_ids is None else _checks.row_ids(row_ids, shape)
+        mask = None if row_mask is None else _checks.row_mask(row_mask, shape)
+        raises = _checks.on_invalid(on_invalid)
+        result, target = _like(array, axis, out)
+        source = array if hard else _checks.apart(array, target)
+        with self._reserve() as draw:
+            if hard:
+                bad = _one_hot(source, ids, mask, draw, target)
+            else:
+                bad = _relax(source, temperatures, per_row, ids, mask, draw, target)
+            if bad is not None and raises:
+                if np.may_share_memory(source, target):
+                    _checks.overwritten_row(bad)
+                _checks.invalid_row(source, bad)
+        return result
+
+    def conditional_gumbel(
+        self,
+        logits: ArrayLike,
+        index: ArrayLike,
+        *,
+        axis: int = -1,
+        temperature: ArrayLike = 1.0,
+        row_ids: ArrayLike | None = None,
+        row_mask: ArrayLike | None = None,
+        on_invalid: _OnInvalid = None,
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
+        """Draw perturbed logits, logits / temperature + G, given that `index` is where they are largest.
+
+        Parameters
+        ----------
+        logits : array_like, shape (..., n) with the categories along `axis`
+            Unnormalised natural log-probabilities: float16, bfloat16, float32 or float64; -inf is impossible.
+        index : array_like of int, of the shape of logits without `axis`
+            A possible category of each row, such as `categorical` returns.
+        axis : int, optional
+            The category axis.
+        temperature : float or array_like, optional
+            Positive; an array broadcasts to the shape of logits without `axis`.
+        row_ids, row_mask, on_invalid
+            As in `categorical`. Rows that are masked out or flagged are NaN; so are, with "flag", those whose index
+            is out of range or impossible.
+        out : ndarray of the shape and dtype of logits, optional
+            Where to write; it may be logits itself.
+
+        Returns
+        -------
+        ndarray, of the shape and dtype of logits
+            Its argmax along `axis` is `index`: others are kept below it when they are rounded.
+
+        Raises
+        ------
+        TypeError
+            As in `categorical`, or if index does not hold integers.
+        ValueError
+            As in `categorical`, if a temperature is 0, or if an index is out of range or impossible.
+        numpy.exceptions.AxisError
+            If axis is out of range.
+
+        Notes
+        -----
+        With phi = logits / temperature, z_k = logsumexp(phi) + G_k at k = index, and z_i = -ln(exp(-phi_i - G_i) +
+        exp(-z_k)) elsewhere. Drawing index from softmax(phi) first gives z the law of phi + G. The noise is of its
+        own, independent of that of `gumbel` and of all samples of the same draw. Everything is computed in float64.
+
+        References
+        ----------
+        Maddison, Tarlow and Minka (2014), "A* Sampling", NeurIPS; Tucker et al. (2017), "REBAR", NeurIPS.
+
+        Examples
+        --------
+        >>> import numbel, numpy as np
+        >>> rng = numbel.default_rng(5)
+        >>> logits = np.zeros((3, 4))
+        >>> z = rng.conditional_gumbel(logits, [2, 0, 3])
+        >>> z.argmax(-1).tolist()
+        [2, 0, 3]
+        """
+        array = _checks.logits(logits, axis)
+        shape = array.shape[:-1]
+        temperatures, per_row = _checks.positive_temperature(temperature, shape)
+        ids = None if row_ids is None else _checks.row_ids(row_ids, shape)
+        mask = None if row_mask is None else _checks.row_mask(row_mask, shape)
+        raises = _checks.on_invalid(on_invalid)
+        given = _checks.index(index, array, mask, raises)
+        result, target = _like(array, axis, out)
+        source = _checks.apart(array, target)
+        with self._reserve() as draw:
+            bad = _dispatch.conditional(source, given, temperatures, per_row, ids, mask, draw, target)
+            if bad is not None and raises:
+                if np.may_share_memory(source, target):
+                    _checks.overwritten_row(bad)
+                _checks.impossible_index(source, given, bad)
+                _checks.invalid_row(source, bad)
+        return result
+
     def _sample(
         self,
         logits: Any,
@@ -465,6 +629,59 @@ class Generator:
         return Sample(
             *(r if r is None or given is not None or r.shape else r[()] for r, given in zip(results, out, strict=True))
         )
+
+
+def _like(array: NDArray[Any], axis: int, out: NDArray[Any] | None) -> tuple[NDArray[Any], NDArray[Any]]:
+    """An output of the shape and dtype of the logits, and its view with the categories last, as `array` has them."""
+    shape = array.shape if axis == -1 else np.moveaxis(array, -1, axis).shape
+    result = np.empty(shape, array.dtype) if out is None else _checks.out(out, shape, array.dtype)
+    return result, result if axis == -1 else np.moveaxis(result, axis, -1)
+
+
+def _relax(
+    array: NDArray[Any],
+    temperatures: NDArray[Any],
+    per_row: bool,
+    ids: NDArray[Any] | None,
+    mask: NDArray[Any] | None,
+    draw: tuple[int, int],
+    target: NDArray[Any],
+) -> int | None:
+    """Relaxed samples, and one-hots of the rows of temperature 0; the first bad row, if any."""
+    if not per_row or temperatures.all():
+        return _dispatch.relaxed(array, temperatures, per_row, ids, mask, draw, target)
+    greedy = (temperatures == 0) if mask is None else (temperatures == 0) & mask
+    indices, bad = _winners(array, ids, greedy, draw)  # before `target` is written, which may be `array`
+    rows = np.nonzero(greedy.reshape(indices.shape))
+    found = (bad, _dispatch.relaxed(array, temperatures, per_row, ids, mask, draw, target))
+    target[rows] = np.where(indices[rows] < 0, np.nan, 0)[:, None]
+    target[(*rows, indices[rows])] += 1
+    return min((row for row in found if row is not None), default=None)
+
+
+def _one_hot(
+    array: NDArray[Any],
+    ids: NDArray[Any] | None,
+    mask: NDArray[Any] | None,
+    draw: tuple[int, int],
+    target: NDArray[Any],
+) -> int | None:
+    """The one-hot of the largest perturbed logit of each row, NaN where there is none; the first bad row, if any."""
+    indices, bad = _winners(array, ids, mask, draw)
+    target[...] = 0
+    if indices.size:
+        np.put_along_axis(target, indices[..., None], 1, -1)
+        target[indices < 0] = np.nan
+    return bad
+
+
+def _winners(
+    array: NDArray[Any], ids: NDArray[Any] | None, mask: NDArray[Any] | None, draw: tuple[int, int]
+) -> tuple[NDArray[np.int64], int | None]:
+    """Where each row's logits + G are largest, and the first bad row, if any."""
+    indices = np.empty(array.shape[:-1], np.int64)
+    results = (indices, None, None)
+    return indices, _dispatch.categorical(array, 1, np.ones(1), False, ids, mask, "gumbel_max", *draw, results)
 
 
 def _outputs(

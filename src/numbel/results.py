@@ -21,3 +21,19 @@ class Sample(NamedTuple):
     indices: Any
     log_prob: Any
     logsumexp: Any
+
+
+class Gradient(NamedTuple):
+    """The mean of a function of one-hot samples, and an estimate of its gradient in the logits.
+
+    Parameters
+    ----------
+    value : float64, of the shape of the function's values
+        Mean over the samples of what the function returned; a NumPy scalar where that shape is ().
+    gradient : ndarray, shape and dtype of logits
+        Derivative of the sum of the expected values, one entry for each logit; it sums to 0 along the
+        category axis, up to rounding, and is exactly 0 where the logit is -inf.
+    """
+
+    value: Any
+    gradient: Any

@@ -17,7 +17,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from .._jit import kernel
-from . import categorical, gumbel_max, noise, relaxed, relaxed_short, short
+from . import categorical, conditional, gumbel_max, noise, relaxed, relaxed_short, short, vjp
 
 #: The scalar whose type tells a worker the element type (`memory`).
 KINDS = {"float32": np.float32(0), "float64": np.float64(0), "float16": np.int16(0), "bfloat16": np.uint16(0)}
@@ -82,6 +82,9 @@ def driver(worker: str, dtype: str) -> Driver:
         "relaxed_float64": relaxed.relaxed_float64,
         "relaxed_short_float32": relaxed_short.relaxed_short_float32,
         "relaxed_short_float64": relaxed_short.relaxed_short_float64,
+        "conditional": conditional.conditional,
+        "vjp": vjp.vjp,
+        "vjp_short": vjp.vjp_short,
     }[worker]
     return Driver(function, KINDS[dtype], f"{worker}_{dtype}")
 

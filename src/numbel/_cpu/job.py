@@ -113,23 +113,24 @@ def job_at(typingctx: Any, address: Any) -> Any:
 @inlined
 def row_address(j, row):
     """Byte address of a row's first column."""
-    return j.array + _offset(int64(row), j.row_stride, j.dims, j.geometry)
+    return j.array + offset(int64(row), j.row_stride, j.dims, j.geometry)
 
 
 @inlined
 def out_address(j, row):
     """Byte address of a row's first column in `out`."""
-    return j.out + _offset(int64(row), j.out_row_stride, j.out_dims, j.out_geometry)
+    return j.out + offset(int64(row), j.out_row_stride, j.out_dims, j.out_geometry)
 
 
 @inlined
 def cotangent_address(j, row):
     """Byte address of a row's first column in `cotangent`."""
-    return j.cotangent + _offset(int64(row), j.cotangent_row_stride, j.cotangent_dims, j.cotangent_geometry)
+    return j.cotangent + offset(int64(row), j.cotangent_row_stride, j.cotangent_dims, j.cotangent_geometry)
 
 
 @inlined
-def _offset(row, row_stride, dims, geometry):
+def offset(row, row_stride, dims, geometry):
+    """Bytes from the first row to this one."""
     return row * row_stride if dims == 0 else _unmerged_offset(row, dims, geometry)
 
 

@@ -172,6 +172,39 @@ def element_size(typingctx: Any, kind: Any) -> Any:
     return types.int64(kind), codegen
 
 
+#: Relative spacing and smallest positive number of each float format.
+_SPACING: dict[Any, Any] = {
+    types.float32: (2.0**-23, 2.0**-149),
+    types.float64: (2.0**-52, 2.0**-1074),
+    types.int16: (2.0**-10, 2.0**-24),
+    types.uint16: (2.0**-7, 2.0**-133),
+}
+
+
+@intrinsic
+def spacing(typingctx: Any, kind: Any) -> Any:
+    """(relative spacing, smallest positive number) of the element format, float64 each."""
+    form: Any = types.UniTuple(types.float64, 2)  # type: ignore[attr-defined]
+    values = _SPACING[kind]
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.make_tuple(builder, form, [context.get_constant(types.float64, v) for v in values])
+
+    return form(kind), codegen
+
+
+@intrinsic
+def rounded(typingctx: Any, kind: Any, value: Any) -> Any:
+    """A widened value rounded to the element format, and widened again."""
+    wide = _ELEMENT[kind][1]
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        narrow = _narrow(builder, kind, args[1])
+        return _widen(builder, kind, narrow)
+
+    return wide(kind, wide), codegen
+
+
 @intrinsic
 def zero(typingctx: Any, kind: Any) -> Any:
     """0 in the type that `kind` is widened to."""

@@ -117,8 +117,9 @@ def _weights(d, g, count, largest, top, high, low, w, first, lanes):
 
 
 @njit
-def _block(kind, j, transform, wide, address, block, identities, key, mask, high, low, d, g, x, y, w, first, lanes):
+def _block(kind, j, transform, wide, address, block, identities, key, mask, factors, buffers, first):
     """Weights of a block from w[first] on; its m, D and S: NaN in a bad block, 0 where nothing is possible."""
+    (high, low), (d, g, x, y, w, lanes) = factors, buffers
     count = min(j.columns - block * BLOCK, int64(BLOCK))
     at = address + block * BLOCK * j.column_stride
     m, nan = load_block(kind, at, j.column_stride, j.item_size, count, d)
@@ -184,6 +185,7 @@ def _rows(kind, j, transform, wide):
     g[:] = 0
     x, y = np.empty(BLOCK, np.uint32), np.empty(BLOCK if wide else 0, np.uint32)
     w = workspace(kind, j.columns if held else int64(BLOCK))
+    buffers = (d, g, x, y, w, lanes)
     sums, identities = np.empty(LANES, np.float64), np.empty(1, np.uint64)
     own = np.empty(3 * blocks if j.segments == 1 else 0, np.float64)
     key, mask = draw_key(j.seed, j.draw)
@@ -201,12 +203,29 @@ def _rows(kind, j, transform, wide):
             temperature = row_temperature(j, row)
             wanted = row_wanted(j, row) and temperature > 0.0
             high64, low64 = scalar.scale(temperature if wanted else 1.0)
-            high, low = scalar.narrow(z, high64, low64)
+            factors = scalar.narrow(z, high64, low64)
             if j.phase == 0 and wanted:
                 for b in range(first, last):
                     start = b * BLOCK if held else int64(0)
                     m, top, total = _block(
-                        kind, j, transform, wide, address, b, identities, key, mask, high, low, d, g, x, y, w, start, lanes
+                        kind,
+                        j,
+                        transform,
+                        wide,
+                        address,
+                        b,
+                        identities,
+                        key,
+                        mask,
+                        high,
+                        low,
+                        d,
+                        g,
+                        x,
+                        y,
+                        w,
+                        start,
+                        lanes,
                     )
                     store(float64(0), nodes, 3 * b, float64(m))
                     store(float64(0), nodes, 3 * b + 1, float64(top))
@@ -233,7 +252,9 @@ def _rows(kind, j, transform, wide):
                 elif stored_wide:
                     divide_block(kind, at, j.out_column_stride, j.item_size, count, type(z)(divisor))
                 else:
-                    _block(kind, j, transform, wide, address, b, identities, key, mask, high, low, d, g, x, y, w, 0, lanes)
+                    _block(
+                        kind, j, transform, wide, address, b, identities, key, mask, high, low, d, g, x, y, w, 0, lanes
+                    )
                     store_block(kind, at, j.out_column_stride, j.item_size, count, w, 0, type(z)(divisor))
 
 

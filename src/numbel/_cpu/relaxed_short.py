@@ -19,7 +19,7 @@ from .job import job_at, out_address, row_id, row_temperature, row_wanted
 from .memory import atomic_add, atomic_min, workspace, zero
 from .noise import fill_across, transform_float32, transform_float64
 from .relaxed import fill_row
-from .tiles import read_tile, write_tile
+from .tiles import read_logits, write_out
 
 _INF = math.inf
 _NAN = math.nan
@@ -54,7 +54,7 @@ def _weights(x, columns, width, top, high, low, w):
 
 
 @njit
-def _sum(w, columns, width, sums):
+def row_sums(w, columns, width, sums):
     """sums[i]: the sum of row i, by halves over columns as in `blocks.halve`."""
     count = uint64(columns)
     h = uint64(LANES // 2)
@@ -105,7 +105,7 @@ def _short(kind, j, transform, wide):
             break
         first = tile * int64(width)
         rows = min(j.rows - first, int64(width))
-        read_tile(kind, j, first, rows, width, x)
+        read_logits(kind, j, first, rows, width, x)
         if j.temperatures != 0:
             for i in range(uint64(rows)):
                 temperature = row_temperature(j, first + int64(i))
@@ -126,7 +126,7 @@ def _short(kind, j, transform, wide):
         for i in range(width):
             top[i] = z
         _weights(x, j.columns, width, top, high, low, w)
-        _sum(w, j.columns, width, sums)
+        row_sums(w, j.columns, width, sums)
         proved = True
         for i in range(width):
             proved = proved and scalar.proves_reference(sums[i])
@@ -135,9 +135,9 @@ def _short(kind, j, transform, wide):
             for i in range(width):
                 top[i] = z if scalar.proves_reference(sums[i]) else top[i]
             _weights(x, j.columns, width, top, high, low, w)
-            _sum(w, j.columns, width, sums)
+            row_sums(w, j.columns, width, sums)
         _divide(w, j.columns, width, sums)
-        write_tile(kind, j, first, rows, width, w)
+        write_out(kind, j, first, rows, width, w)
         for i in range(rows):
             row = first + i
             bad = not abs(largest[uint64(i)]) < _INF
