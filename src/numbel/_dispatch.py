@@ -33,8 +33,10 @@ _SAMPLES = 1 << 14
 _SEGMENT_SAMPLES = 1 << 18
 #: Segments of a strided array: 2.6 MB of scratch.
 _STRIDED_ITEMS = 1 << 16
-#: Bytes of a row that one thread relaxes alone, so that it finds its weights in cache.
-_WHOLE = 1 << 23
+#: Columns of a row that one thread relaxes alone, where there are rows enough for all, and where there are not.
+_WHOLE, _WHOLE_OF_FEW = 1 << 21, 1 << 15
+#: Bytes of weights that all threads together keep.
+_HELD = 12 << 20
 #: Rows up to this long are relaxed many at a time.
 _SHORT_RELAXED = 128
 #: Blocks whose three numbers are kept at a time: 6 MB, or one row's.
@@ -212,7 +214,9 @@ def _run_rows(worker: str, dtype: np.dtype[Any], job: dict[str, Any], twice: boo
     blocks = -(-columns // BLOCK)
     strided = rows > 1 and any(job[f"{name}column_stride"] not in (0, dtype.itemsize) for name in ("", "out_"))
     job["group"] = job["grab"] = 1
-    if columns * dtype.itemsize <= _WHOLE and not strided:
+    threads = numba.get_num_threads()
+    job["held"] = _HELD // (threads * result_dtype(dtype).itemsize)
+    if columns <= (_WHOLE if rows >= 4 * threads else _WHOLE_OF_FEW) and not strided:
         job["segments"], job["segment_blocks"] = 1, blocks
         packed = Job(job)
         _run(driver, packed, rows, columns)

@@ -8,7 +8,6 @@ import numpy as np
 from numba import float64, int64, uint64
 
 from .._jit import inlined, njit
-from .._scalar import blocks as scalar
 from .._scalar.address import CONDITIONAL, CONDITIONAL_REFINEMENT, draw_key, noise_word
 from .._scalar.blocks import BLOCK
 from .._scalar.gumbel import gumbel_float64

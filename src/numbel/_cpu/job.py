@@ -59,6 +59,7 @@ _INTEGERS = (
     "phase",  # of work that visits an item twice
     "noise",  # whether there is any
     "first_row",  # of this pass: rows before it have no scratch
+    "held",  # columns of a row whose weights a worker may keep
     "given",  # int64, the category that a row is conditioned on
     "row_result",  # float64, one a row; or 0
 )
