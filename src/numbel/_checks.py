@@ -76,31 +76,31 @@ def host_array(value: Any, name: str) -> None:
         _as_numpy(value, name)
 
 
-def temperature(value: Any, shape: tuple[int, ...]) -> tuple[np.ndarray[Any, Any], bool]:
+def temperature(value: Any, shape: tuple[int, ...], name: str = "temperature") -> tuple[np.ndarray[Any, Any], bool]:
     """Temperatures as contiguous float64, and whether there is one for each row."""
     if not isinstance(value, (float, int)):
         array = np.asarray(value)
         if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
-            raise TypeError(f"temperature must hold real numbers, got {array.dtype}")
+            raise TypeError(f"{name} must hold real numbers, got {array.dtype}")
         if array.ndim > 0:
-            return _row_temperatures(array, shape), True
+            return _row_temperatures(array, shape, name), True
     scalar = float(value)
     if scalar == 0:
-        raise ValueError("temperature is 0: use argmax (0 is possible only inside a per-row array)")
+        raise ValueError(f"{name} is 0: use argmax (0 is possible only inside a per-row array)")
     if not 0 < scalar < math.inf:
-        raise ValueError(f"temperature must be positive and finite, got {value}")
+        raise ValueError(f"{name} must be positive and finite, got {value}")
     return np.array([scalar]), False
 
 
-def _row_temperatures(array: np.ndarray[Any, Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+def _row_temperatures(array: np.ndarray[Any, Any], shape: tuple[int, ...], name: str) -> np.ndarray[Any, Any]:
     try:
         spread = np.broadcast_to(array.astype(np.float64, copy=False), shape)
     except ValueError:
-        raise ValueError(f"temperature of shape {array.shape} does not broadcast to the rows' shape {shape}") from None
+        raise ValueError(f"{name} of shape {array.shape} does not broadcast to the rows' shape {shape}") from None
     flat = np.ascontiguousarray(spread).reshape(-1)
     if flat.size and not (flat.min() >= 0 and flat.max() < math.inf):
         row = int(np.argmin((flat >= 0) & (flat < math.inf)))
-        raise ValueError(f"temperature row {row} is {flat[row]}; it must be non-negative and finite")
+        raise ValueError(f"{name} row {row} is {flat[row]}; it must be non-negative and finite")
     return flat
 
 
@@ -320,13 +320,13 @@ def uint64(value: Any, name: str) -> int:
     return number
 
 
-def cotangent(value: Any, y: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+def cotangent(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     """A cotangent of the shape of y, in its dtype."""
     array = value if isinstance(value, np.ndarray) else _as_numpy(value, "cotangent")
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise TypeError(f"cotangent must hold real numbers, got {array.dtype}")
-    if array.shape != np.shape(y):
-        raise ValueError(f"cotangent has shape {array.shape}, expected {np.shape(y)}, that of y")
+    if array.shape != shape:
+        raise ValueError(f"cotangent has shape {array.shape}, expected {shape}, that of y")
     return array.astype(dtype, copy=False)
 
 

@@ -645,8 +645,7 @@ class _Task:
         if not np.isfinite(slope).all():
             # df_dd may be infinite at the edge of the simplex, where nothing moves
             slope = np.where(y > 0, slope, 0)
-        product: _Array = gradients.gumbel_softmax_vjp(y, slope, temperature)[0]
-        return product
+        return gradients.pull_back(y, slope, temperature, -1, None, False)[0]
 
     def spread(self, value: _Array) -> _Array:
         """A value for each row, from one for each group of rows."""

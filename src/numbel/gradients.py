@@ -61,16 +61,29 @@ def gumbel_softmax_vjp(
     >>> bool(abs(d_logits.sum()) < 1e-12), d_temperature.shape
     (True, ())
     """
+    array = y if isinstance(y, np.ndarray) else np.asarray(y)
+    return pull_back(array, cotangent, temperature, axis, out, True)
+
+
+def pull_back(
+    y: NDArray[Any],
+    cotangent: ArrayLike,
+    temperature: ArrayLike,
+    axis: int,
+    out: NDArray[Any] | None,
+    in_temperature: bool,
+) -> tuple[NDArray[Any], Any]:
+    """`gumbel_softmax_vjp`, with None for the derivative in the temperature unless it is asked for."""
     array = _checks.logits(y, axis, "y")
-    given = _checks.cotangent(cotangent, y, array.dtype)
-    other = given if axis == -1 else np.moveaxis(given, axis, -1)
-    shape = array.shape[:-1]
-    temperatures, per_row = _checks.temperature(temperature, shape)
-    result = np.empty(given.shape, array.dtype) if out is None else _checks.out(out, given.shape, array.dtype)
-    target = result if axis == -1 else np.moveaxis(result, axis, -1)
-    in_rows = np.empty(math.prod(shape))
-    _dispatch.vjp(_checks.apart(array, target), _checks.apart(other, target), temperatures, per_row, target, in_rows)
-    return result, _sum_to(in_rows.reshape(shape), np.shape(temperature))
+    given = _checks.cotangent(cotangent, y.shape, array.dtype)
+    rows = array.shape[:-1]
+    temperatures, per_row = _checks.temperature(temperature, rows)
+    result = np.empty(y.shape, array.dtype) if out is None else _checks.out(out, y.shape, array.dtype)
+    other, target = (a if axis == -1 else np.moveaxis(a, axis, -1) for a in (given, result))
+    array, other = _checks.apart(array, target), _checks.apart(other, target)
+    in_rows = np.empty(math.prod(rows)) if in_temperature else None
+    _dispatch.vjp(array, other, temperatures, per_row, target, in_rows)
+    return result, None if in_rows is None else _sum_to(in_rows.reshape(rows), np.shape(temperature))
 
 
 def _sum_to(array: NDArray[Any], shape: tuple[int, ...]) -> Any:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from . import _checks, _dispatch, _xla
 from .generator import Generator
-from .gradients import gumbel_softmax_vjp
+from .gradients import pull_back
 from .results import Sample
 
 __all__ = ["categorical", "gumbel_softmax", "sample"]
@@ -336,7 +336,8 @@ def _serve(text: str, operands: list[Any], results: list[Any]) -> None:
 def _serve_one(name: str, axis: int, option: str, operands: list[Any], results: list[Any]) -> None:
     seed, draw, temperature, array, *cotangent = operands
     rng = Generator(*(int(low) | int(high) << 32 for low, high in (seed, draw)))
-    if temperature.dtype == np.uint32:
+    words = temperature.dtype == np.uint32
+    if words:
         temperature = temperature.view(np.float64)[..., 0]
     temperature, row_mask = _sane(temperature, array, axis, name == "categorical")
     common: dict[str, Any] = {"axis": axis, "row_mask": row_mask, "on_invalid": "flag"}
@@ -356,7 +357,8 @@ def _serve_one(name: str, axis: int, option: str, operands: list[Any], results: 
     else:
         if option == "1":
             array = rng.gumbel_softmax(array, temperature, **common, out=results[0])
-        _, results[1][...] = gumbel_softmax_vjp(array, cotangent[0], temperature, axis=axis, out=results[0])
+        _, in_temperature = pull_back(array, cotangent[0], temperature, axis, results[0], not words)
+        results[1][...] = 0 if words else in_temperature
 
 
 def _sane(temperature: Any, array: Any, axis: int, zero: bool) -> tuple[Any, Any]:
