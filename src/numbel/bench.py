@@ -166,6 +166,27 @@ def _numbel_gumbel(work: Work) -> Call:
     return lambda: rng.gumbel(dtype=out.dtype, out=out)
 
 
+def _numbel_gumbel_softmax(work: Work) -> Call:
+    rng, x = numbel.default_rng(5), _logits(work)
+    out = np.zeros_like(x)
+    return lambda: rng.gumbel_softmax(x, out=out)
+
+
+def _numbel_backward(work: Work) -> Call:
+    rng, x = numbel.default_rng(5), _logits(work)
+    y, gradient, cotangent = np.zeros_like(x), np.zeros_like(x), _cotangent(work)
+
+    def call() -> object:
+        rng.gumbel_softmax(x, out=y)
+        return numbel.gumbel_softmax_vjp(y, cotangent, out=gradient)
+
+    return call
+
+
+def _cotangent(work: Work) -> Array:
+    return _logits(work)[:, ::-1].copy()
+
+
 # NumPy and SciPy
 
 
@@ -263,6 +284,31 @@ def _torch_gumbel(work: Work) -> Call:
     return lambda: -torch.empty(work.rows, work.columns, dtype=kind).exponential_().log_()
 
 
+def _torch_relaxed(work: Work, function: Callable[[Any], Any]) -> Call:
+    x = _tensor(work)
+    return lambda: function(x)
+
+
+def _torch_backward(work: Work, function: Callable[[Any], Any]) -> Call:
+    import torch
+
+    x, cotangent = _tensor(work).requires_grad_(), torch.from_numpy(_cotangent(work))
+    return lambda: torch.autograd.grad(function(x), x, cotangent)
+
+
+def _by_torch(prepare: Callable[[Work, Callable[[Any], Any]], Call], work: Work) -> Call:
+    import torch
+
+    return prepare(work, torch.nn.functional.gumbel_softmax)
+
+
+def _by_numbel_torch(prepare: Callable[[Work, Callable[[Any], Any]], Call], work: Work) -> Call:
+    import numbel.torch
+
+    rng = numbel.default_rng(5)
+    return prepare(work, lambda x: numbel.torch.gumbel_softmax(x, generator=rng))
+
+
 # JAX
 
 
@@ -285,6 +331,34 @@ def _jax_gumbel(work: Work) -> Call:
 
     keys, draw = _jax_keys(), jax.jit(functools.partial(jax.random.gumbel, shape=(work.rows, work.columns)))
     return lambda: draw(keys()).block_until_ready()
+
+
+def _jax_relaxed(work: Work, function: Callable[[Any, Any], Any]) -> Call:
+    import jax
+
+    draws, x, call = itertools.count(), jax.numpy.asarray(_logits(work)), jax.jit(function)
+    return lambda: call(x, np.uint32(next(draws))).block_until_ready()
+
+
+def _jax_gradient(work: Work, function: Callable[[Any, Any], Any]) -> Call:
+    import jax
+
+    cotangent = jax.numpy.asarray(_cotangent(work))
+    return _jax_relaxed(work, lambda x, draw: jax.vjp(lambda x: function(x, draw), x)[1](cotangent)[0])
+
+
+def _by_jax(prepare: Callable[[Work, Callable[[Any, Any], Any]], Call], work: Work) -> Call:
+    import jax
+
+    return prepare(work, lambda x, draw: jax.nn.softmax(x + jax.random.gumbel(jax.random.key(draw), x.shape)))
+
+
+def _by_numbel_jax(prepare: Callable[[Work, Callable[[Any, Any], Any]], Call], work: Work) -> Call:
+    import jax
+
+    import numbel.jax
+
+    return prepare(work, lambda x, draw: numbel.jax.gumbel_softmax(x, seed=5, draw=jax.numpy.asarray(draw)))
 
 
 def _mkl_gumbel(work: Work) -> Call:
@@ -326,6 +400,22 @@ _TASKS: dict[str, dict[str, _Entry]] = {
     "categorical": {"numbel": _Entry(_numbel_categorical), **_LIMITS, **_CATEGORICAL},
     "gumbel_max": {"numbel": _Entry(_numbel_gumbel_max), "philox": _Entry(_philox), **_LIMITS, **_CATEGORICAL},
     "gumbel": {"numbel": _Entry(_numbel_gumbel), "philox": _Entry(_philox), **_GUMBEL},
+    "gumbel_softmax": {
+        "numbel": _Entry(_numbel_gumbel_softmax),
+        "philox": _Entry(_philox),
+        "numbel gumbel alone": _Entry(_numbel_gumbel),
+        "numbel.torch": _Entry(functools.partial(_by_numbel_torch, _torch_relaxed)),
+        "numbel.jax": _Entry(functools.partial(_by_numbel_jax, _jax_relaxed)),
+        "torch gumbel_softmax": _Entry(functools.partial(_by_torch, _torch_relaxed), _SLOW),
+        "jax softmax(x + gumbel)": _Entry(functools.partial(_by_jax, _jax_relaxed), _SLOW),
+    },
+    "gumbel_softmax and gradient": {
+        "numbel": _Entry(_numbel_backward),
+        "numbel.torch": _Entry(functools.partial(_by_numbel_torch, _torch_backward)),
+        "numbel.jax": _Entry(functools.partial(_by_numbel_jax, _jax_gradient)),
+        "torch gumbel_softmax": _Entry(functools.partial(_by_torch, _torch_backward), _SLOW),
+        "jax softmax(x + gumbel)": _Entry(functools.partial(_by_jax, _jax_gradient), _SLOW),
+    },
 }
 _WORKS = (
     Work("sample", 64, 1 << 20, "float32"),
@@ -341,6 +431,12 @@ _WORKS = (
     Work("categorical", 65536, 128, "float32"),
     Work("categorical", 256, 1 << 17, "float32"),
     Work("sample", 1, 1000, "float32"),
+    Work("gumbel_softmax", 64, 1 << 20, "float32"),
+    Work("gumbel_softmax", 65536, 128, "float32"),
+    Work("gumbel_softmax", 1 << 20, 8, "float32"),
+    Work("gumbel_softmax and gradient", 64, 1 << 20, "float32"),
+    Work("gumbel_softmax and gradient", 65536, 128, "float32"),
+    Work("gumbel_softmax and gradient", 1 << 20, 8, "float32"),
 )
 
 
@@ -354,7 +450,7 @@ def _entries(work: Work) -> dict[str, _Entry]:
     entries = dict(_TASKS[work.task])
     if work.rows * work.columns < QUICK:
         # a fraction of a bandwidth means nothing for what lies in a cache
-        del entries["read"]
+        entries.pop("read", None)
     if work.task == "gumbel" and work.dtype == "float32":
         # JAX has no float64 unless the whole process is told so
         entries["jax gumbel"] = _Entry(_jax_gumbel, _SLOW)

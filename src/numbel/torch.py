@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
@@ -26,8 +26,8 @@ from .results import Sample
 
 __all__ = ["ExponentialSchedule", "GumbelSoftmax", "categorical", "gumbel_softmax", "sample"]
 
-_Tensor = Any
-_Generator = Generator | torch.Generator | None
+_Tensor: TypeAlias = torch.Tensor
+_Generator: TypeAlias = "Generator | torch.Generator | None"
 _Method = Literal["grouped", "gumbel_max"]
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -218,7 +218,7 @@ class ExponentialSchedule(NamedTuple):
         return max(self.minimum, self.start * math.exp(-self.rate * (steps // self.every * self.every)))
 
 
-class GumbelSoftmax(torch.nn.Module):  # type: ignore[misc, unused-ignore]
+class GumbelSoftmax(torch.nn.Module):
     """`gumbel_softmax` as a module whose temperature follows a schedule.
 
     Parameters
@@ -394,7 +394,7 @@ def _pull_back(
     return _tensor(in_logits), torch.from_numpy(np.array(in_tau)).to(tau.dtype).reshape(tau.shape)
 
 
-class _Relaxed(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
+class _Relaxed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: _Tensor, tau: Any, hard: bool, dim: int, draw: _Draw) -> _Tensor:
         y = _relax(logits, tau, hard, dim, draw)
@@ -405,11 +405,12 @@ class _Relaxed(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, cotangent: _Tensor) -> Any:
-        (kept,) = ctx.saved_tensors
-        return (*_pull_back(kept, cotangent, *ctx.rest, ctx.needs_input_grad[1]), None, None, None)
+        (kept,), (tau, hard, dim, draw) = ctx.saved_tensors, ctx.rest
+        found = _pull_back(kept, cotangent, tau, hard, dim, draw, ctx.needs_input_grad[1])
+        return (*found, None, None, None)
 
 
-class _Sampled(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
+class _Sampled(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, logits: _Tensor, num_samples: int | None, dim: int, temperature: Any, method: _Method, draw: _Draw
