@@ -162,6 +162,21 @@ def copy(typingctx: Any, kind: Any, to: Any, index: Any, source: Any) -> Any:
 
 
 @intrinsic
+def opaque(typingctx: Any, value: Any) -> Any:
+    """The same uint64, of which LLVM knows nothing.
+
+    Before a vectorised loop LLVM asks whether its runs overlap, and prefers to ask for all turns of the loop around
+    it at once. Runs that interleave over these turns then seem to overlap, and the scalar loop is taken instead.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        return builder.asm(ir.FunctionType(word, [word]), "", "=r,0", [args[0]], side_effect=True)
+
+    return types.uint64(types.uint64), codegen
+
+
+@intrinsic
 def element_size(typingctx: Any, kind: Any) -> Any:
     """Bytes of an element."""
     size = kind.bitwidth // 8

@@ -19,7 +19,8 @@ from .._scalar.gumbel import (
     needs_refinement,
 )
 from .job import job_at, row_address
-from .memory import atomic_add, store, workspace, zero
+from .memory import atomic_add, opaque, store, workspace, zero
+from .tiles import write_noise
 
 #: Columns of a row made at a time.
 TILE = 4096
@@ -47,7 +48,7 @@ def fill_across(x, columns, identities, width, sample, tag, key, mask):
     """x[column * width + i] = word of row identities[i]: short rows, transposed."""
     four = uint64(4)
     for g in range((uint64(columns) + uint64(3)) // four):
-        at = four * g * uint64(width)
+        at = opaque(four * g * uint64(width))  # 0.9 against 3.6 ns a word
         for i in range(uint64(width)):
             x0, x1, x2, x3 = block_words(g, uint64(sample), identities[i], tag, key, mask)
             x[at + i] = uint32(x0)
@@ -171,11 +172,7 @@ def _short_rows(kind, j, transform, wide, x, y, g):
         if wide:
             fill_across(y, j.columns, identities, width, uint64(0), uint64(REFINEMENT), key, mask)
         transform(zero(kind), at, x, y, words, loc, scale, tag, key, mask, uint64(0), identities, width)
-        for i in range(rows):
-            address = row_address(j, first + int64(i))
-            for c in range(j.columns):
-                noise = g[uint64(c) * width + uint64(i)]
-                store(kind, address + int64(c) * j.column_stride, int64(0), noise)
+        write_noise(kind, j, first, rows, width, g)
 
 
 @njit

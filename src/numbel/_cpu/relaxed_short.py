@@ -14,6 +14,7 @@ from .._jit import njit
 from .._scalar import blocks as scalar
 from .._scalar import relaxed
 from .._scalar.address import NOISE, REFINEMENT, draw_key
+from .._scalar.bits import larger
 from .._scalar.blocks import LANES
 from .job import job_at, out_address, row_id, row_temperature, row_wanted
 from .memory import atomic_add, atomic_min, workspace, zero
@@ -32,9 +33,7 @@ def _maxima(x, columns, width, top):
         top[i] = x[i]
     for c in range(uint64(1), uint64(columns)):
         for i in range(width):
-            y = x[c * width + i]
-            # comparisons with NaN are false: once there it stays
-            top[i] = top[i] if y <= top[i] or top[i] != top[i] else y
+            top[i] = larger(top[i], x[c * width + i])
 
 
 @njit

@@ -34,6 +34,12 @@ def write_out(kind, j, first, rows, width, x):
 
 
 @njit
+def write_noise(kind, j, first, rows, width, x):
+    """The reverse, into the job's array."""
+    _write(kind, j.array, j.row_stride, j.dims, j.geometry, j.column_stride, j.columns, first, rows, width, x)
+
+
+@njit
 def _read(kind, base, row_stride, dims, geometry, column_stride, columns, first, rows, width, x):
     done = int64(0)
     if dims == 0 and column_stride == element_size(kind):
