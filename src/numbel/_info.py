@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike
 
 from . import _checks, _jit
 from .generator import Generator
+from .gradients import gumbel_softmax_vjp
 
 
 def warmup(dtypes: Iterable[DTypeLike] = (np.float32,)) -> None:
@@ -45,6 +46,9 @@ def warmup(dtypes: Iterable[DTypeLike] = (np.float32,)) -> None:
             rng.sample(logits)
             rng.sample(logits, method="gumbel_max")
             rng.gumbel(size=shape, dtype=dtype)
+            y = rng.gumbel_softmax(logits)
+            rng.conditional_gumbel(logits, np.zeros(len(logits), np.int64))
+            gumbel_softmax_vjp(y, logits)
 
 
 def show_config() -> None:

@@ -498,11 +498,11 @@ class Generator:
         ids = None if row_ids is None else _checks.row_ids(row_ids, shape)
         mask = None if row_mask is None else _checks.row_mask(row_mask, shape)
         raises = _checks.on_invalid(on_invalid)
-        result, target = _like(array, axis, out)
+        result, target = _like(array, axis, out, hard)
         source = array if hard else _checks.apart(array, target)
         with self._reserve() as draw:
             if hard:
-                bad = _one_hot(source, ids, mask, draw, target)
+                bad = _one_hot(source, ids, mask, draw, target, out is not None)
             else:
                 bad = _relax(source, temperatures, per_row, ids, mask, draw, target)
             if bad is not None and raises:
@@ -631,10 +631,14 @@ class Generator:
         )
 
 
-def _like(array: NDArray[Any], axis: int, out: NDArray[Any] | None) -> tuple[NDArray[Any], NDArray[Any]]:
+def _like(
+    array: NDArray[Any], axis: int, out: NDArray[Any] | None, zero: bool = False
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """An output of the shape and dtype of the logits, and its view with the categories last, as `array` has them."""
     shape = array.shape if axis == -1 else np.moveaxis(array, -1, axis).shape
-    result = np.empty(shape, array.dtype) if out is None else _checks.out(out, shape, array.dtype)
+    # zeros come from the system for nothing; to write them would take longer than the draw
+    make = np.zeros if zero else np.empty
+    result = make(shape, array.dtype) if out is None else _checks.out(out, shape, array.dtype)
     return result, result if axis == -1 else np.moveaxis(result, axis, -1)
 
 
@@ -665,10 +669,12 @@ def _one_hot(
     mask: NDArray[Any] | None,
     draw: tuple[int, int],
     target: NDArray[Any],
+    clear: bool,
 ) -> int | None:
     """The one-hot of the largest perturbed logit of each row, NaN where there is none; the first bad row, if any."""
     indices, bad = _winners(array, ids, mask, draw)
-    target[...] = 0
+    if clear:
+        target[...] = 0
     if indices.size:
         np.put_along_axis(target, indices[..., None], 1, -1)
         target[indices < 0] = np.nan

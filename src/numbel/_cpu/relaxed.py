@@ -91,25 +91,16 @@ def _largest(d, g, count, largest):
 
 @njit
 def _weights(d, g, count, largest, top, high, low, w, first, lanes):
-    """w[first + i] = weight of a perturbed logit relative to `top` (None: 0); their sum in the canonical order."""
+    """w[first + i] = weight of a perturbed logit relative to `top`; their sum in the canonical order."""
     zero = largest - largest
-    start = uint64(0)
-    while start < uint64(count):
-        width = min(uint64(LANES), uint64(count) - start)
+    lanes[:] = zero
+    for start in range(uint64(0), uint64(count), uint64(LANES)):
         at = uint64(first) + start
-        if start == uint64(0):
-            for i in range(width):
-                p = relaxed.perturbed(d[i], largest, g[i])
-                v = scalar.weight(p if top is None else p - top, high, low, zero)
-                w[at + i] = v
-                lanes[i] = v
-        else:
-            for i in range(width):
-                p = relaxed.perturbed(d[start + i], largest, g[start + i])
-                v = scalar.weight(p if top is None else p - top, high, low, zero)
-                w[at + i] = v
-                lanes[i] += v
-        start += uint64(LANES)
+        for i in range(min(uint64(LANES), uint64(count) - start)):
+            p = relaxed.perturbed(d[start + i], largest, g[start + i])
+            v = scalar.weight(p - top, high, low, zero)
+            w[at + i] = v
+            lanes[i] += v
     halve(lanes, min(uint64(count), uint64(LANES)))
     return lanes[0]
 
@@ -134,8 +125,8 @@ def _block(kind, j, transform, wide, address, block, identities, key, mask, fact
         z, zero_width = zero(kind), uint64(0)
         at, tag = int64(g.ctypes.data), uint64(REFINEMENT)
         transform(z, at, x, y, count, z, type(z)(1), tag, key, mask, column, identities, zero_width)
-    total = _weights(d, g, count, m, None, high, low, w, first, lanes)
     top = m - m
+    total = _weights(d, g, count, m, top, high, low, w, first, lanes)
     if not scalar.proves_reference(total):
         top = _largest(d, g, count, m)
         total = _weights(d, g, count, m, top, high, low, w, first, lanes)
