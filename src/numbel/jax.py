@@ -42,7 +42,8 @@ def gumbel_softmax(
     logits : array of float16, bfloat16, float32 or float64
         Unnormalised natural log-probabilities, the categories along `axis`; -inf is impossible.
     temperature : float or array, optional
-        Positive; an array broadcasts to the shape of logits without `axis`.
+        Positive; an array broadcasts to the shape of logits without `axis`, and 0 there means the limit: that row's
+        one-hot, as if `hard`, with gradient 0.
     seed, draw : int or array
         An integer in 0 .. 2**64 - 1, or an array: uint32 of shape (2,), the low word first, or an unsigned scalar.
     axis : int, optional
@@ -63,7 +64,8 @@ def gumbel_softmax(
     Notes
     -----
     Nothing is raised for values that are traced, nor for those of logits: a row that holds NaN or +inf or nothing
-    but -inf, and a row whose traced temperature is not positive and finite, is NaN, and so are its gradients.
+    but -inf, and a row whose traced temperature is not positive (in an array: negative) or not finite, is NaN, and so
+    are its gradients.
     A temperature that is neither a JAX array nor traced is taken in double precision.
 
     The first derivative in logits and temperature is defined. The soft sample itself is kept for it; with `hard`
@@ -81,7 +83,7 @@ def gumbel_softmax(
     True
     """
     logits, axis, rows = _logits(logits, axis)
-    temperature = _temperature(temperature, rows, zero=False)
+    temperature = _temperature(temperature, rows)
     return _relaxed(axis, bool(hard), logits, temperature, _words(seed, "seed"), _words(draw, "draw"))
 
 
@@ -104,7 +106,7 @@ def categorical(
     num_samples : int, optional
         Samples of each row. The first of them is what None gives.
     temperature : float or array, optional
-        As in `gumbel_softmax`; 0 in an array with a value for each row means that row's argmax.
+        As in `gumbel_softmax`; 0 in an array means that row's argmax.
     method : {"grouped", "gumbel_max"}, optional
         As in `numbel.Generator.categorical`.
 
@@ -185,7 +187,7 @@ def _draw(
     index = jax.dtypes.canonicalize_dtype(np.int64)
     if logits.shape[axis] > np.iinfo(index).max:
         raise ValueError(f"logits has {logits.shape[axis]} categories: more than 2^31 - 1 need jax_enable_x64")
-    temperature = _temperature(temperature, rows, zero=True)
+    temperature = _temperature(temperature, rows)
     call = _sampled if full else _undifferentiated
     return call(full, num_samples, axis, method, index, logits, temperature, _words(seed, "seed"), _words(draw, "draw"))
 
@@ -205,12 +207,10 @@ def _like(array: Any) -> Any:
     return np.broadcast_to(np.ones((), array.dtype), array.shape)
 
 
-def _temperature(value: Any, rows: tuple[int, ...], zero: bool) -> Any:
+def _temperature(value: Any, rows: tuple[int, ...]) -> Any:
     """Temperatures as a floating-point array, or as the two words of each double where JAX has none."""
     traced = isinstance(value, jax.core.Tracer)
     _checks.temperature(_like(value) if traced else value, rows)
-    if not (traced or zero) and (np.asarray(value) == 0).any():
-        raise ValueError("temperature holds 0: it must be positive")
     if isinstance(value, jax.Array):
         return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(float)
     doubles = np.asarray(value, np.float64)
@@ -339,7 +339,7 @@ def _serve_one(name: str, axis: int, option: str, operands: list[Any], results: 
     words = temperature.dtype == np.uint32
     if words:
         temperature = temperature.view(np.float64)[..., 0]
-    temperature, row_mask = _sane(temperature, array, axis, name == "categorical")
+    temperature, row_mask = _sane(temperature, array, axis)
     common: dict[str, Any] = {"axis": axis, "row_mask": row_mask, "on_invalid": "flag"}
     if name == "categorical":
         indices = results[0]
@@ -361,7 +361,7 @@ def _serve_one(name: str, axis: int, option: str, operands: list[Any], results: 
         results[1][...] = 0 if words else in_temperature
 
 
-def _sane(temperature: Any, array: Any, axis: int, zero: bool) -> tuple[Any, Any]:
+def _sane(temperature: Any, array: Any, axis: int) -> tuple[Any, Any]:
     """Temperatures that no check refuses, and the rows that they leave; traced ones come as they may."""
     if temperature.ndim == 0:
         scalar = float(temperature)
@@ -369,7 +369,7 @@ def _sane(temperature: Any, array: Any, axis: int, zero: bool) -> tuple[Any, Any
         temperature = scalar if good else 1.0
     else:
         temperature = temperature.astype(np.float64)
-        good = (temperature >= 0 if zero else temperature > 0) & (temperature < math.inf)
+        good = (temperature >= 0) & (temperature < math.inf)
         temperature = np.where(good, temperature, 1.0)
     if good.all():
         return temperature, None
