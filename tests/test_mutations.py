@@ -119,7 +119,7 @@ MUTATIONS = {
                 "uint64(NOISE), key, mask, uint64(0), identities, width,\n",
             )
         ],
-        ["test_relaxed.py::test_the_noise_is_that_of_gumbel[shape0-float32]"],
+        ["test_relaxed.py::test_refined_noise[shape0]"],
     ),
     "the sign of a block's offset": (
         [

@@ -131,6 +131,19 @@ def test_more_blocks_than_lanes(dtype):
     assert due_slope == slope
 
 
+@each_dtype
+@pytest.mark.parametrize("columns", [5, 128, 300, 9000])
+def test_softmax_without_noise_is_the_oracles(dtype, columns):
+    """What `estimators` build on: the same arithmetic on noise of 0."""
+    for _, logits in special((3, columns), dtype):
+        for temperature in (0.1, 1.0, 30.0):
+            out = np.empty_like(logits)
+            assert _dispatch.softmax(logits, np.array([temperature]), False, out) is None
+            for row in range(3):
+                due = oracle.relaxed(logits[row], temperature, np.zeros(columns, wide(dtype)))
+                assert due.tobytes() == out[row].tobytes()
+
+
 @pytest.mark.parametrize("columns", [1, 5, 300, 9000])
 @pytest.mark.parametrize("temperature", [1e-3, 0.7, 1e3])
 def test_conditional_is_the_oracles(columns, temperature):
@@ -316,12 +329,25 @@ def test_temperature_of_each_row(dtype, shape):
 @each_dtype
 @pytest.mark.parametrize("shape", [(2000, 5), (300, 128), (40, 300), (2, 70_000)])
 def test_the_noise_is_that_of_gumbel(dtype, shape):
-    """At T = 1, zero logits: ln y differs from the noise by a constant of the row. Detects a lost refinement."""
+    """At T = 1, zero logits: ln y differs from the noise by a constant of the row."""
     dtype = wide(dtype)
     y = generator().gumbel_softmax(np.zeros(shape, dtype)).astype(np.float64)
     g = noise(shape, dtype).astype(np.float64)
     constant = np.log(y) - g
     assert np.ptp(constant, -1).max() < (1e-14 if dtype == np.float64 else 3e-6) * 8
+
+
+@pytest.mark.parametrize("shape", [(1000, 60), (8, 9000)])
+def test_refined_noise(shape):
+    """Rows with words near an end, bit for bit: a refinement moves float32 noise by some ulp."""
+    words = oracle.noise_words(SEED, DRAW, np.arange(shape[1]), 0, np.arange(shape[0])[:, None])
+    refined = (words + np.uint64(1 << 20)) & np.uint64(oracle.MASK32) < np.uint64(1 << 21)
+    rows = np.flatnonzero(refined.any(-1))[:25]
+    assert refined[rows].sum() >= 20
+    logits = np.zeros(shape, np.float32)
+    y, g = generator().gumbel_softmax(logits), noise(shape, np.float32)
+    for row in rows:
+        assert oracle.relaxed(logits[row], 1.0, g[row]).tobytes() == y[row].tobytes()
 
 
 @each_dtype
