@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,8 @@ SEED, DRAW = 20240607, 3
 _TEMPERATURES = (1.0, 0.05, 30.0)
 _SHAPES = ((7, 3), (5, 64), (5, 65), (3, 4096), (2, 4097), (1, 300_000))
 #: What the subprocesses of `test_bits.py` recompute: few kernels, since each must be compiled for them.
-SIMD_GROUPS = ("noise_float32", "grouped_float32", "gumbel_max_float32")
+SIMD_GROUPS = ("noise_float32", "grouped_float32", "gumbel_max_float32", "relaxed_float32", "vjp_float32")
+_RELAXED_SHAPES = ((7, 3), (5, 64), (40, 128), (5, 129), (2, 4097), (1, 300_000))
 
 
 def dtypes() -> dict[str, np.dtype]:
@@ -89,6 +90,57 @@ def _samples(dtype: np.dtype, method: str) -> dict[str, object]:
     return found
 
 
+def relaxed_cases(dtype: np.dtype) -> Iterator[tuple[str, np.ndarray, dict[str, object]]]:
+    """Name, logits and options of relaxed samples of every kind: short rows, long ones, far logits, all options."""
+    for shape in _RELAXED_SHAPES:
+        for temperature in _TEMPERATURES:
+            yield f"{shape}, T {temperature}", logits(shape, dtype), {"temperature": temperature}
+    far = 60_000.0 if dtype == np.float16 else 1e30
+    options = {"temperature": np.array([0.4, 0.001, 1.0, 1000.0]), "row_ids": [9, 1 << 40, 7, (1 << 56) - 1]}
+    for columns in (64, 4200):
+        yield f"far, {columns}", logits((4, columns), dtype, spread=far), {}
+        yield f"per row, {columns}", logits((4, columns), dtype), options
+
+
+def _relaxed(dtype: np.dtype) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, array, options in relaxed_cases(dtype):
+        found[name] = _hash(numbel.Generator(SEED, DRAW).gumbel_softmax(array, **options))
+    found["hard"] = _hash(numbel.Generator(SEED, DRAW).gumbel_softmax(logits((4, 4200), dtype), hard=True))
+    found["values"] = [float(y) for y in numbel.Generator(SEED, DRAW).gumbel_softmax(logits((5,), dtype))]
+    return found
+
+
+def _conditional(dtype: np.dtype) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, array, options in relaxed_cases(dtype):
+        index = np.argmax(array, -1)
+        index[::2] = 0  # never impossible
+        found[name] = _hash(numbel.Generator(SEED, DRAW).conditional_gumbel(array, index, **options))
+    z = numbel.Generator(SEED, DRAW).conditional_gumbel(logits((5,), dtype), 0)
+    found["values"] = [repr(float(value)) for value in z]
+    return found
+
+
+def cotangent(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Finite derivatives, the same on every machine."""
+    values = logits(shape, dtype)
+    values[values == -np.inf] = 3
+    return values
+
+
+def _vjp(dtype: np.dtype) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, array, options in relaxed_cases(dtype):
+        y = numbel.Generator(SEED, DRAW).gumbel_softmax(array, **options)
+        temperature = options.get("temperature", 1.0)
+        found[name] = _hash(*numbel.gumbel_softmax_vjp(y, cotangent(y.shape, dtype), temperature))
+    y = numbel.Generator(SEED, DRAW).gumbel_softmax(logits((5,), dtype))
+    gradient, slope = numbel.gumbel_softmax_vjp(y, cotangent((5,), dtype), 1.0)
+    found["values"] = [[float(value) for value in gradient], float(slope)]
+    return found
+
+
 def groups() -> dict[str, Callable[[], dict[str, object]]]:
     """What each group of golden values is made by."""
     found: dict[str, Callable[[], dict[str, object]]] = {}
@@ -96,6 +148,9 @@ def groups() -> dict[str, Callable[[], dict[str, object]]]:
         found[f"noise_{name}"] = lambda dtype=dtype: _noise(dtype)
         for method in ("grouped", "gumbel_max"):
             found[f"{method}_{name}"] = lambda dtype=dtype, method=method: _samples(dtype, method)
+        found[f"relaxed_{name}"] = lambda dtype=dtype: _relaxed(dtype)
+        found[f"conditional_{name}"] = lambda dtype=dtype: _conditional(dtype)
+        found[f"vjp_{name}"] = lambda dtype=dtype: _vjp(dtype)
     found["spawn"] = lambda: {"seeds": [str(child.seed) for child in numbel.Generator(SEED, DRAW).spawn(5)]}
     return found
 

@@ -382,3 +382,173 @@ def node_of_row(logits, temperature, blocks=None):
     """The row's node (r, S)."""
     blocks = blocks_of_row(logits, temperature) if blocks is None else blocks
     return tree([(block.r, block.s) for block in blocks])
+
+
+# ------------------------------------------------------------------------------------------------- relaxed samples
+
+_ROUND = 6755399441055744.0
+
+
+def weights(x, high, low):
+    """2^(x (high + low)) by the canonical polynomial: 0 below 2^-125 (float64: 2^-1021), inf from 2^128 (2^1024) on."""
+    least, most = (-125, 128) if x.dtype == np.float32 else (-1021, 1024)
+    with np.errstate(all="ignore"):
+        z = x.astype(np.float64) * np.float64(high)
+    above, below = z > most + 1, ~(z > least - 1)  # clear cases, where no rounding matters
+    near = np.where(above | below, 0, x).astype(x.dtype)
+    n = np.rint(near.astype(np.float64) * high) if x.dtype == np.float32 else fma(near, high, _ROUND) - _ROUND
+    f = fma(near, low, fma(near, high, (-n).astype(x.dtype)))
+    with np.errstate(over="ignore"):
+        w = np.ldexp(exp2_fraction(f), np.clip(n, least, most).astype(np.int64))
+    return np.where(below | (n < least), 0, np.where(above | (n >= most), np.inf, w)).astype(x.dtype)
+
+
+def halved(lanes):
+    """The sum by halves, 256 onto 0, then 128, ..., 1; lanes beyond the last are not there."""
+    h = LANES // 2
+    while h:
+        if h < len(lanes):
+            rest = len(lanes) - h
+            lanes = np.append(lanes[:rest] + lanes[h:], lanes[rest:h])
+        h //= 2
+    return lanes[0]
+
+
+def lane_sum(values):
+    """The sum of a block: 512 lanes, each in the order of its columns, then by halves."""
+    with np.errstate(over="ignore"):
+        lanes = values[:LANES].copy()
+        for start in range(LANES, len(values), LANES):
+            part = values[start : start + LANES]
+            lanes[: len(part)] += part
+        return halved(lanes)
+
+
+def lane_dot(a, b):
+    """The same of products: the first of a lane is rounded, later ones are fused into the sum."""
+    lanes = a[:LANES] * b[:LANES]
+    for start in range(LANES, len(a), LANES):
+        part = a[start : start + LANES]
+        lanes[: len(part)] = fma(part, b[start : start + LANES], lanes[: len(part)])
+    return halved(lanes)
+
+
+def block_sum(values):
+    """The sum of one float64 for each block: lane b % 512, all 512 from +0 on."""
+    lanes = np.zeros(LANES)
+    for start in range(0, len(values), LANES):
+        part = values[start : start + LANES]
+        lanes[: len(part)] += part
+    return halved(lanes[: min(LANES, len(values))])
+
+
+def relaxed(logits, temperature, g):
+    """A relaxed sample of one row on the noise g, which has the dtype of the arithmetic; bit for bit."""
+    x = widened(logits)
+    dtype = x.dtype
+    least, most = (2.0**-51, 2.0**63) if dtype == np.float32 else (2.0**-499, 2.0**511)
+    high, low = _factors(temperature, dtype)
+    parts, nodes = [], []
+    for start in range(0, len(x), BLOCK):
+        part = x[start : start + BLOCK]
+        m = part.max()
+        if m == -np.inf:
+            parts.append(np.zeros_like(part))
+            nodes.append((m, dtype.type(0), 0.0))
+            continue
+        with np.errstate(over="ignore"):
+            d = (part - m) + g[start : start + BLOCK]
+        top = dtype.type(0)
+        w = weights(d, high, low)
+        if not least <= lane_sum(w) < most:
+            top = d.max()
+            w = weights(d - top, high, low)
+        parts.append(w)
+        nodes.append((m, top, float(lane_sum(w))))
+    m, top, totals = (np.array(column, np.float64) for column in zip(*nodes, strict=True))
+    full = totals > 0
+    with np.errstate(over="ignore"):
+        offsets = (m - m[full].max()) + top
+        scales = np.where(
+            full, weights(np.where(full, offsets, 0) - offsets[full].max(), *map(np.float64, scale(temperature))), 0
+        )
+    lanes = np.zeros(LANES)
+    for b in range(0, len(nodes), LANES):
+        n = len(totals[b : b + LANES])
+        lanes[:n] = fma(totals[b : b + LANES], scales[b : b + LANES], lanes[:n])
+    with np.errstate(divide="ignore", over="ignore"):
+        divisors = (halved(lanes) / scales).astype(dtype)
+        y = np.concatenate([w / divisor for w, divisor in zip(parts, divisors, strict=True)])
+    return y.astype(np.asarray(logits).dtype)
+
+
+_LOG_FLOAT32 = np.array(
+    [
+        7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1,
+        2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
+    ],
+    np.float32,
+)  # fmt: skip
+_LOG_FLOAT64 = np.array(
+    [
+        0.1479819860511658591, 0.1531383769920937332, 0.1818357216161805012, 0.2222219843214978396,
+        0.2857142874366239149, 0.3999999999940941908, 0.6666666666666735130,
+    ]
+)  # fmt: skip
+
+
+def log(x):
+    """ln x of positive finite numbers, in their dtype: Cephes' logf, fdlibm's log."""
+    single = x.dtype == np.float32
+    bits, width, shift, start = (np.int32, 23, 23, 0x3F3504F3) if single else (np.int64, 52, 54, 0x3FE6A09E667F3BCD)
+    tiny = x < np.finfo(x.dtype).tiny
+    whole = np.where(tiny, x * x.dtype.type(2.0**shift), x).view(bits)
+    k = (whole - bits(start)) >> bits(width)
+    f = (whole - (k << bits(width))).view(x.dtype) - x.dtype.type(1)
+    k = (k - np.where(tiny, shift, 0)).astype(x.dtype)
+    if single:
+        p = np.full_like(f, _LOG_FLOAT32[0])
+        for coefficient in _LOG_FLOAT32[1:]:
+            p = fma(p, f, coefficient)
+        z = f * f
+        y = fma(p * f, z, k * np.float32(-2.12194440e-4))
+        y = fma(np.float32(-0.5) * f, f, y)
+        return fma(k, np.float32(0.693359375), f + y)
+    s = f / (2.0 + f)
+    p = np.full_like(f, _LOG_FLOAT64[0])
+    for coefficient in _LOG_FLOAT64[1:]:
+        p = fma(p, s * s, coefficient)
+    u = fma(p, s * s, (0.5 * f) * f)
+    v = fma(s, u, k * 1.90821492927058770002e-10)
+    return fma(k, 6.93147180369123816490e-1, f - fma(0.5 * f, f, -v))
+
+
+def vjp(y, cotangent, temperature):
+    """(gradient in the logits, that in the temperature) of one row, bit for bit."""
+    narrow = widened(y)
+    wide, u = narrow.astype(np.float64), widened(cotangent).astype(np.float64)
+    starts = range(0, len(y), BLOCK)
+    parts = [slice(start, start + BLOCK) for start in starts]
+    with np.errstate(all="ignore"):
+        product = block_sum(np.array([lane_dot(wide[part], u[part]) for part in parts]))
+        total = block_sum(np.array([lane_sum(wide[part]) for part in parts]))
+        rate = 1.0 / temperature if temperature > 0 else 0.0
+        gradient = (u - product / total) * wide * rate
+        logs = np.where(narrow > 0, log(np.where(narrow > 0, narrow, narrow.dtype.type(1))), 0).astype(np.float64)
+        slope = block_sum(np.array([lane_dot(-logs[part], gradient[part]) for part in parts]))
+        return gradient.astype(narrow.dtype).astype(np.asarray(y).dtype), slope
+
+
+def conditional(logits, index, temperature, seed, draw, row=0):
+    """Perturbed logits given that the one at index is the largest, as longdouble, not yet kept apart."""
+    x, y = (
+        noise_words(seed, draw, np.arange(len(logits)), 0, row, tag) for tag in (CONDITIONAL, CONDITIONAL_REFINEMENT)
+    )
+    g = gumbel(x, y)
+    with np.errstate(all="ignore"):
+        top = log_sum_exp(logits, temperature) + g[index]
+        z = np.asarray(logits).astype(np.longdouble) / np.longdouble(temperature) + g
+        low, high = np.minimum(z, top), np.maximum(z, top)
+        z = np.where(z == -np.inf, -np.inf, low - np.log1p(np.exp(low - high)))
+    z[index] = top
+    return z

@@ -1,5 +1,7 @@
 """What bad input gets: one exception that names argument, place and remedy."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -381,6 +383,185 @@ def test_nothing_is_written_when_one_out_is_refused():
     assert np.all(noise == -7)
 
 
+# --- relaxed samples, perturbed logits, gradients
+
+
+def functions(rng, index=0):
+    """Each function of (logits, keywords) that makes an array of the shape of logits."""
+
+    def conditional(logits, **options):
+        axis = options.get("axis", -1)
+        shape = np.delete(np.shape(logits), axis) if -np.ndim(logits) <= axis < np.ndim(logits) else ()
+        return rng.conditional_gumbel(logits, options.pop("index", np.full(tuple(shape), index)), **options)
+
+    def hard(logits, **options):
+        return rng.gumbel_softmax(logits, hard=True, **options)
+
+    return {"relaxed": rng.gumbel_softmax, "hard": hard, "conditional": conditional}
+
+
+KINDS = ("relaxed", "hard", "conditional")
+each_kind = pytest.mark.parametrize("kind", KINDS)
+each_width = pytest.mark.parametrize("columns", [20, 128, 129, 5000, 70_000])
+
+
+@each_kind
+@each_dtype
+@each_width
+def test_bad_rows_of_relaxed_samples(kind, dtype, columns):
+    rng = numbel.Generator(5, draw=3)
+    call = functions(rng)[kind]
+    for value, name in ((np.nan, "NaN"), (np.inf, "+inf")):
+        for column in (17, columns - 1):
+            logits = np.zeros((5, columns), dtype)
+            logits[3, column] = logits[4, 2] = value
+            for array in (logits, np.asfortranarray(logits)):
+                for temperature in (0.01, [2.0] * 5):
+                    text = message(lambda a=array, t=temperature: call(a, temperature=t))
+                    assert text == f"logits row 3 holds {name} at column {column}"
+            moved = message(lambda a=logits: call(np.ascontiguousarray(a.T), axis=0))
+            assert moved == f"logits row 3 holds {name} at column {column}"
+            # the output has replaced the logits: what is wrong is known, where in the row is not
+            text = message(lambda a=logits: call(a, out=a))
+            assert text == "logits row 3 held NaN or +inf, or had no possible category"
+    logits = np.zeros((5, columns), dtype)
+    logits[1, 1:] = logits[4] = -np.inf
+    expected = "logits row 4 has no possible category"
+    assert message(lambda: call(logits)) == expected
+    if kind != "conditional":
+        assert message(lambda: call(logits, temperature=[0.0, 1.0, 0.0, 1.0, 0.0])) == expected
+    assert rng.draw == 3
+    flagged = call(logits, on_invalid="flag")
+    assert np.all(np.isnan(flagged[4]))
+    assert not np.any(np.isnan(flagged[:4]))
+    mask = np.array([True, True, True, True, False])
+    assert np.all(np.isnan(call(logits, row_mask=mask)[4]))
+    assert rng.draw == 5
+    lone = np.full(columns, -np.inf, dtype)
+    assert message(lambda: call(lone)) == "logits row 0 has no possible category"
+
+
+@each_kind
+def test_arguments_of_relaxed_samples(kind):
+    rng = numbel.Generator(5, draw=3)
+    call = functions(rng)[kind]
+    logits = np.zeros((2, 300))
+    for temperature in (-1.0, np.inf, np.nan, -np.inf):
+        assert "temperature must be positive and finite" in message(lambda t=temperature: call(logits, temperature=t))
+        text = message(lambda t=temperature: call(logits, temperature=[1.0, t]))
+        assert text.startswith("temperature row 1 is")
+    assert "temperature is 0: use argmax" in message(lambda: call(logits, temperature=0.0))
+    if kind == "conditional":
+        assert message(lambda: call(logits, temperature=[1.0, 0.0])) == (
+            "temperature row 1 is 0; it must be positive here"
+        )
+    assert message(lambda: call(logits, temperature="hot"), TypeError).startswith("temperature must")
+    assert "does not broadcast" in message(lambda: call(logits, temperature=np.ones(3)))
+    for wrong in (np.zeros((2, 3), int), np.zeros((2, 3), complex), np.zeros((2, 3), ">f4")):
+        assert message(lambda w=wrong: call(w), TypeError).startswith("Expected float16, bfloat16, float32 or float64")
+    assert "zero categories" in message(lambda: call(np.zeros((2, 0))))
+    assert "logits is a scalar" in message(lambda: call(np.float64(1.0)))
+    assert "axis 2 is out of bounds" in message(lambda: call(logits, axis=2), np.exceptions.AxisError)
+    assert "row_ids row 1 is -1" in message(lambda: call(logits, row_ids=[0, -1]))
+    assert "row_ids has shape (1,)" in message(lambda: call(logits, row_ids=[0]))
+    assert "row_mask has shape (3,)" in message(lambda: call(logits, row_mask=[True] * 3))
+    assert "row_mask must hold bool" in message(lambda: call(logits, row_mask=[1, 0]), TypeError)
+    assert "on_invalid must be" in message(lambda: call(logits, on_invalid="ignore"))
+    frozen = np.zeros((2, 300))
+    frozen.flags.writeable = False
+    assert message(lambda: call(logits, out=frozen)) == "out is read-only"
+    assert message(lambda: call(frozen, out=frozen)) == "out is read-only"
+    assert message(lambda: call(logits, out=np.zeros((2, 301)))) == "out has shape (2, 301), expected (2, 300)"
+    assert message(lambda: call(logits, axis=0, index=np.zeros(300, int), out=np.zeros((300, 2)))
+                   if kind == "conditional" else call(logits, axis=0, out=np.zeros((300, 2)))) == (
+        "out has shape (300, 2), expected (2, 300)"
+    )  # fmt: skip
+    text = message(lambda: call(logits, out=np.zeros((2, 300), np.float32)), TypeError)
+    assert text == "out has dtype float32, expected float64"
+    assert message(lambda: call(logits, out=[0.0]), TypeError) == "out must be a NumPy array, got list"
+    assert rng.draw == 3
+    for shape in ((0, 3), (2, 0, 300)):
+        empty = np.zeros(shape, np.float32)
+        index = {"index": np.zeros(shape[:-1], int)} if kind == "conditional" else {}
+        for options in ({}, {"temperature": np.ones(shape[:-1])}, {"out": empty}):
+            assert call(empty, **index, **options).shape == shape
+    assert rng.draw == 9
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": -1.0},
+        {"temperature": [1.0, np.nan, 1.0, 1.0]},
+        {"axis": 5},
+        {"row_ids": [0]},
+        {"row_mask": [True]},
+        {"on_invalid": "other"},
+    ],
+)
+@each_kind
+def test_refused_arguments_leave_the_output_alone(kind, wrong):
+    rng, out = numbel.Generator(5), np.full((4, 9), -7.0)
+    with pytest.raises((ValueError, TypeError)):
+        functions(rng)[kind](np.zeros((4, 9)), out=out, **wrong)
+    assert np.all(out == -7)
+    assert rng.draw == 0
+
+
+@each_dtype
+@each_width
+def test_index_of_conditional_gumbel(dtype, columns):
+    rng = numbel.Generator(5)
+    logits = np.zeros((3, columns), dtype)
+    logits[1, 7] = -np.inf
+    for index in (-1, columns, -columns, 1 << 40, -(1 << 63)):
+        text = message(lambda i=index: rng.conditional_gumbel(logits, [0, 0, i]))
+        assert text == f"index row 2 is {index}, outside 0 .. {columns - 1}"
+    assert message(lambda: rng.conditional_gumbel(logits, [0, 7, 0])) == "index row 1 is 7, a category of probability 0"
+    assert message(lambda: rng.conditional_gumbel(logits, [0, 0])).startswith("index has shape (2,), expected (3,)")
+    assert message(lambda: rng.conditional_gumbel(logits, 0)).startswith("index has shape (), expected (3,)")
+    for index in ([0.0, 1.0, 2.0], [True, False, True], ["a", "b", "c"]):
+        assert message(lambda i=index: rng.conditional_gumbel(logits, i), TypeError).startswith(
+            "index must hold integers"
+        )
+    assert rng.draw == 0
+    z = rng.conditional_gumbel(logits, [columns, 7, 3], on_invalid="flag")
+    assert np.all(np.isnan(z[:2]))
+    assert z[2].argmax() == 3
+    z = rng.conditional_gumbel(logits, [-1, 7, 3], row_mask=[False, False, True])
+    assert np.all(np.isnan(z[:2]))
+    assert z[2].argmax() == 3
+    for kind in (np.uint8, np.int16, np.uint64):
+        assert rng.conditional_gumbel(logits, np.array([1, 2, 3], kind))[2].argmax() == 3
+    in_place = logits.copy()
+    assert "row 1" in message(lambda: rng.conditional_gumbel(in_place, [0, 7, 0], out=in_place))
+
+
+def test_arguments_of_the_gradient():
+    y, u = np.full((2, 4), 0.25), np.zeros((2, 4))
+    call = numbel.gumbel_softmax_vjp
+    assert message(lambda: call(np.zeros((2, 4), int), u), TypeError).startswith("Expected float16")
+    assert message(lambda: call(y, u[:1])) == "cotangent has shape (1, 4), expected (2, 4), that of y"
+    assert message(lambda: call(y, np.zeros((2, 4), complex)), TypeError).startswith("cotangent must hold real numbers")
+    assert message(lambda: call(np.zeros((2, 0)), np.zeros((2, 0)))).startswith("y has zero categories")
+    for temperature in (0.0, -1.0, np.nan, np.inf):
+        assert message(lambda t=temperature: call(y, u, t)).startswith("temperature ")
+        if temperature != 0:
+            assert message(lambda t=temperature: call(y, u, [1.0, t])).startswith("temperature row 1 is")
+    assert "does not broadcast" in message(lambda: call(y, u, np.ones(3)))
+    assert "out of bounds" in message(lambda: call(y, u, axis=2), np.exceptions.AxisError)
+    assert message(lambda: call(y, u, out=np.zeros((4, 2)))) == "out has shape (4, 2), expected (2, 4)"
+    assert message(lambda: call(y, u, out=np.zeros((2, 4), np.float32)), TypeError).startswith("out has dtype float32")
+    frozen = np.zeros((2, 4))
+    frozen.flags.writeable = False
+    assert message(lambda: call(y, u, out=frozen)) == "out is read-only"
+    for shape in ((0, 3), (2, 0, 300)):
+        gradient, slope = call(np.zeros(shape), np.zeros(shape), np.ones(shape[:-1]))
+        assert gradient.shape == shape
+        assert slope.shape == shape[:-1]
+        assert call(np.zeros(shape), np.zeros(shape), 2.0)[1] == 0
+
+
 # --- arrays of other libraries
 
 
@@ -408,7 +589,8 @@ _DaskArray = type("Array", (), {"__module__": "dask.array.core"})
 )
 def test_arrays_that_belong_to_an_adapter(value, words):
     rng = numbel.Generator(5)
-    for function in (rng.categorical, rng.sample):
+    conditional = functools.partial(rng.conditional_gumbel, index=[0])
+    for function in (rng.categorical, rng.sample, rng.gumbel_softmax, conditional):
         text = message(lambda f=function: f(value), TypeError)
         assert all(word in text for word in words)
     assert rng.draw == 0

@@ -38,10 +38,10 @@ MUTATIONS = {
             ("_scalar/gumbel.py", "REFINE = 1 << 20\n", "REFINE = 0\n"),
             (
                 "_scalar/gumbel.py",
-                "    return _gumbel_float32(t, s >= int32(0))\n",
+                "    return _half_float32(t, s >= int32(0))\n",
                 "    u = float32(1.0) - t if s >= int32(0) else t\n"
-                "    e = float32(1e-20) - _log_float32(u + float32(1e-20))\n"
-                "    return -_log_float32(max(e, float32(1e-20)))\n",
+                "    e = max(float32(1e-20) - _log_float32(u + float32(1e-20)), float32(1e-20))\n"
+                "    return -_log_float32(e) if s >= int32(0) else e\n",
             ),
         ],
         ["test_exact.py::test_exceedances"],
@@ -106,6 +106,77 @@ MUTATIONS = {
             "test_scalar.py::test_weights[float32]",
             "test_blocks.py::test_every_guess_gives_the_oracles_node[1.0-float32]",
         ],
+    ),
+    "the largest logit is not subtracted": (
+        [("_scalar/relaxed.py", "    return (x - largest) + g\n", "    return (x - (largest - largest)) + g\n")],
+        ["test_relaxed.py::test_short_rows_are_the_oracles[5-float32]"],
+    ),
+    "another refinement in relaxed samples": (
+        [
+            (
+                "_cpu/relaxed_short.py",
+                "uint64(REFINEMENT), key, mask, uint64(0), identities, width,\n",
+                "uint64(NOISE), key, mask, uint64(0), identities, width,\n",
+            )
+        ],
+        ["test_relaxed.py::test_refined_noise[shape0]"],
+    ),
+    "the sign of a block's offset": (
+        [
+            (
+                "_scalar/relaxed.py",
+                "(float64(m) - float64(largest)) + float64(d)",
+                "(float64(m) - float64(largest)) - float64(d)",
+            )
+        ],
+        ["test_relaxed.py::test_long_rows_are_the_oracles[12288-temperatures2-float32]"],
+    ),
+    "swapped conditional tags": (
+        [
+            (
+                "_scalar/address.py",
+                "CONDITIONAL, CONDITIONAL_REFINEMENT, COUNTS",
+                "CONDITIONAL_REFINEMENT, CONDITIONAL, COUNTS",
+            )
+        ],
+        ["test_relaxed.py::test_conditional_is_the_oracles[0.7-300]"],
+    ),
+    "a top that others may round to": (
+        [("_cpu/conditional.py", "z[i] = v if v < limit else limit\n", "z[i] = v if v < top else top\n")],
+        ["test_relaxed.py::test_the_index_is_the_strict_argmax[64-bfloat16]"],
+    ),
+    "a mean that forgets the sum of y": (
+        [("_cpu/vjp.py", "count, product / total, rate, gradient)", "count, product, rate, gradient)")],
+        ["test_relaxed.py::test_gradients_sum_to_zero[shape2-bfloat16]"],
+    ),
+    "the logarithm of y = 0": (
+        [
+            (
+                "_cpu/vjp.py",
+                "    for i in range(uint64(count)):\n"
+                "        y[i] = scalar.log(y[i]) if y[i] > y[i] - y[i] else y[i] - y[i]\n",
+                "    for i in range(uint64(count)):\n        y[i] = scalar.log(y[i])\n",
+            )
+        ],
+        ["test_relaxed.py::test_zeros_of_y_have_no_gradient[300-float32]"],
+    ),
+    "the temperature of the row below": (
+        [
+            (
+                "_cpu/relaxed_short.py",
+                "temperature = row_temperature(j, first + int64(i))\n",
+                "temperature = row_temperature(j, min(first + int64(i) + 1, j.rows - 1))\n",
+            )
+        ],
+        ["test_relaxed.py::test_temperature_of_each_row[shape0-float32]"],
+    ),
+    "a lone segment visited twice": (
+        [("_dispatch.py", "if twice and segments > 1 else (0,)", "if twice else (0,)")],
+        ["test_relaxed.py::test_layouts[shape2-float32-relaxed]"],
+    ),
+    "written before it is read": (
+        [("_checks.py", "    return source.copy()\n", "    return source\n")],
+        ["test_relaxed.py::test_overlapping_views[shape2-float32-relaxed]"],
     ),
 }
 

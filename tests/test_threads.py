@@ -28,7 +28,10 @@ _PRELUDE = """
         sample = rng.sample(LOGITS)
         noise = rng.gumbel(size=(2, 1 << 17))
         coupled = rng.categorical(LOGITS, method="gumbel_max")
-        return hashlib.sha256(b"".join(np.asarray(a).tobytes() for a in (*sample, noise, coupled))).hexdigest()
+        soft = rng.gumbel_softmax(LOGITS, 0.5)
+        gradient = numbel.gumbel_softmax_vjp(soft, LOGITS, 0.5)
+        arrays = (*sample, noise, coupled, soft, *gradient)
+        return hashlib.sha256(b"".join(np.asarray(a).tobytes() for a in arrays)).hexdigest()
 
     def draw(rng):
         return hashlib.sha256(rng.sample(LOGITS, 2).log_prob.tobytes()).hexdigest()
@@ -66,7 +69,7 @@ exec(textwrap.dedent(_PRELUDE.split("def in_threads")[0]), globals())
 
 @functools.cache
 def expected(seed):
-    """What `fresh` must print: the hash of draws 0, 1 and 2 of this seed."""
+    """What `fresh` must print: the hash of draws 0 to 3 of this seed."""
     return fresh(seed)  # noqa: F821
 
 
@@ -178,6 +181,7 @@ def test_fork_while_threads_draw(layer, tmp_path):
             while not stop.is_set():
                 rng.sample(LOGITS)
                 rng.gumbel(size=3)
+                rng.gumbel_softmax(LOGITS[0])
         team = [threading.Thread(target=busy) for _ in range(3)]
         fresh(1)
         numba.set_num_threads(1)

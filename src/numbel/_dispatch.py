@@ -234,7 +234,7 @@ def _run_rows(worker: str, dtype: np.dtype[Any], job: dict[str, Any], twice: boo
     for first in range(0, rows, at_once):
         last = min(first + at_once, rows)
         job["first_row"] = first
-        for phase in (0, 1) if twice else (0,):
+        for phase in (0, 1) if twice and segments > 1 else (0,):  # a lone segment does both at once
             pending[:] = segments
             job["phase"] = phase
             packed = Job(job)
