@@ -446,7 +446,6 @@ def relaxed(logits, temperature, g):
     """A relaxed sample of one row on the noise g, which has the dtype of the arithmetic; bit for bit."""
     x = widened(logits)
     dtype = x.dtype
-    least, most = (2.0**-51, 2.0**63) if dtype == np.float32 else (2.0**-499, 2.0**511)
     high, low = _factors(temperature, dtype)
     parts, nodes = [], []
     for start in range(0, len(x), BLOCK):
@@ -460,7 +459,7 @@ def relaxed(logits, temperature, g):
             d = (part - m) + g[start : start + BLOCK]
         top = dtype.type(0)
         w = weights(d, high, low)
-        if not least <= lane_sum(w) < most:
+        if not 2.0**-13 <= lane_sum(w) < 2.0**63:
             top = d.max()
             w = weights(d - top, high, low)
         parts.append(w)

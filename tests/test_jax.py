@@ -439,7 +439,8 @@ def test_exit_with_calls_in_flight():
 
 
 def test_importing_starts_no_backend():
-    script = "from jax._src import xla_bridge\nprint(xla_bridge.backends_are_initialized(), numbel.jax._registered)"
+    script = "import numbel.jax\nfrom jax._src import xla_bridge\n"
+    script += "print(xla_bridge.backends_are_initialized(), numbel.jax._registered)"
     here = Path(__file__).parent
     done = subprocess.run([sys.executable, "-c", script], cwd=here, capture_output=True, text=True, timeout=60)
     assert done.stdout == "False False\n", done.stderr

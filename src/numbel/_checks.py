@@ -41,8 +41,8 @@ def logits(value: Any, axis: int, name: str = "logits") -> np.ndarray[Any, Any]:
     float_dtype(value.dtype)
     if value.ndim == 0:
         raise ValueError(f"{name} is a scalar: expected at least one axis, the categories")
+    axis = operator.index(axis)
     if axis != -1:
-        axis = operator.index(axis)
         if not -value.ndim <= axis < value.ndim:
             raise np.exceptions.AxisError(axis, value.ndim)
         value = np.moveaxis(value, axis, -1)
@@ -357,12 +357,15 @@ def index(value: Any, array: np.ndarray[Any, Any], row_mask: np.ndarray[Any, Any
     return flat
 
 
-def impossible_index(array: np.ndarray[Any, Any], index: np.ndarray[Any, Any], row: int) -> None:
-    """ValueError if the category that a row is conditioned on has probability 0."""
-    at = int(index[row])
+def invalid_condition(array: np.ndarray[Any, Any], index: np.ndarray[Any, Any], row: int) -> NoReturn:
+    """Name what is wrong with a row of an array whose last axis is the categories, or with the index given for it."""
     values = array[np.unravel_index(row, array.shape[:-1])] if array.ndim > 1 else array
-    if float(values[at]) == -math.inf and np.any(values > -math.inf):
-        raise ValueError(f"index row {row} is {at}, a category of probability 0")
+    if values.max() != math.inf and values.max() > -math.inf:  # NaN is none of these
+        at = int(index[row])
+        if values[at] == -math.inf:
+            raise ValueError(f"index row {row} is {at}, a category of probability 0")
+        raise ValueError(f"logits row {row} overflows when it is divided by its temperature")
+    invalid_row(array, row)
 
 
 def overwritten_row(row: int) -> NoReturn:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numba
@@ -35,6 +35,8 @@ _SEGMENT_SAMPLES = 1 << 18
 _STRIDED_ITEMS = 1 << 16
 #: Columns of a row that one thread relaxes alone, where there are rows enough for all, and where there are not.
 _WHOLE, _WHOLE_OF_FEW = 1 << 21, 1 << 15
+#: Rows for which something is kept besides the results: 2 MB for 8 bytes each.
+_PART = 1 << 18
 #: Bytes of weights that all threads together keep.
 _HELD = 12 << 20
 #: Rows up to this long are relaxed many at a time.
@@ -113,6 +115,22 @@ def _segments(rows: int, columns: int) -> tuple[int, int]:
     return -(-blocks // size), size
 
 
+def parts(shape: tuple[int, ...]) -> Iterator[tuple[tuple[Any, ...], slice]]:
+    """Cut rows of this shape into runs of some 2^18: an index into the batch axes, and the positions that it holds."""
+    rows, inner = math.prod(shape), math.prod(shape[1:])
+    if rows <= _PART:
+        yield (), slice(0, rows)
+    elif inner > _PART:
+        for i in range(shape[0]):
+            for index, run in parts(shape[1:]):
+                yield (i, *index), slice(i * inner + run.start, i * inner + run.stop)
+    else:
+        step = _PART // inner
+        for start in range(0, shape[0], step):
+            stop = min(start + step, shape[0])
+            yield (slice(start, stop),), slice(start * inner, stop * inner)
+
+
 def _tile_rows(rows: int, columns: int) -> int:
     """How many short rows to do at a time: some 4096 values."""
     width = 16
@@ -133,11 +151,15 @@ def categorical(
     draw: int,
     results: Sequence[Array | None],
     progress: Progress | None = None,
+    sums: Array | None = None,
 ) -> int | None:
-    """Sample the rows of `array` (categories last) into contiguous results, a Sample; the first bad row, if any."""
+    """Sample the rows of `array` (categories last) into contiguous results, a Sample; the first bad row, if any.
+
+    `sums` takes each row's logsumexp in float64.
+    """
     indices, log_prob, logsumexp = results
     rows, columns = math.prod(array.shape[:-1]), array.shape[-1]
-    if rows == 0 or (samples == 0 and logsumexp is None):
+    if rows == 0 or (samples == 0 and logsumexp is None and sums is None):
         return None
     if samples == 0:  # logsumexp is asked for all the same
         samples, indices, log_prob = 1, np.empty(rows, np.int64), None
@@ -151,6 +173,7 @@ def categorical(
     job["row_ids"], job["row_mask"] = _address(row_ids), _address(row_mask)
     job["all_samples"] = samples
     job["indices"], job["log_prob"], job["logsumexp"] = _address(indices), _address(log_prob), _address(logsumexp)
+    job["row_result"] = _address(sums)
     job["seed"], job["draw"] = seed, draw
     strided = job["column_stride"] != array.itemsize
     if columns <= SHORT:
@@ -227,7 +250,8 @@ def _run_rows(worker: str, dtype: np.dtype[Any], job: dict[str, Any], twice: boo
     if strided:
         # cache lines hold columns of neighbouring rows: visit those side by side
         job["group"] = job["grab"] = 16
-    at_once = min(rows, max(16, _NODES // blocks // 16 * 16))
+    group = job["group"]
+    at_once = min(rows, max(group, _NODES // blocks // group * group))
     nodes, pending = np.empty((at_once, blocks, 3)), np.empty(at_once, np.int64)
     job["node_s"], job["pending"] = _address(nodes), _address(pending)
     bad = None
@@ -286,11 +310,11 @@ def softmax(array: Array, temperatures: Array, per_row: bool, out: Array) -> int
 
 def conditional(
     array: Array,
-    index: Array,
     temperatures: Array,
     per_row: bool,
     row_ids: Array | None,
     row_mask: Array | None,
+    index: Array,
     draw: tuple[int, int],
     out: Array,
 ) -> int | None:
@@ -299,11 +323,9 @@ def conditional(
     rows = job["rows"]
     if rows == 0:
         return None
-    logsumexp = np.empty(rows, result_dtype(array.dtype))
-    categorical(
-        array, 0, temperatures, per_row, row_ids, row_mask, "grouped", *draw, (None, None, logsumexp)
-    )  # bad rows are NaN, and found again below
-    sums = logsumexp.astype(np.float64)
+    sums = np.empty(rows)
+    # bad rows are NaN, and found again below
+    categorical(array, 0, temperatures, per_row, row_ids, row_mask, "grouped", *draw, (None,) * 3, sums=sums)
     kept += [_place_rows(job, out, "out"), row_ids, row_mask, index, sums]
     job["row_ids"], job["row_mask"] = _address(row_ids), _address(row_mask)
     job["given"], job["row_result"] = _address(index), _address(sums)

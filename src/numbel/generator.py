@@ -8,7 +8,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -473,7 +473,7 @@ class Generator:
         -----
         G is `gumbel(size=logits.shape)` of the same draw, with `axis` moved last, in float64 for float64 logits and
         in float32 else. Each block of 4096 categories subtracts its largest logit before it adds the noise, so that
-        large logits do not absorb it. Where the exact value is below some 2^-125 of the largest, the result is 0.
+        large logits do not absorb it. Values below 2^-100 of their row's largest may be 0.
         P(argmax y = k) = softmax(logits)[k] at any temperature. Rows of up to 2^20 categories are read and written
         once; longer ones are visited a second time for their sum.
 
@@ -501,10 +501,8 @@ class Generator:
         result, target = _like(array, axis, out, hard)
         source = array if hard else _checks.apart(array, target)
         with self._reserve() as draw:
-            if hard:
-                bad = _one_hot(source, ids, mask, draw, target, out is not None)
-            else:
-                bad = _relax(source, temperatures, per_row, ids, mask, draw, target)
+            rows = _Rows(source, temperatures, per_row, ids, mask)
+            bad = _one_hot(rows, draw, target, out is not None) if hard else _relax(rows, draw, target)
             if bad is not None and raises:
                 if np.may_share_memory(source, target):
                     _checks.overwritten_row(bad)
@@ -559,7 +557,8 @@ class Generator:
         -----
         With phi = logits / temperature, z_k = logsumexp(phi) + G_k at k = index, and z_i = -ln(exp(-phi_i - G_i) +
         exp(-z_k)) elsewhere. Drawing index from softmax(phi) first gives z the law of phi + G. The noise is of its
-        own, independent of that of `gumbel` and of all samples of the same draw. Everything is computed in float64.
+        own, independent of that of `gumbel` and of all samples of the same draw. It is computed in float64, from a
+        logsumexp that is as accurate as `sample`'s (1.5e-7 for all but float64 logits).
 
         References
         ----------
@@ -584,12 +583,11 @@ class Generator:
         result, target = _like(array, axis, out)
         source = _checks.apart(array, target)
         with self._reserve() as draw:
-            bad = _dispatch.conditional(source, given, temperatures, per_row, ids, mask, draw, target)
+            bad = _conditional(_Rows(source, temperatures, per_row, ids, mask), given, draw, target)
             if bad is not None and raises:
                 if np.may_share_memory(source, target):
                     _checks.overwritten_row(bad)
-                _checks.impossible_index(source, given, bad)
-                _checks.invalid_row(source, bad)
+                _checks.invalid_condition(source, given, bad)
         return result
 
     def _sample(
@@ -642,52 +640,77 @@ def _like(
     return result, result if axis == -1 else np.moveaxis(result, axis, -1)
 
 
-def _relax(
-    array: NDArray[Any],
-    temperatures: NDArray[Any],
-    per_row: bool,
-    ids: NDArray[Any] | None,
-    mask: NDArray[Any] | None,
-    draw: tuple[int, int],
-    target: NDArray[Any],
-) -> int | None:
+class _Rows(NamedTuple):
+    """What a method knows of each row, the categories last."""
+
+    array: NDArray[Any]
+    temperatures: NDArray[Any]
+    per_row: bool
+    ids: NDArray[Any] | None
+    mask: NDArray[Any] | None
+
+    def parts(self) -> Iterator[tuple[tuple[Any, ...], slice, _Rows]]:
+        """The same of some 2^18 rows at a time, for work that keeps something for each row, and where they lie."""
+        shape = self.array.shape[:-1]
+        for index, run in _dispatch.parts(shape):
+            if index == ():
+                yield index, run, self
+                continue
+            ids = np.arange(run.start, run.stop) if self.ids is None else self.ids[run]
+            mask = None if self.mask is None else self.mask[run]
+            temperatures = self.temperatures[run] if self.per_row else self.temperatures
+            yield index, run, _Rows(self.array[index], temperatures, self.per_row, ids, mask)
+
+
+def _relax(rows: _Rows, draw: tuple[int, int], target: NDArray[Any]) -> int | None:
     """Relaxed samples, and one-hots of the rows of temperature 0; the first bad row, if any."""
-    if not per_row or temperatures.all():
-        return _dispatch.relaxed(array, temperatures, per_row, ids, mask, draw, target)
-    greedy = (temperatures == 0) if mask is None else (temperatures == 0) & mask
-    indices, bad = _winners(array, ids, greedy, draw)  # before `target` is written, which may be `array`
-    rows = np.nonzero(greedy.reshape(indices.shape))
-    found = (bad, _dispatch.relaxed(array, temperatures, per_row, ids, mask, draw, target))
-    target[rows] = np.where(indices[rows] < 0, np.nan, 0)[:, None]
-    target[(*rows, indices[rows])] += 1
-    return min((row for row in found if row is not None), default=None)
+    if not rows.per_row or rows.temperatures.all():
+        return _dispatch.relaxed(*rows, draw, target)
+    bad: list[int] = []
+    for index, run, part in rows.parts():
+        into = target[index]
+        greedy = (part.temperatures == 0) if part.mask is None else (part.temperatures == 0) & part.mask
+        indices, found = _winners(part._replace(mask=greedy), draw)  # before `into` is written, which may be its logits
+        where = np.nonzero(greedy.reshape(indices.shape))
+        bad += [run.start + row for row in (found, _dispatch.relaxed(*part, draw, into)) if row is not None]
+        into[where] = np.where(indices[where] < 0, np.nan, 0)[:, None]
+        into[(*where, indices[where])] += 1
+    return min(bad, default=None)
 
 
-def _one_hot(
-    array: NDArray[Any],
-    ids: NDArray[Any] | None,
-    mask: NDArray[Any] | None,
-    draw: tuple[int, int],
-    target: NDArray[Any],
-    clear: bool,
-) -> int | None:
+def _one_hot(rows: _Rows, draw: tuple[int, int], target: NDArray[Any], clear: bool) -> int | None:
     """The one-hot of the largest perturbed logit of each row, NaN where there is none; the first bad row, if any."""
-    indices, bad = _winners(array, ids, mask, draw)
-    if clear:
-        target[...] = 0
-    if indices.size:
-        np.put_along_axis(target, indices[..., None], 1, -1)
-        target[indices < 0] = np.nan
-    return bad
+    bad: list[int] = []
+    for index, run, part in rows.parts():
+        into = target[index]
+        indices, found = _winners(part, draw)
+        if found is not None:
+            bad.append(run.start + found)
+        if clear:
+            into[...] = 0
+        if indices.size:
+            np.put_along_axis(into, indices[..., None], 1, -1)
+            into[indices < 0] = np.nan
+    return min(bad, default=None)
 
 
-def _winners(
-    array: NDArray[Any], ids: NDArray[Any] | None, mask: NDArray[Any] | None, draw: tuple[int, int]
-) -> tuple[NDArray[np.int64], int | None]:
+def _winners(rows: _Rows, draw: tuple[int, int]) -> tuple[NDArray[np.int64], int | None]:
     """Where each row's logits + G are largest, and the first bad row, if any."""
-    indices = np.empty(array.shape[:-1], np.int64)
+    indices = np.empty(rows.array.shape[:-1], np.int64)
     results = (indices, None, None)
-    return indices, _dispatch.categorical(array, 1, np.ones(1), False, ids, mask, "gumbel_max", *draw, results)
+    return indices, _dispatch.categorical(
+        rows.array, 1, np.ones(1), False, rows.ids, rows.mask, "gumbel_max", *draw, results
+    )
+
+
+def _conditional(rows: _Rows, given: NDArray[np.int64], draw: tuple[int, int], target: NDArray[Any]) -> int | None:
+    """Perturbed logits given the largest's index; the first bad row, if any."""
+    bad: list[int] = []
+    for index, run, part in rows.parts():
+        found = _dispatch.conditional(*part, given[run], draw, target[index])
+        if found is not None:
+            bad.append(run.start + found)
+    return min(bad, default=None)
 
 
 def _outputs(

@@ -81,9 +81,20 @@ def pull_back(
     result = np.empty(y.shape, array.dtype) if out is None else _checks.out(out, y.shape, array.dtype)
     other, target = (a if axis == -1 else np.moveaxis(a, axis, -1) for a in (given, result))
     array, other = _checks.apart(array, target), _checks.apart(other, target)
-    in_rows = np.empty(math.prod(rows)) if in_temperature else None
-    _dispatch.vjp(array, other, temperatures, per_row, target, in_rows)
-    return result, None if in_rows is None else _sum_to(in_rows.reshape(rows), np.shape(temperature))
+    if not in_temperature:
+        _dispatch.vjp(array, other, temperatures, per_row, target, None)
+        return result, None
+    shape = np.shape(temperature)
+    if per_row:
+        in_rows = np.empty(math.prod(rows))
+        _dispatch.vjp(array, other, temperatures, per_row, target, in_rows)
+        return result, _sum_to(in_rows.reshape(rows), shape)
+    total = 0.0
+    for index, run in _dispatch.parts(rows):
+        in_rows = np.empty(run.stop - run.start)
+        _dispatch.vjp(array[index], other[index], temperatures, per_row, target[index], in_rows)
+        total += float(in_rows.sum())
+    return result, np.full(shape, total)[()]
 
 
 def _sum_to(array: NDArray[Any], shape: tuple[int, ...]) -> Any:

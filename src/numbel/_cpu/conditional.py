@@ -60,8 +60,9 @@ def conditional(kind, job):
             identity = uint64(row_id(j, row))
             temperature = row_temperature(j, row)
             top = _top(j, row, index, identity, key, mask)
-            unit, smallest = spacing(kind)
-            limit = below(float64(rounded(kind, type(zero(kind))(top))), unit, smallest)
+            unit, smallest, most = spacing(kind)
+            largest = float64(rounded(kind, type(zero(kind))(top)))
+            limit = below(largest, unit, smallest) if abs(largest) < _INF else most
             for b in range(first, last):
                 count = min(j.columns - b * BLOCK, int64(BLOCK))
                 fill_noise(x, count, uint64(b) * uint64(BLOCK), uint64(0), identity, uint64(CONDITIONAL), key, mask)

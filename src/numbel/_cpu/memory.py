@@ -187,19 +187,19 @@ def element_size(typingctx: Any, kind: Any) -> Any:
     return types.int64(kind), codegen
 
 
-#: Relative spacing and smallest positive number of each float format.
+#: Relative spacing, smallest positive and largest finite number of each float format.
 _SPACING: dict[Any, Any] = {
-    types.float32: (2.0**-23, 2.0**-149),
-    types.float64: (2.0**-52, 2.0**-1074),
-    types.int16: (2.0**-10, 2.0**-24),
-    types.uint16: (2.0**-7, 2.0**-133),
+    types.float32: (2.0**-23, 2.0**-149, (2.0 - 2.0**-23) * 2.0**127),
+    types.float64: (2.0**-52, 2.0**-1074, (2.0 - 2.0**-52) * 2.0**1023),
+    types.int16: (2.0**-10, 2.0**-24, 65504.0),
+    types.uint16: (2.0**-7, 2.0**-133, (2.0 - 2.0**-7) * 2.0**127),
 }
 
 
 @intrinsic
 def spacing(typingctx: Any, kind: Any) -> Any:
-    """(relative spacing, smallest positive number) of the element format, float64 each."""
-    form: Any = types.UniTuple(types.float64, 2)  # type: ignore[attr-defined]
+    """(relative spacing, smallest positive, largest finite number) of the element format, float64 each."""
+    form: Any = types.UniTuple(types.float64, 3)  # type: ignore[attr-defined]
     values = _SPACING[kind]
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -127,7 +127,7 @@ def _block(kind, j, transform, wide, address, block, identities, key, mask, fact
         transform(z, at, x, y, count, z, type(z)(1), tag, key, mask, column, identities, zero_width)
     top = m - m
     total = _weights(d, g, count, m, top, high, low, w, first, lanes)
-    if not scalar.proves_reference(total):
+    if not relaxed.in_range(total):
         top = _largest(d, g, count, m)
         total = _weights(d, g, count, m, top, high, low, w, first, lanes)
     return m, top, float64(total)

@@ -128,11 +128,11 @@ def _short(kind, j, transform, wide):
         row_sums(w, j.columns, width, sums)
         proved = True
         for i in range(width):
-            proved = proved and scalar.proves_reference(sums[i])
+            proved = proved and relaxed.in_range(sums[i])
         if not proved:
             _maxima(x, j.columns, width, top)
             for i in range(width):
-                top[i] = z if scalar.proves_reference(sums[i]) else top[i]
+                top[i] = z if relaxed.in_range(sums[i]) else top[i]
             _weights(x, j.columns, width, top, high, low, w)
             row_sums(w, j.columns, width, sums)
         _divide(w, j.columns, width, sums)

@@ -23,13 +23,21 @@ def store_float(kind, address, index, value):
 
 
 @njit
+def store_logsumexp(kind, j, row, value):
+    """Write a row's logsumexp where it is asked for: in the result dtype, or in float64 for the next step of a draw."""
+    store_float(kind, j.logsumexp, row, value)
+    if j.row_result != 0:
+        store(float64(0), j.row_result, row, value)
+
+
+@njit
 def write_empty(kind, j, row):
     """A row that was left out or is bad: index -1, NaN for everything else."""
     start = row * j.all_samples + j.first_sample
     for s in range(j.samples):
         store(int64(0), j.indices, start + int64(s), int64(-1))
         store_float(kind, j.log_prob, start + int64(s), _NAN)
-    store_float(kind, j.logsumexp, row, _NAN)
+    store_logsumexp(kind, j, row, _NAN)
 
 
 @njit
@@ -41,8 +49,8 @@ def write_bad(kind, j, row):
 
 @njit
 def write_logsumexp(kind, j, row, r, total):
-    if j.logsumexp != 0:
-        store_float(kind, j.logsumexp, row, scalar.logsumexp(r, total))
+    if j.logsumexp != 0 or j.row_result != 0:
+        store_logsumexp(kind, j, row, scalar.logsumexp(r, total))
 
 
 @njit
@@ -75,4 +83,4 @@ def write_argmax(kind, j, row):
         store(int64(0), j.indices, start + int64(s), at)
         store_float(kind, j.log_prob, start + int64(s), 0.0)
     limit = 0.0 if largest == 0 else math.copysign(math.inf, float64(largest))
-    store_float(kind, j.logsumexp, row, limit)
+    store_logsumexp(kind, j, row, limit)

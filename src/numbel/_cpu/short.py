@@ -21,7 +21,7 @@ from .blocks import choice_word
 from .job import job_at, row_address, row_id, row_temperature, row_wanted
 from .memory import atomic_add, load, store, workspace, zero
 from .noise import fill_across
-from .results import store_float, write_argmax, write_bad, write_empty
+from .results import store_float, store_logsumexp, write_argmax, write_bad, write_empty
 from .tiles import read_logits
 
 _INF = math.inf
@@ -149,7 +149,7 @@ def _irregular(kind, j, row, largest):
 def _short(kind, j, race):
     """Take tiles of `segment_blocks` rows (the width) until none is left."""
     key, mask = draw_key(j.seed, j.draw)
-    sums = j.logsumexp != 0 or j.log_prob != 0
+    sums = j.logsumexp != 0 or j.row_result != 0 or j.log_prob != 0
     width = uint64(j.segment_blocks)
     size = uint64(j.columns) * width
     x, largest, r, shift = workspace(kind, size), workspace(kind, width), workspace(kind, width), workspace(kind, width)
@@ -194,11 +194,11 @@ def _short(kind, j, race):
             _nodes(weights, width, high64, low64, largest, r, shift, node_r, node_s)
         for i in range(width):
             identities[i] = uint64(row_id(j, first + int64(i))) if i < uint64(rows) else uint64(0)
-        if j.logsumexp != 0:
+        if j.logsumexp != 0 or j.row_result != 0:
             for i in range(width):
                 values[i] = scalar.logsumexp(node_r[i], node_s[i])
             for i in range(uint64(rows)):
-                store_float(kind, j.logsumexp, first + int64(i), values[i])
+                store_logsumexp(kind, j, first + int64(i), values[i])
         for s in range(uint64(j.samples)):
             sample = uint64(j.first_sample) + s
             if race:

@@ -1,8 +1,9 @@
 """Relaxed samples: y = softmax((logits + G) / T), G the noise of `gumbel` in the dtype of the arithmetic.
 
 Columns are cut into the blocks of 4096 of grouped sampling. A block keeps three numbers: m, its largest logit;
-D, the largest d = (logit - m) + G; S, the sum of its weights 2^((d - D) log2(e) / T), in the same lanes. Subtracting
-m first keeps the noise where logits are huge, subtracting D keeps every weight in 0 .. 1 at any temperature.
+D, what its weights 2^((d - D) log2(e) / T), d = (logit - m) + G, are relative to; S, their sum in the same lanes.
+Subtracting m first keeps the noise where logits are huge. D is 0 where that puts S in 2^-13 .. 2^63, else the largest
+d: so the largest weight of a block is at least 2^-25, and none above 2^-100 of it is lost.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ _INF = math.inf
 def perturbed(x, largest, g):
     """The perturbed logit, relative to the block's largest logit."""
     return (x - largest) + g
+
+
+@inlined
+def in_range(total):
+    """Whether a block's sum of weights relative to D = 0 lets D be 0."""
+    return total >= 2.0**-13 and total < 2.0**63
 
 
 @inlined
@@ -46,4 +53,4 @@ def truncated(g, top):
 @inlined
 def below(x, unit, smallest):
     """A float64 that a format of relative spacing `unit` rounds to less than its own number x."""
-    return x - max(abs(x) * unit, smallest) if abs(x) < _INF else x
+    return x - max(abs(x) * unit, smallest)
