@@ -360,7 +360,9 @@ def index(value: Any, array: np.ndarray[Any, Any], row_mask: np.ndarray[Any, Any
 def invalid_condition(array: np.ndarray[Any, Any], index: np.ndarray[Any, Any], row: int) -> NoReturn:
     """Name what is wrong with a row of an array whose last axis is the categories, or with the index given for it."""
     values = array[np.unravel_index(row, array.shape[:-1])] if array.ndim > 1 else array
-    if values.max() != math.inf and values.max() > -math.inf:  # NaN is none of these
+    with np.errstate(invalid="ignore"):
+        largest = float(values.max())
+    if -math.inf < largest < math.inf:  # so there is no NaN
         at = int(index[row])
         if values[at] == -math.inf:
             raise ValueError(f"index row {row} is {at}, a category of probability 0")

@@ -237,7 +237,8 @@ def _run_rows(worker: str, dtype: np.dtype[Any], job: dict[str, Any], twice: boo
     blocks = -(-columns // BLOCK)
     strided = rows > 1 and any(job[f"{name}column_stride"] not in (0, dtype.itemsize) for name in ("", "out_"))
     job["group"] = job["grab"] = 1
-    threads = numba.get_num_threads()
+    # asking for the number of threads starts them, which short work must not: OpenMP's are torch's, too
+    threads = numba.get_num_threads() if rows * columns >= _PARALLEL_FROM else 1
     job["held"] = _HELD // (threads * result_dtype(dtype).itemsize)
     if columns <= (_WHOLE if rows >= 4 * threads else _WHOLE_OF_FEW) and not strided:
         job["segments"], job["segment_blocks"] = 1, blocks
@@ -330,6 +331,8 @@ def conditional(
     job["row_ids"], job["row_mask"] = _address(row_ids), _address(row_mask)
     job["given"], job["row_result"] = _address(index), _address(sums)
     job["seed"], job["draw"] = draw
+    if array.shape[-1] <= _SHORT_RELAXED:
+        return _run_short("conditional_short", array.dtype, job)
     return _run_rows("conditional", array.dtype, job, twice=False)
 
 

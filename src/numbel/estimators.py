@@ -3,16 +3,16 @@
 All take the same arguments and return a `numbel.Gradient`: the mean value of f over `num_samples` samples, and
 the mean of that many estimates of the gradient. They differ in what they ask of f and in bias, variance and cost:
 
-================== ====== =============== =========================================== =====================
+================== ====== =============== =========================================== =========================
 name               df_dd  calls of f      bias                                        variance
-================== ====== =============== =========================================== =====================
-`score_function`   unused 1, at D         none                                        large
-`rebar`            used   3               none                                        smaller
+================== ====== =============== =========================================== =========================
+`score_function`   unused 1, at D         none                                        large; less with baseline
+`rebar`            used   3               none                                        below, without baseline
 `gumbel_softmax`   used   1, never at D   grows with the temperature                  grows as it falls
 `straight_through` used   1, at D         some at every temperature                   grows as it falls
 `gumbel_rao`       used   1, at D         that of `straight_through`                  below that one's
-`reinmax`          used   1, at D         none for quadratic f at temperature 1       small
-================== ====== =============== =========================================== =====================
+`reinmax`          used   1, at D         none for quadratic f at temperature 1       above `straight_through`
+================== ====== =============== =========================================== =========================
 
 `f(d)` gets an array of the shape and dtype of logits, categories along the user's axis, and returns `(value, df_dd)`.
 `value` has any leading part of the rows' shape (the shape of logits without `axis`): () if all rows together

@@ -293,7 +293,21 @@ def _positive(tau: float) -> float:
 
 @contextmanager
 def _draw(generator: _Generator) -> Iterator[tuple[int, int]]:
-    """Seed and draw id of a call."""
+    """Seed and draw id of a call, after which torch has as many threads as before.
+
+    Numba, when it starts its threads under OpenMP, sets the number that torch uses, too.
+    """
+    threads = torch.get_num_threads()
+    try:
+        with _seed_and_draw(generator) as draw:
+            yield draw
+    finally:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+
+
+@contextmanager
+def _seed_and_draw(generator: _Generator) -> Iterator[tuple[int, int]]:
     if isinstance(generator, Generator):
         with generator._reserve() as draw:
             yield draw

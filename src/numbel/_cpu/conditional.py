@@ -13,9 +13,10 @@ from .._scalar.blocks import BLOCK
 from .._scalar.gumbel import gumbel_float64
 from .._scalar.relaxed import below, truncated
 from .job import job_at, out_address, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
-from .memory import atomic_min, load, rounded, spacing, store, zero
-from .noise import fill_noise
+from .memory import atomic_add, atomic_min, load, rounded, spacing, store, workspace, zero
+from .noise import fill_across, fill_noise
 from .relaxed import fill_row
+from .tiles import read_logits, write_out
 
 _INF = math.inf
 _NAN = math.nan
@@ -27,6 +28,24 @@ def _top(j, row, index, identity, key, mask):
     x = noise_word(uint64(index), uint64(0), identity, uint64(CONDITIONAL), key, mask)
     y = noise_word(uint64(index), uint64(0), identity, uint64(CONDITIONAL_REFINEMENT), key, mask)
     return load(float64(0), j.row_result, row) + gumbel_float64(x, y)
+
+
+@inlined
+def _limit(kind, top):
+    """What the other perturbed logits must stay below, so that they are rounded to less than the largest is."""
+    unit, smallest, most = spacing(kind)
+    largest = float64(rounded(kind, type(zero(kind))(top)))
+    return below(largest, unit, smallest) if abs(largest) < _INF else most
+
+
+@njit
+def _good(kind, j, row):
+    """Whether a row is wanted, its logsumexp finite and its index possible."""
+    index = load(int64(0), j.given, row)
+    if not row_wanted(j, row) or index < 0 or index >= j.columns:
+        return False
+    finite = abs(load(float64(0), j.row_result, row)) < _INF
+    return finite and load(kind, row_address(j, row) + index * j.column_stride, int64(0)) != -_INF
 
 
 @njit
@@ -47,22 +66,16 @@ def conditional(kind, job):
             first = segment * j.segment_blocks
             last = min(first + j.segment_blocks, blocks)
             index = load(int64(0), j.given, row)
-            wanted = row_wanted(j, row)
-            good = wanted and index >= 0 and index < j.columns and abs(load(float64(0), j.row_result, row)) < _INF
-            if good:
-                good = load(kind, address + index * j.column_stride, int64(0)) != -_INF
-            if not good:
+            if not _good(kind, j, row):
                 at = target + first * BLOCK * j.out_column_stride
                 fill_row(kind, at, j.out_column_stride, min(last * BLOCK, j.columns) - first * BLOCK, _NAN)
-                if wanted:
+                if row_wanted(j, row):
                     atomic_min(j.bad_row_at, row)
                 continue
             identity = uint64(row_id(j, row))
             temperature = row_temperature(j, row)
             top = _top(j, row, index, identity, key, mask)
-            unit, smallest, most = spacing(kind)
-            largest = float64(rounded(kind, type(zero(kind))(top)))
-            limit = below(largest, unit, smallest) if abs(largest) < _INF else most
+            limit = _limit(kind, top)
             for b in range(first, last):
                 count = min(j.columns - b * BLOCK, int64(BLOCK))
                 fill_noise(x, count, uint64(b) * uint64(BLOCK), uint64(0), identity, uint64(CONDITIONAL), key, mask)
@@ -73,10 +86,57 @@ def conditional(kind, job):
                 for i in range(uint64(count)):
                     z[i] = float64(load(kind, source + int64(i) * j.column_stride, int64(0))) / temperature
                 for i in range(uint64(count)):
-                    v = truncated(z[i] + gumbel_float64(uint64(x[i]), uint64(y[i])), top)
-                    z[i] = v if v < limit else limit
+                    z[i] = min(truncated(z[i] + gumbel_float64(uint64(x[i]), uint64(y[i])), top), limit)
                 if b == index // BLOCK:
                     z[uint64(index - b * BLOCK)] = top
                 at = target + b * BLOCK * j.out_column_stride
                 for i in range(uint64(count)):
                     store(kind, at + int64(i) * j.out_column_stride, int64(0), type(zero(kind))(z[i]))
+
+
+@njit
+def conditional_short(kind, job):
+    """One worker for short rows: take tiles of `segment_blocks` rows (the width) until none is left."""
+    j = job_at(job)
+    key, mask = draw_key(j.seed, j.draw)
+    width = uint64(j.segment_blocks)
+    size = uint64(j.columns) * width
+    padded = (uint64(j.columns) + uint64(3)) // uint64(4) * uint64(4) * width
+    x, z = workspace(kind, size), np.empty(size)
+    words, refinements = np.empty(padded, np.uint32), np.empty(padded, np.uint32)
+    identities, good = np.empty(width, np.uint64), np.empty(width, np.bool_)
+    top, limit, temperature = np.empty(width), np.empty(width), np.empty(width)
+    while True:
+        tile = atomic_add(j.counter_at, int64(1))
+        if tile >= j.end_item:
+            break
+        first = tile * int64(width)
+        rows = min(j.rows - first, int64(width))
+        read_logits(kind, j, first, rows, width, x)
+        for i in range(width):
+            row = first + int64(i)
+            good[i] = i < uint64(rows) and _good(kind, j, row)
+            identities[i] = uint64(row_id(j, row)) if i < uint64(rows) else uint64(0)
+            temperature[i] = row_temperature(j, row) if i < uint64(rows) else 1.0
+            top[i] = _top(j, row, load(int64(0), j.given, row), identities[i], key, mask) if good[i] else 0.0
+            limit[i] = _limit(kind, top[i])
+        fill_across(words, j.columns, identities, width, uint64(0), uint64(CONDITIONAL), key, mask)
+        fill_across(refinements, j.columns, identities, width, uint64(0), uint64(CONDITIONAL_REFINEMENT), key, mask)
+        for c in range(uint64(j.columns)):
+            start = c * width
+            for i in range(width):
+                at = start + i
+                g = gumbel_float64(uint64(words[at]), uint64(refinements[at]))
+                z[at] = min(truncated(float64(x[at]) / temperature[i] + g, top[i]), limit[i])
+        for i in range(uint64(rows)):
+            row = first + int64(i)
+            if good[i]:
+                z[uint64(load(int64(0), j.given, row)) * width + i] = top[i]
+                continue
+            for c in range(uint64(j.columns)):
+                z[c * width + i] = _NAN
+            if row_wanted(j, row):
+                atomic_min(j.bad_row_at, row)
+        for i in range(size):
+            x[i] = type(x[i])(z[i])
+        write_out(kind, j, first, rows, width, x)

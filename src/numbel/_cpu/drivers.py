@@ -83,6 +83,7 @@ def driver(worker: str, dtype: str) -> Driver:
         "relaxed_short_float32": relaxed_short.relaxed_short_float32,
         "relaxed_short_float64": relaxed_short.relaxed_short_float64,
         "conditional": conditional.conditional,
+        "conditional_short": conditional.conditional_short,
         "vjp": vjp.vjp,
         "vjp_short": vjp.vjp_short,
     }[worker]
