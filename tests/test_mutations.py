@@ -98,6 +98,108 @@ MUTATIONS = {
             "test_scalar.py::test_reference_at_its_cell_edges[1.0-float32]",
         ],
     ),
+    "Gumbel-Rao differentiates through its noise": (
+        [
+            (
+                "estimators.py",
+                "            task.total += task.product(task.softmax(z, task.temperature), slope, task.temperature) / count\n",
+                "            back = task.product(task.softmax(z, task.temperature), slope, task.temperature) / count\n"
+                "            task.total += _through_the_condition(z, index, task.softmax(task.wide), back)\n",
+            )
+        ],
+        [
+            "test_estimators.py::test_gumbel_rao_has_the_mean_of_straight_through",
+            "test_estimators.py::test_gumbel_rao_is_its_formula",
+        ],
+    ),
+    "Gumbel-Rao repeats one noise": (
+        [("estimators.py", "z = Generator(child, each)", "z = Generator(child, 0)")],
+        ["test_estimators.py::test_variances_are_ordered", "test_estimators.py::test_gumbel_rao_is_its_formula"],
+    ),
+    "REBAR detaches its conditional noise": (
+        [
+            (
+                "estimators.py",
+                "_through_the_condition(z, index, p, task.product(y, slope, task.temperature))",
+                "task.product(y, slope, task.temperature)",
+            )
+        ],
+        [
+            "test_estimators.py::test_rebar_is_unbiased[0.1-1.0]",
+            "test_estimators.py::test_rebar_is_unbiased[0.5--0.7]",
+            "test_estimators.py::test_a_function_of_two_rows[rebar]",
+        ],
+    ),
+    "REBAR forgets the top value": (
+        [("estimators.py", "(1 - r) * cotangent + p * to_top", "(1 - r) * cotangent")],
+        [
+            "test_estimators.py::test_the_derivative_through_the_condition",
+            "test_estimators.py::test_rebar_is_unbiased[2.0-1.0]",
+        ],
+    ),
+    "a baseline of all samples": (
+        [("estimators.py", "    factor = task.num_samples / (task.num_samples - 1)\n", "    factor = 1.0\n")],
+        [
+            "test_estimators.py::test_score_function_is_unbiased[2-True]",
+            "test_estimators.py::test_score_function_is_unbiased[5-True]",
+            "test_estimators.py::test_a_function_of_two_rows[baseline]",
+        ],
+    ),
+    "ReinMax without its half": (
+        [
+            (
+                "estimators.py",
+                "        task.total -= task.product(p, slope) / 2\n",
+                "        task.total -= task.product(p, slope)\n",
+            )
+        ],
+        [
+            "test_estimators.py::test_reinmax_is_exact_for_quadratic_functions",
+            "test_estimators.py::test_reinmax_is_its_formula[1.0]",
+        ],
+    ),
+    "ReinMax with a temperature in p": (
+        [
+            (
+                "estimators.py",
+                "    p = task.softmax(task.wide)\n    tempered",
+                "    p = task.softmax(task.wide, task.temperature)\n    tempered",
+            )
+        ],
+        ["test_estimators.py::test_reinmax_is_its_formula[1.7]"],
+    ),
+    "a straight-through without 1 / T": (
+        [
+            (
+                "estimators.py",
+                "        task.total += task.product(task.soft(seed, draw), slope, task.temperature)\n",
+                "        task.total += task.product(task.soft(seed, draw), slope)\n",
+            )
+        ],
+        [
+            "test_estimators.py::test_straight_through_is_its_formula",
+            "test_estimators.py::test_straight_through_at_two_categories",
+            "test_estimators.py::test_gumbel_rao_has_the_mean_of_straight_through",
+        ],
+    ),
+    "half types that stay half": (
+        [("estimators.py", "self.rows if self.rows.itemsize >= 4 else self.rows.astype(np.float32)", "self.rows")],
+        ["test_estimators.py::test_a_constant_in_the_derivative_cancels[bfloat16-gumbel_softmax]"],
+    ),
+    "a Concrete density without its 1": (
+        [("gradients.py", "(t[..., None] + power) * log_y", "t[..., None] * log_y")],
+        [
+            "test_concrete.py::test_two_categories_integrate_to_one[1.0]",
+            "test_concrete.py::test_two_categories_are_a_logistic_law",
+        ],
+    ),
+    "a Concrete density of n factors T": (
+        [("gradients.py", "(n - 1) * np.log(t)", "n * np.log(t)")],
+        [
+            "test_concrete.py::test_three_categories_integrate_to_one[0.5]",
+            "test_concrete.py::test_a_histogram_of_three_categories",
+        ],
+    ),
     "a cut that forgets the reference": (
         [
             ("_scalar/blocks.py", "(t < float32(_MAGIC32 - 125.0))", "(t < magic - float32(125.0))"),
@@ -142,7 +244,7 @@ MUTATIONS = {
         ["test_relaxed.py::test_conditional_is_the_oracles[0.7-300]"],
     ),
     "a top that others may round to": (
-        [("_cpu/conditional.py", "z[i] = v if v < limit else limit\n", "z[i] = v if v < top else top\n")],
+        [("_cpu/conditional.py", "/ temperature[i] + g, top[i]), limit[i])", "/ temperature[i] + g, top[i]), top[i])")],
         ["test_relaxed.py::test_the_index_is_the_strict_argmax[64-bfloat16]"],
     ),
     "a mean that forgets the sum of y": (

@@ -17,6 +17,7 @@ from ._cpu import drivers
 from ._cpu.job import EMPTY, Job
 from ._cpu.noise import SHORT as SHORT_NOISE
 from ._cpu.noise import TILE
+from ._cpu.runs import ELEMENTS
 from ._cpu.short import SHORT
 from ._jit import parallel_allowed
 from ._scalar.blocks import BLOCK
@@ -233,7 +234,8 @@ def _rows_job(array: Array, temperatures: Array, per_row: bool) -> tuple[dict[st
 def _run_rows(worker: str, dtype: np.dtype[Any], job: dict[str, Any], twice: bool) -> int | None:
     """Have a worker do whole rows, or segments of long ones (twice: in two passes); the first bad row, if any."""
     rows, columns = job["rows"], job["columns"]
-    driver = drivers.driver(worker, _name(dtype))
+    job["element"] = ELEMENTS[_name(dtype)]
+    driver = drivers.driver(worker, _name(result_dtype(dtype)))
     blocks = -(-columns // BLOCK)
     strided = rows > 1 and any(job[f"{name}column_stride"] not in (0, dtype.itemsize) for name in ("", "out_"))
     job["group"] = job["grab"] = 1
@@ -273,8 +275,9 @@ def _run_short(worker: str, dtype: np.dtype[Any], job: dict[str, Any]) -> int | 
     """Have a worker do tiles of short rows; the first bad row, if any."""
     rows, columns = job["rows"], job["columns"]
     side = job["segment_blocks"] = _tile_rows(rows, columns)
+    job["element"] = ELEMENTS[_name(dtype)]
     packed = Job(job)
-    _run(drivers.driver(worker, _name(dtype)), packed, -(-rows // side), side * columns)
+    _run(drivers.driver(worker, _name(result_dtype(dtype))), packed, -(-rows // side), side * columns)
     return packed.bad_row
 
 

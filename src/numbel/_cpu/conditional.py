@@ -11,11 +11,11 @@ from .._jit import inlined, njit
 from .._scalar.address import CONDITIONAL, CONDITIONAL_REFINEMENT, draw_key, noise_word
 from .._scalar.blocks import BLOCK
 from .._scalar.gumbel import gumbel_float64
-from .._scalar.relaxed import below, truncated
+from .._scalar.relaxed import truncated
 from .job import job_at, out_address, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
-from .memory import atomic_add, atomic_min, load, rounded, spacing, store, workspace, zero
+from .memory import atomic_add, atomic_min, load, workspace
 from .noise import fill_across, fill_noise
-from .relaxed import fill_row
+from .runs import below_top, fill_run, read_one, read_run, write_run
 from .tiles import read_logits, write_out
 
 _INF = math.inf
@@ -30,14 +30,6 @@ def _top(j, row, index, identity, key, mask):
     return load(float64(0), j.row_result, row) + gumbel_float64(x, y)
 
 
-@inlined
-def _limit(kind, top):
-    """What the other perturbed logits must stay below, so that they are rounded to less than the largest is."""
-    unit, smallest, most = spacing(kind)
-    largest = float64(rounded(kind, type(zero(kind))(top)))
-    return below(largest, unit, smallest) if abs(largest) < _INF else most
-
-
 @njit
 def _good(kind, j, row):
     """Whether a row is wanted, its logsumexp finite and its index possible."""
@@ -45,7 +37,7 @@ def _good(kind, j, row):
     if not row_wanted(j, row) or index < 0 or index >= j.columns:
         return False
     finite = abs(load(float64(0), j.row_result, row)) < _INF
-    return finite and load(kind, row_address(j, row) + index * j.column_stride, int64(0)) != -_INF
+    return finite and read_one(kind, j.element, row_address(j, row) + index * j.column_stride) != -_INF
 
 
 @njit
@@ -54,7 +46,7 @@ def conditional(kind, job):
     j = job_at(job)
     key, mask = draw_key(j.seed, j.draw)
     x, y = np.empty(BLOCK, np.uint32), np.empty(BLOCK, np.uint32)
-    z = np.empty(BLOCK, np.float64)
+    z, w = np.empty(BLOCK), workspace(kind, BLOCK)
     blocks = (j.columns + BLOCK - 1) // BLOCK
     while True:
         begin, end = take_items(j)
@@ -68,14 +60,14 @@ def conditional(kind, job):
             index = load(int64(0), j.given, row)
             if not _good(kind, j, row):
                 at = target + first * BLOCK * j.out_column_stride
-                fill_row(kind, at, j.out_column_stride, min(last * BLOCK, j.columns) - first * BLOCK, _NAN)
+                fill_run(kind, j.element, at, j.out_column_stride, min(last * BLOCK, j.columns) - first * BLOCK, _NAN)
                 if row_wanted(j, row):
                     atomic_min(j.bad_row_at, row)
                 continue
             identity = uint64(row_id(j, row))
             temperature = row_temperature(j, row)
             top = _top(j, row, index, identity, key, mask)
-            limit = _limit(kind, top)
+            limit = below_top(kind, j.element, top)
             for b in range(first, last):
                 count = min(j.columns - b * BLOCK, int64(BLOCK))
                 fill_noise(x, count, uint64(b) * uint64(BLOCK), uint64(0), identity, uint64(CONDITIONAL), key, mask)
@@ -83,15 +75,15 @@ def conditional(kind, job):
                     y, count, uint64(b) * uint64(BLOCK), uint64(0), identity, uint64(CONDITIONAL_REFINEMENT), key, mask
                 )
                 source = address + b * BLOCK * j.column_stride
+                read_run(kind, j.element, source, j.column_stride, j.item_size, count, z)
                 for i in range(uint64(count)):
-                    z[i] = float64(load(kind, source + int64(i) * j.column_stride, int64(0))) / temperature
-                for i in range(uint64(count)):
-                    z[i] = min(truncated(z[i] + gumbel_float64(uint64(x[i]), uint64(y[i])), top), limit)
+                    z[i] = min(truncated(z[i] / temperature + gumbel_float64(uint64(x[i]), uint64(y[i])), top), limit)
                 if b == index // BLOCK:
                     z[uint64(index - b * BLOCK)] = top
                 at = target + b * BLOCK * j.out_column_stride
                 for i in range(uint64(count)):
-                    store(kind, at + int64(i) * j.out_column_stride, int64(0), type(zero(kind))(z[i]))
+                    w[i] = type(w[i])(z[i])
+                write_run(kind, j.element, at, j.out_column_stride, j.item_size, count, w, 0, type(w[0])(1))
 
 
 @njit
@@ -119,7 +111,7 @@ def conditional_short(kind, job):
             identities[i] = uint64(row_id(j, row)) if i < uint64(rows) else uint64(0)
             temperature[i] = row_temperature(j, row) if i < uint64(rows) else 1.0
             top[i] = _top(j, row, load(int64(0), j.given, row), identities[i], key, mask) if good[i] else 0.0
-            limit[i] = _limit(kind, top[i])
+            limit[i] = below_top(kind, j.element, top[i])
         fill_across(words, j.columns, identities, width, uint64(0), uint64(CONDITIONAL), key, mask)
         fill_across(refinements, j.columns, identities, width, uint64(0), uint64(CONDITIONAL_REFINEMENT), key, mask)
         for c in range(uint64(j.columns)):

@@ -56,6 +56,7 @@ _INTEGERS = (
     "winner_key",  # one a segment and sample
     "winner_r",
     "winner_at",
+    "element",  # format in memory (`runs`)
     "phase",  # of work that visits an item twice
     "noise",  # whether there is any
     "first_row",  # of this pass: rows before it have no scratch

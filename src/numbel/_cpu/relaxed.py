@@ -17,52 +17,19 @@ from .._scalar import relaxed
 from .._scalar.address import NOISE, REFINEMENT, draw_key
 from .._scalar.bits import fma
 from .._scalar.blocks import BLOCK, LANES
-from .blocks import halve
+from .blocks import block_max, halve
 from .job import job_at, out_address, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
-from .memory import atomic_add, atomic_min, element_size, load, store, workspace, zero
+from .memory import atomic_add, atomic_min, load, store, workspace, zero
 from .noise import fill_noise, transform_float32, transform_float64
+from .runs import SAME, fill_run, read_run, write_run
 
 _INF = math.inf
 _NAN = math.nan
 
 
 @njit
-def load_block(kind, address, stride, item_size, count, d):
-    """Copy a block, widened; its largest logit, and whether there is a NaN (then the first is meaningless)."""
-    top = scalar.ordered(zero(kind) - type(zero(kind))(_INF))
-    bottom = scalar.ordered(zero(kind) + type(zero(kind))(_INF))
-    if stride == item_size:
-        for i in range(uint64(count)):
-            x = load(kind, address, int64(i))
-            d[i] = x
-            k = scalar.ordered(x)
-            top = k if k > top else top
-            bottom = k if k < bottom else bottom
-    else:
-        for i in range(uint64(count)):
-            x = load(kind, address + int64(i) * stride, int64(0))
-            d[i] = x
-            k = scalar.ordered(x)
-            top = k if k > top else top
-            bottom = k if k < bottom else bottom
-    nan = top > scalar.ordered(type(zero(kind))(_INF)) or bottom < scalar.ordered(type(zero(kind))(-_INF))
-    return scalar.from_ordered(top), nan
-
-
-@njit
-def store_block(kind, address, stride, item_size, count, w, first, divisor):
-    """Write w[first + i] / divisor."""
-    if stride == item_size:
-        for i in range(uint64(count)):
-            store(kind, address, int64(i), w[uint64(first) + i] / divisor)
-    else:
-        for i in range(uint64(count)):
-            store(kind, address + int64(i) * stride, int64(0), w[uint64(first) + i] / divisor)
-
-
-@njit
 def divide_block(kind, address, stride, item_size, count, divisor):
-    """Divide what stands there."""
+    """Divide what stands there, in the dtype of the arithmetic."""
     if stride == item_size:
         for i in range(uint64(count)):
             store(kind, address, int64(i), load(kind, address, int64(i)) / divisor)
@@ -70,13 +37,6 @@ def divide_block(kind, address, stride, item_size, count, divisor):
         for i in range(uint64(count)):
             at = address + int64(i) * stride
             store(kind, at, int64(0), load(kind, at, int64(0)) / divisor)
-
-
-@njit
-def fill_row(kind, address, stride, count, value):
-    """Write one value everywhere."""
-    for i in range(count):
-        store(kind, address + int64(i) * stride, int64(0), type(zero(kind))(value))
 
 
 @njit
@@ -111,7 +71,8 @@ def _block(kind, j, transform, wide, address, block, identities, key, mask, fact
     (high, low), (d, g, x, y, w, lanes) = factors, buffers
     count = min(j.columns - block * BLOCK, int64(BLOCK))
     at = address + block * BLOCK * j.column_stride
-    m, nan = load_block(kind, at, j.column_stride, j.item_size, count, d)
+    read_run(kind, j.element, at, j.column_stride, j.item_size, count, d)
+    m, nan = block_max(kind, int64(d.ctypes.data), count)
     if nan or m == _INF:
         return m, m, _NAN
     if m == -_INF:
@@ -167,7 +128,7 @@ def _normalise(nodes, blocks, high64, low64, lanes):
 @njit
 def _rows(kind, j, transform, wide):
     z = zero(kind)
-    stored_wide = element_size(kind) == element_size(z)
+    stored_wide = j.element == SAME
     blocks = (j.columns + BLOCK - 1) // BLOCK
     held = j.segments == 1 and j.columns <= j.held
     d, g, lanes = workspace(kind, BLOCK), workspace(kind, BLOCK), workspace(kind, LANES)
@@ -205,7 +166,7 @@ def _rows(kind, j, transform, wide):
                     if stored_wide and not held:
                         count = min(j.columns - b * BLOCK, int64(BLOCK))
                         at = target + b * BLOCK * j.out_column_stride
-                        store_block(kind, at, j.out_column_stride, j.item_size, count, w, 0, type(z)(1))
+                        write_run(kind, j.element, at, j.out_column_stride, j.item_size, count, w, 0, type(z)(1))
             if j.phase == 0:
                 if j.segments > 1 and atomic_add(j.pending + 8 * (row - j.first_row), int64(-1)) > 1:
                     continue
@@ -216,16 +177,16 @@ def _rows(kind, j, transform, wide):
             for b in range(first, last):
                 count = min(j.columns - b * BLOCK, int64(BLOCK))
                 at = target + b * BLOCK * j.out_column_stride
-                divisor = load(float64(0), nodes, 3 * b + 2) if wanted else _NAN
+                divisor = type(z)(load(float64(0), nodes, 3 * b + 2) if wanted else _NAN)
                 if not wanted:
-                    fill_row(kind, at, j.out_column_stride, count, _NAN)
+                    fill_run(kind, j.element, at, j.out_column_stride, count, _NAN)
                 elif held:
-                    store_block(kind, at, j.out_column_stride, j.item_size, count, w, b * BLOCK, type(z)(divisor))
+                    write_run(kind, j.element, at, j.out_column_stride, j.item_size, count, w, b * BLOCK, divisor)
                 elif stored_wide:
-                    divide_block(kind, at, j.out_column_stride, j.item_size, count, type(z)(divisor))
+                    divide_block(kind, at, j.out_column_stride, j.item_size, count, divisor)
                 else:
                     _block(kind, j, transform, wide, address, b, identities, key, mask, factors, buffers, 0)
-                    store_block(kind, at, j.out_column_stride, j.item_size, count, w, 0, type(z)(divisor))
+                    write_run(kind, j.element, at, j.out_column_stride, j.item_size, count, w, 0, divisor)
 
 
 @njit

@@ -19,7 +19,7 @@ from .._scalar.blocks import LANES
 from .job import job_at, out_address, row_id, row_temperature, row_wanted
 from .memory import atomic_add, atomic_min, workspace, zero
 from .noise import fill_across, transform_float32, transform_float64
-from .relaxed import fill_row
+from .runs import fill_run
 from .tiles import read_logits, write_out
 
 _INF = math.inf
@@ -143,7 +143,7 @@ def _short(kind, j, transform, wide):
             if bad or j.row_mask != 0 or j.temperatures != 0:
                 wanted = row_wanted(j, row) and row_temperature(j, row) > 0.0
                 if bad or not wanted:
-                    fill_row(kind, out_address(j, row), j.out_column_stride, j.columns, _NAN)
+                    fill_run(kind, j.element, out_address(j, row), j.out_column_stride, j.columns, _NAN)
                 if bad and wanted:
                     atomic_min(j.bad_row_at, row)
 

@@ -22,7 +22,7 @@ from .job import job_at, row_address, row_id, row_temperature, row_wanted
 from .memory import atomic_add, load, store, workspace, zero
 from .noise import fill_across
 from .results import store_float, store_logsumexp, write_argmax, write_bad, write_empty
-from .tiles import read_logits
+from .tiles import read_form
 
 _INF = math.inf
 #: Rows up to this long are sampled across rows (at 256 columns 0.55 against 0.46 G/s, at 512 0.55 against 0.70).
@@ -179,7 +179,7 @@ def _short(kind, j, race):
             break
         first = tile * int64(width)
         rows = min(j.rows - first, int64(width))
-        read_logits(kind, j, first, rows, width, x)
+        read_form(kind, j, first, rows, width, x)
         _row_factors(kind, j, first, rows, width, temperatures, high64, low64, high, low, sampled)
         _references(x, j.columns, width, high, largest, r, rise, shift)
         if sums or not race:

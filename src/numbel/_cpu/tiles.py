@@ -2,45 +2,69 @@
 
 from __future__ import annotations
 
+import numpy as np
 from numba import int64, uint64
 
 from .._jit import njit
 from .job import offset
 from .memory import TILE, element_size, load, store, transpose_in, transpose_out, zero
+from .runs import BRAIN, HALF
 
 
 @njit
 def read_logits(kind, j, first, rows, width, x):
     """Rows first .. first + rows - 1 of the job's array, widened; 0 beyond the last."""
-    _read(kind, j.array, j.row_stride, j.dims, j.geometry, j.column_stride, j.columns, first, rows, width, x)
+    place = (j.array, j.row_stride, j.dims, j.geometry, j.column_stride, j.columns)
+    _read_any(kind, j.element, place, first, rows, width, x)
 
 
 @njit
 def read_cotangent(kind, j, first, rows, width, x):
     """The same of the job's `cotangent`."""
-    _read(
-        kind, j.cotangent, j.cotangent_row_stride, j.cotangent_dims, j.cotangent_geometry, j.cotangent_column_stride,
-        j.columns, first, rows, width, x,
-    )  # fmt: skip
+    layout = (j.cotangent_row_stride, j.cotangent_dims, j.cotangent_geometry, j.cotangent_column_stride)
+    place = (j.cotangent, *layout, j.columns)
+    _read_any(kind, j.element, place, first, rows, width, x)
 
 
 @njit
 def write_out(kind, j, first, rows, width, x):
     """The reverse, into the job's `out`."""
-    _write(
-        kind, j.out, j.out_row_stride, j.out_dims, j.out_geometry, j.out_column_stride,
-        j.columns, first, rows, width, x,
-    )  # fmt: skip
+    place = (j.out, j.out_row_stride, j.out_dims, j.out_geometry, j.out_column_stride, j.columns)
+    if j.element == HALF:
+        _write(np.int16(0), place, first, rows, width, x)
+    elif j.element == BRAIN:
+        _write(np.uint16(0), place, first, rows, width, x)
+    else:
+        _write(kind, place, first, rows, width, x)
+
+
+@njit
+def read_form(kind, j, first, rows, width, x):
+    """`read_logits`, `kind` being the format in memory."""
+    place = (j.array, j.row_stride, j.dims, j.geometry, j.column_stride, j.columns)
+    _read(kind, place, first, rows, width, x)
 
 
 @njit
 def write_noise(kind, j, first, rows, width, x):
-    """The reverse, into the job's array."""
-    _write(kind, j.array, j.row_stride, j.dims, j.geometry, j.column_stride, j.columns, first, rows, width, x)
+    """The reverse, into the job's array; `kind` is the format in memory."""
+    place = (j.array, j.row_stride, j.dims, j.geometry, j.column_stride, j.columns)
+    _write(kind, place, first, rows, width, x)
 
 
 @njit
-def _read(kind, base, row_stride, dims, geometry, column_stride, columns, first, rows, width, x):
+def _read_any(kind, element, place, first, rows, width, x):
+    if element == HALF:
+        _read(np.int16(0), place, first, rows, width, x)
+    elif element == BRAIN:
+        _read(np.uint16(0), place, first, rows, width, x)
+    else:
+        _read(kind, place, first, rows, width, x)
+
+
+@njit
+def _read(kind, place, first, rows, width, x):
+    base, row_stride, dims, geometry, column_stride, columns = place
     done = int64(0)
     if dims == 0 and column_stride == element_size(kind):
         done = columns // TILE * TILE
@@ -62,11 +86,12 @@ def _read(kind, base, row_stride, dims, geometry, column_stride, columns, first,
                 x[start + i] = load(kind, column + offset(first + int64(i), row_stride, dims, geometry), int64(0))
     for c in range(columns):
         for i in range(uint64(rows), width):
-            x[uint64(c) * width + i] = zero(kind)
+            x[uint64(c) * width + i] = 0
 
 
 @njit
-def _write(kind, base, row_stride, dims, geometry, column_stride, columns, first, rows, width, x):
+def _write(kind, place, first, rows, width, x):
+    base, row_stride, dims, geometry, column_stride, columns = place
     done = int64(0)
     if dims == 0 and column_stride == element_size(kind):
         done = columns // TILE * TILE

@@ -18,17 +18,8 @@ from .blocks import halve
 from .job import cotangent_address, job_at, out_address, row_address, row_and_segment, row_temperature, take_items
 from .memory import atomic_add, load, store, workspace
 from .relaxed_short import row_sums
+from .runs import read_run, write_run
 from .tiles import read_cotangent, read_logits, write_out
-
-
-@njit
-def _read(kind, address, stride, item_size, count, to):
-    if stride == item_size:
-        for i in range(uint64(count)):
-            to[i] = load(kind, address, int64(i))
-    else:
-        for i in range(uint64(count)):
-            to[i] = load(kind, address + int64(i) * stride, int64(0))
 
 
 @njit
@@ -104,9 +95,9 @@ def vjp(kind, job):
                     count = min(j.columns - b * BLOCK, int64(BLOCK))
                     if phase == 0 or blocks > 1:
                         at = sources[0] + b * BLOCK * j.column_stride
-                        _read(kind, at, j.column_stride, j.item_size, count, y)
+                        read_run(kind, j.element, at, j.column_stride, j.item_size, count, y)
                         at = sources[1] + b * BLOCK * j.cotangent_column_stride
-                        _read(kind, at, j.cotangent_column_stride, j.item_size, count, u)
+                        read_run(kind, j.element, at, j.cotangent_column_stride, j.item_size, count, u)
                     if phase == 0:
                         block_product, block_total = _sums(y, u, count, products, totals)
                         store(float64(0), nodes, 3 * b, block_product)
@@ -114,8 +105,7 @@ def vjp(kind, job):
                         continue
                     _gradient(y, u, count, product / total, rate, gradient)
                     at = out_address(j, row) + b * BLOCK * j.out_column_stride
-                    for i in range(uint64(count)):
-                        store(kind, at + int64(i) * j.out_column_stride, int64(0), u[i])
+                    write_run(kind, j.element, at, j.out_column_stride, j.item_size, count, u, 0, type(u[0])(1))
                     if j.row_result != 0:
                         store(float64(0), nodes, 3 * b + 2, _in_temperature(y, gradient, count, products))
                 if phase == 1 and j.row_result != 0:
