@@ -102,7 +102,8 @@ MUTATIONS = {
         [
             (
                 "estimators.py",
-                "            task.total += task.product(task.softmax(z, task.temperature), slope, task.temperature) / count\n",
+                "            task.total += "
+                "task.product(task.softmax(z, task.temperature), slope, task.temperature) / count\n",
                 "            back = task.product(task.softmax(z, task.temperature), slope, task.temperature) / count\n"
                 "            task.total += _through_the_condition(z, index, task.softmax(task.wide), back)\n",
             )
