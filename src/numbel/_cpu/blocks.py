@@ -23,13 +23,17 @@ LEVELS = 32
 
 @njit
 def block_address(kind, row, column_stride, item_size, block, count, buffer):
-    """Address of a block as contiguous elements; strided columns are gathered into `buffer`."""
+    """Address of a block as contiguous elements; strided columns are gathered into the array `buffer`.
+
+    It is the array that callers hand on: Numba frees one whose address alone is used later.
+    """
     first = row + block * BLOCK * column_stride
     if column_stride == item_size:
         return first
+    at = int64(buffer.ctypes.data)
     for i in range(count):
-        copy(kind, buffer, int64(i), first + int64(i) * column_stride)
-    return buffer
+        copy(kind, at, int64(i), first + int64(i) * column_stride)
+    return at
 
 
 @njit

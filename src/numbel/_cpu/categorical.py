@@ -156,8 +156,7 @@ def grouped(kind, job):
     keys, rs = np.empty(samples, np.float64), np.empty(samples, np.float64)
     winners = np.empty(samples, np.int64)
     stack_r, stack_s = np.empty(LEVELS, np.float64), np.empty(LEVELS, np.float64)
-    gathered = np.empty(BLOCK if j.column_stride != j.item_size else 0, np.float64)
-    buffer = int64(gathered.ctypes.data)
+    buffer = np.empty(BLOCK if j.column_stride != j.item_size else 0, np.float64)
     while True:
         begin, end = take_items(j)
         if begin >= end:

@@ -187,8 +187,7 @@ def gumbel_max(kind, job):
     x = np.empty(BLOCK, np.uint32)
     keys, winners = np.empty(samples, np.float64), np.empty(samples, np.int64)
     stack_r, stack_s = np.empty(LEVELS, np.float64), np.empty(LEVELS, np.float64)
-    gathered = np.empty(BLOCK if j.column_stride != j.item_size else 0, np.float64)
-    buffer = int64(gathered.ctypes.data)
+    buffer = np.empty(BLOCK if j.column_stride != j.item_size else 0, np.float64)
     blocks = (j.columns + BLOCK - 1) // BLOCK
     while True:
         begin, end = take_items(j)
