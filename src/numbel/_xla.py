@@ -176,9 +176,9 @@ def _read(frame: Any) -> tuple[str, list[Array], list[Array]]:
     arguments, results, attributes = frame.arguments, frame.results, frame.attributes
     # these lie within the frame: were one larger than known, the next would be misread
     if not arguments.struct_size == results.struct_size == ctypes.sizeof(_Buffers):
-        raise NotImplementedError("unknown layout of XLA's call frame")
+        raise RuntimeError("unknown layout of XLA's call frame")
     if frame.stage != _EXECUTE or attributes.size != 1 or attributes.types[0] != _STRING:
-        raise NotImplementedError("expected one string attribute in the execution stage")
+        raise RuntimeError("expected one string attribute in the execution stage")
     text = _Text.from_address(attributes.items[0])
     return ctypes.string_at(text.data, text.size).decode(), _arrays(arguments, False), _arrays(results, True)
 
@@ -194,7 +194,7 @@ def _arrays(buffers: Any, writable: bool) -> list[Array]:
     arrays = []
     for i in range(buffers.size):
         if buffers.types[i] != _BUFFER:
-            raise NotImplementedError(f"operand {i} is not a buffer")
+            raise RuntimeError(f"operand {i} is not a buffer")
         buffer = _Buffer.from_address(buffers.items[i])
         dtype = _DTYPES[buffer.dtype]
         shape = tuple(buffer.dims[: buffer.rank])

@@ -492,16 +492,12 @@ class Generator:
         >>> numbel.Generator(5).gumbel_softmax(logits, hard=True)
         array([0., 0., 1.], dtype=float32)
         """
-        array = _checks.logits(logits, axis)
-        shape = array.shape[:-1]
-        temperatures, per_row = _checks.temperature(temperature, shape)
-        ids = None if row_ids is None else _checks.row_ids(row_ids, shape)
-        mask = None if row_mask is None else _checks.row_mask(row_mask, shape)
+        rows = _rows(logits, axis, temperature, row_ids, row_mask, _checks.temperature)
         raises = _checks.on_invalid(on_invalid)
-        result, target = _like(array, axis, out, hard)
-        source = array if hard else _checks.apart(array, target)
+        result, target = _like(rows.array, axis, out, hard)
+        source = rows.array if hard else _checks.apart(rows.array, target)
         with self._reserve() as draw:
-            rows = _Rows(source, temperatures, per_row, ids, mask)
+            rows = rows._replace(array=source)
             bad = _one_hot(rows, draw, target, out is not None) if hard else _relax(rows, draw, target)
             if bad is not None and raises:
                 if np.may_share_memory(source, target):
@@ -573,17 +569,13 @@ class Generator:
         >>> z.argmax(-1).tolist()
         [2, 0, 3]
         """
-        array = _checks.logits(logits, axis)
-        shape = array.shape[:-1]
-        temperatures, per_row = _checks.positive_temperature(temperature, shape)
-        ids = None if row_ids is None else _checks.row_ids(row_ids, shape)
-        mask = None if row_mask is None else _checks.row_mask(row_mask, shape)
+        rows = _rows(logits, axis, temperature, row_ids, row_mask, _checks.positive_temperature)
         raises = _checks.on_invalid(on_invalid)
-        given = _checks.index(index, array, mask, raises)
-        result, target = _like(array, axis, out)
-        source = _checks.apart(array, target)
+        given = _checks.index(index, rows.array, rows.mask, raises)
+        result, target = _like(rows.array, axis, out)
+        source = _checks.apart(rows.array, target)
         with self._reserve() as draw:
-            bad = _conditional(_Rows(source, temperatures, per_row, ids, mask), given, draw, target)
+            bad = _conditional(rows._replace(array=source), given, draw, target)
             if bad is not None and raises:
                 if np.may_share_memory(source, target):
                     _checks.overwritten_row(bad)
@@ -660,6 +652,23 @@ class _Rows(NamedTuple):
             mask = None if self.mask is None else self.mask[run]
             temperatures = self.temperatures[run] if self.per_row else self.temperatures
             yield index, run, _Rows(self.array[index], temperatures, self.per_row, ids, mask)
+
+
+def _rows(
+    logits: ArrayLike,
+    axis: int,
+    temperature: ArrayLike,
+    row_ids: ArrayLike | None,
+    row_mask: ArrayLike | None,
+    check: Callable[[Any, tuple[int, ...]], tuple[NDArray[Any], bool]],
+) -> _Rows:
+    """The arguments that describe rows, checked; `check` is that of the temperatures."""
+    array = _checks.logits(logits, axis)
+    shape = array.shape[:-1]
+    temperatures, per_row = check(temperature, shape)
+    ids = None if row_ids is None else _checks.row_ids(row_ids, shape)
+    mask = None if row_mask is None else _checks.row_mask(row_mask, shape)
+    return _Rows(array, temperatures, per_row, ids, mask)
 
 
 def _relax(rows: _Rows, draw: tuple[int, int], target: NDArray[Any]) -> int | None:
