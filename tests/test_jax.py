@@ -176,14 +176,71 @@ def test_straight_through():
     same(of_hard, of_soft)
 
 
+@pytest.mark.parametrize("num_samples", [None, 7])
+@pytest.mark.parametrize("axis", [-1, 0])
+@pytest.mark.parametrize(
+    "t", [0.7, np.float32(0.7), logits((4, 50), seed=2) ** 2 + np.float32(0.5)], ids=["double", "scalar", "rows"]
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gradient_of_sample(dtype, t, axis, num_samples):
+    """That of log_softmax and logsumexp at the indices, which repeat among 7 samples of few categories."""
+    shape = (3, 4, 50) if axis == 0 else (4, 50, 3)
+    options = {"seed": 5, "draw": 3, "axis": axis}
+    with x64(dtype == "float64"):
+        x, t = jnp.asarray(logits(shape, dtype)), t if type(t) is float else jnp.asarray(t, dtype)
+        drawn = nj.sample(x, num_samples, temperature=t, **options)
+        weights = jnp.asarray(logits(drawn.log_prob.shape, dtype, 1)), jnp.asarray(logits((4, 50), dtype, 4))
+
+        def ours(x, t):
+            found = nj.sample(x, num_samples, temperature=t, **options)
+            return (found.log_prob * weights[0]).sum() + (found.logsumexp * weights[1]).sum()
+
+        def by_hand(x, t):
+            z = jnp.moveaxis(x, axis, -1) / jnp.broadcast_to(t, (4, 50))[..., None]
+            at = drawn.indices if num_samples else drawn.indices[..., None]
+            log_prob = jnp.take_along_axis(jax.nn.log_softmax(z, -1), at, -1).reshape(drawn.log_prob.shape)
+            return (log_prob * weights[0]).sum() + (jax.nn.logsumexp(z, -1) * weights[1]).sum()
+
+        which = 0 if type(t) is float else (0, 1)
+        want = jax.grad(by_hand, which)(x, t)
+        closer = {"rtol": 1e-10, "atol": 1e-11} if dtype == "float64" else {"rtol": 2e-4, "atol": 2e-4}
+        for found in (
+            jax.grad(ours, which)(x, t),
+            jax.jit(jax.grad(ours, which), static_argnums=(1,) if which == 0 else ())(x, t),
+        ):
+            for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
+                assert (a.dtype, a.shape) == (b.dtype, b.shape)
+                np.testing.assert_allclose(a, b, **closer)
+
+
+def test_gradient_of_sample_in_odd_rows():
+    x = logits((4, 6))
+    x[1, 2], x[2, 1:4] = np.nan, -np.inf
+    of_x, of_t = jax.grad(lambda x, t: nj.sample(x, seed=5, temperature=t).log_prob.sum(), (0, 1))(
+        x, jnp.asarray([1.0, 1.0, 0.5, 0.0])
+    )
+    assert np.isnan(of_x[1]).all()
+    assert (np.asarray(of_x)[2, 1:4] == 0).all()
+    assert np.isfinite(of_t[2])
+    assert abs(of_x[2].sum()) < 1e-5
+    assert not of_x[3].any()
+    assert of_t[3] == 0
+    halves = jnp.asarray(logits((4, 6)), jnp.bfloat16)
+    assert jax.grad(lambda x: nj.sample(x, seed=5).log_prob.sum())(halves).dtype == jnp.bfloat16
+    draws = jnp.arange(4, dtype=jnp.uint32)
+    one = jax.grad(lambda x, draw: nj.sample(x, seed=5, draw=draw).log_prob)
+    same(
+        jax.vmap(one)(logits((4, 6)), draws),
+        jnp.stack([one(*each) for each in zip(logits((4, 6)), draws, strict=True)]),
+    )
+
+
 def test_first_order_only_and_what_has_no_gradient():
     x = jnp.asarray(logits((4,)))
     with pytest.raises(ValueError, match="cannot be differentiated"):
         jax.hessian(lambda x: nj.gumbel_softmax(x, seed=5)[0])(x)
     with pytest.raises(TypeError, match=r"forward-mode|custom_vjp"):
         jax.jvp(lambda x: nj.gumbel_softmax(x, seed=5), (x,), (x,))
-    with pytest.raises(NotImplementedError, match="log_softmax"):
-        jax.grad(lambda x: nj.sample(x, seed=5).log_prob)(x)
     assert not jax.grad(lambda x: nj.categorical(x, seed=5) * 1.0)(x).any()
     assert nj.sample(jax.lax.stop_gradient(x), seed=5).log_prob < 0
 

@@ -144,7 +144,7 @@ def sample(
     temperature: Any = 1.0,
     method: _Method = "grouped",
 ) -> Sample:
-    """Draw as `categorical` does, with log-probabilities and logsumexp from the same pass.
+    """Draw as `categorical` does, with log-probabilities and logsumexp that gradients flow through.
 
     Parameters
     ----------
@@ -160,12 +160,12 @@ def sample(
     ------
     TypeError, ValueError, numpy.exceptions.AxisError
         As in `categorical`.
-    NotImplementedError
-        If it is differentiated.
 
     Notes
     -----
-    Rows of index -1 have NaN for log_prob and logsumexp.
+    Rows of index -1 have NaN for log_prob and logsumexp. The gradients, in logits and temperature, are those of
+    `jax.nn.log_softmax(logits / temperature)` at the indices and of the logsumexp: what the score-function estimator
+    (REINFORCE) needs.
 
     Examples
     --------
@@ -300,10 +300,46 @@ def _indices(
     )
 
 
-def _refuse(*args: Any) -> Any:
-    raise NotImplementedError(
-        "numbel.jax.sample has no gradient: use jax.nn.log_softmax(logits / temperature) at the indices of categorical"
-    )
+def _sample_forward(full: bool, num_samples: int | None, axis: int, method: str, index: Any, *operands: Any) -> Any:
+    results = _indices(full, num_samples, axis, method, index, *operands)
+    logits, temperature, _, _ = operands
+    return results, (logits, temperature, results[0])
+
+
+def _sample_backward(
+    full: bool, num_samples: int | None, axis: int, method: str, index: Any, kept: Any, cotangents: Any
+) -> Any:
+    """With p = softmax(x / T): the gradients of x_k / T - logsumexp(x / T) at the samples k, and of the logsumexp."""
+    logits, temperature, indices = kept
+    _, of_log_prob, of_logsumexp = cotangents
+    x = jnp.moveaxis(logits, axis, -1).astype(of_logsumexp.dtype)
+    rows = x.shape[:-1]
+    t, spread = jax.vjp(lambda t: jnp.broadcast_to(t, rows), _floats(temperature).astype(x.dtype))
+    # a row of temperature 0 is its argmax, which does not move
+    rate = jnp.where(t == 0, 0, 1 / jnp.where(t == 0, 1, t))
+    p = jax.nn.softmax(x / jnp.where(t == 0, 1, t)[..., None], axis=-1)
+    if num_samples is None:
+        indices, of_log_prob = indices[..., None], of_log_prob[..., None]
+    rest = (of_logsumexp - of_log_prob.sum(-1)) * rate
+    flat, columns = (rest[..., None] * p).reshape(-1, x.shape[-1]), indices.reshape(math.prod(rows), -1)
+    at = jnp.arange(len(flat))[:, None], columns
+    flat = flat.at[at].add((of_log_prob * rate[..., None]).reshape(columns.shape))
+    of_logits = jnp.moveaxis(flat.reshape(x.shape), -1, axis).astype(logits.dtype)
+    if temperature.dtype == np.uint32:
+        return of_logits, None, None, None
+    mean = jnp.where(p > 0, p * x, 0).sum(-1)
+    chosen = jnp.take_along_axis(x, indices, -1)
+    (of_temperature,) = spread(-rate * (rest * mean + rate * (of_log_prob * chosen).sum(-1)))
+    return of_logits, of_temperature.astype(temperature.dtype), None, None
+
+
+def _floats(temperature: Any) -> Any:
+    """Temperatures as floating-point numbers: positive doubles that came as two words are put together."""
+    if temperature.dtype != np.uint32:
+        return temperature
+    low, high = temperature[..., 0], temperature[..., 1]
+    fraction = 1 + (high & 0xFFFFF).astype(np.float32) * 2.0**-20 + low.astype(np.float32) * 2.0**-52
+    return jnp.where(high == 0, 0, jnp.ldexp(fraction, (high >> 20).astype(np.int32) - 1023))
 
 
 def _differentiable(function: Any, forward: Any, backward: Any, static: int) -> Any:
@@ -314,7 +350,7 @@ def _differentiable(function: Any, forward: Any, backward: Any, static: int) -> 
 
 _relaxed = _differentiable(_soft_or_hard, _forward, _backward, 2)
 _undifferentiated = jax.jit(_indices, static_argnums=tuple(range(5)))
-_sampled = _differentiable(_indices, _refuse, _refuse, 5)
+_sampled = _differentiable(_indices, _sample_forward, _sample_backward, 5)
 
 
 # --- within the call
