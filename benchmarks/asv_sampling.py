@@ -12,6 +12,11 @@ _SAMPLES = [
     "categorical 256 x 2^17 float32",
     "sample 1 x 1000 float32",
 ]
+_RELAXED = [
+    f"{task} {shape} float32"
+    for task in ("gumbel_softmax", "gumbel_softmax and gradient")
+    for shape in ("64 x 2^20", "65536 x 128", "2^20 x 8")
+]
 _NOISE = ["gumbel 1 x 2^26 float32", "gumbel 1 x 2^26 float64"]
 
 
@@ -32,7 +37,7 @@ class Categorical(Work):
 
 
 class Memory(Work):
-    params = ("sample 64 x 2^20 float32", "gumbel_max 64 x 2^20 float32", *_NOISE)
+    params = ("sample 64 x 2^20 float32", "gumbel_max 64 x 2^20 float32", *_NOISE, *_RELAXED)
     param_names = ("work",)
 
     def setup(self, work: str) -> None:
@@ -47,6 +52,19 @@ class Memory(Work):
 
 class Gumbel(Work):
     params = (_NOISE, ["numbel", "numpy gumbel, float64", "torch -log(exponential)", "jax gumbel"])
+    param_names = ("work", "library")
+
+    def setup(self, work: str, library: str) -> None:
+        self.prepare(work, library)
+
+    def track_rate(self, work: str, library: str) -> float:
+        return self.rate()
+
+    track_rate.unit = "values/s"  # type: ignore[attr-defined]
+
+
+class Relaxed(Work):
+    params = (_RELAXED, ["numbel", "numbel.torch", "numbel.jax", "torch gumbel_softmax", "jax softmax(x + gumbel)"])
     param_names = ("work", "library")
 
     def setup(self, work: str, library: str) -> None:
@@ -73,7 +91,7 @@ class Fraction(Work):
 class Call(Work):
     """One call of ours, in seconds."""
 
-    params = (*_SAMPLES, *_NOISE)
+    params = (*_SAMPLES, *_NOISE, *_RELAXED)
     param_names = ("work",)
 
     def setup(self, work: str) -> None:
@@ -84,7 +102,7 @@ class Call(Work):
 
 
 class FractionOfPhilox(Work):
-    params = ("gumbel_max 64 x 2^20 float32", *_NOISE)
+    params = ("gumbel_max 64 x 2^20 float32", *_NOISE, *_RELAXED[:3])
     param_names = ("work",)
 
     def track_of_philox(self, work: str) -> float:
