@@ -270,15 +270,14 @@ def test_a_real_ctrl_c(tmp_path: Path) -> None:
     np.save(path, np.zeros(1 << 16, np.float32))
     # some 3 us a sample: many seconds, in passes of 16384 samples
     command = [sys.executable, "-m", "numbel", "sample", "a.npy", "--num-samples", "10000000", "-o", "out.npy"]
-    # a shell that runs this suite in the background leaves SIGINT ignored, which children inherit
-    with subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:
+    # A shell that runs this suite in the background leaves SIGINT ignored, which children inherit; a Python handler
+    # becomes the default in the child. A preexec_fn would do it too, with a fork, of which JAX warns.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    with process:
         deadline = time.monotonic() + 120
         while not list(tmp_path.glob(".out.npy.*.tmp")) and time.monotonic() < deadline:
             time.sleep(0.01)
