@@ -483,8 +483,8 @@ def relaxed(logits, temperature, g):
 
 _LOG_FLOAT32 = np.array(
     [
-        7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1,
-        2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
+        -0.10100489854812622, 0.16416071355342865, -0.1733253449201584, 0.19873706996440887, -0.249595046043396,
+        0.3333614468574524, -0.5000066161155701, 0.9999998211860657,
     ],
     np.float32,
 )  # fmt: skip
@@ -497,22 +497,19 @@ _LOG_FLOAT64 = np.array(
 
 
 def log(x):
-    """ln x of positive finite numbers, in their dtype: Cephes' logf, fdlibm's log."""
+    """ln x of positive normal numbers, in their dtype (float64: fdlibm's log); finite for 0 and subnormals."""
     single = x.dtype == np.float32
-    bits, width, shift, start = (np.int32, 23, 23, 0x3F3504F3) if single else (np.int64, 52, 54, 0x3FE6A09E667F3BCD)
-    tiny = x < np.finfo(x.dtype).tiny
-    whole = np.where(tiny, x * x.dtype.type(2.0**shift), x).view(bits)
+    bits, width, start = (np.int32, 23, 0x3F3504F3) if single else (np.int64, 52, 0x3FE6A09E667F3BCD)
+    whole = x.view(bits)
     k = (whole - bits(start)) >> bits(width)
     f = (whole - (k << bits(width))).view(x.dtype) - x.dtype.type(1)
-    k = (k - np.where(tiny, shift, 0)).astype(x.dtype)
     if single:
         p = np.full_like(f, _LOG_FLOAT32[0])
         for coefficient in _LOG_FLOAT32[1:]:
             p = fma(p, f, coefficient)
-        z = f * f
-        y = fma(p * f, z, k * np.float32(-2.12194440e-4))
-        y = fma(np.float32(-0.5) * f, f, y)
-        return fma(k, np.float32(0.693359375), f + y)
+        k = (k << 23).astype(np.float32)
+        return fma(k, np.float32(0.6931471805599453 * 2.0**-23), p * f)
+    k = k.astype(np.float64)
     s = f / (2.0 + f)
     p = np.full_like(f, _LOG_FLOAT64[0])
     for coefficient in _LOG_FLOAT64[1:]:
@@ -533,7 +530,7 @@ def vjp(y, cotangent, temperature):
         total = block_sum(np.array([lane_sum(wide[part]) for part in parts]))
         rate = 1.0 / temperature if temperature > 0 else 0.0
         gradient = (u - product / total) * wide * rate
-        logs = np.where(narrow > 0, log(np.where(narrow > 0, narrow, narrow.dtype.type(1))), 0).astype(np.float64)
+        logs = log(narrow).astype(np.float64)
         slope = block_sum(np.array([lane_dot(-logs[part], gradient[part]) for part in parts]))
         return gradient.astype(narrow.dtype).astype(np.asarray(y).dtype), slope
 

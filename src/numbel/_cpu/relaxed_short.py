@@ -54,24 +54,22 @@ def _weights(x, columns, width, top, high, low, w):
 
 @njit
 def row_sums(w, columns, width, sums):
-    """sums[i]: the sum of row i, by halves over columns as in `blocks.halve`."""
+    """sums[i]: the sum of row i in the dtype of `sums`, by halves over columns as in `blocks.halve`."""
     count = uint64(columns)
     h = uint64(LANES // 2)
     while h >= count and h > uint64(0):
         h >>= uint64(1)
-    if count == uint64(1):
-        sums[:width] = w[:width]
-        return
-    for c in range(h):
-        for i in range(width):
-            at = c * width + i
-            sums[at] = w[at] + w[at + h * width] if c + h < count else w[at]
-    h >>= uint64(1)
-    while h > uint64(0):
-        for c in range(h):
-            for i in range(width):
-                sums[c * width + i] += sums[(c + h) * width + i]
-        h >>= uint64(1)
+    # a level is one run: a loop over columns around one over rows costs twice the time
+    pairs, half = (count - h) * width if h > uint64(0) else uint64(0), h * width
+    for i in range(pairs):
+        sums[i] = type(sums[i])(w[i]) + type(sums[i])(w[i + half])
+    for i in range(pairs, half if half > uint64(0) else width):
+        sums[i] = type(sums[i])(w[i])
+    half >>= uint64(1)
+    while half >= width:
+        for i in range(half):
+            sums[i] += sums[i + half]
+        half >>= uint64(1)
 
 
 @njit

@@ -69,8 +69,8 @@ def _read(kind, place, first, rows, width, x):
     if dims == 0 and column_stride == element_size(kind):
         done = columns // TILE * TILE
         address, at, size = base + first * row_stride, int64(x.ctypes.data), element_size(zero(kind))
-        for c in range(0, done, TILE):
-            for i in range(0, rows // TILE * TILE, TILE):
+        for i in range(0, rows // TILE * TILE, TILE):
+            for c in range(0, done, TILE):
                 source = address + i * row_stride + c * column_stride
                 transpose_in(kind, source, row_stride, at + (c * int64(width) + i) * size, int64(width) * size)
         for i in range(rows // TILE * TILE, rows):

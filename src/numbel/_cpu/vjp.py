@@ -40,26 +40,25 @@ def _sums(y, u, count, products, totals):
 
 
 @njit
-def _gradient(y, u, count, mean, rate, gradient):
-    """The gradient in the logits, float64; u becomes what it rounds to."""
+def _gradient(y, u, count, mean, rate):
+    """The gradient in the logits, in place of u."""
     for i in range(uint64(count)):
-        gradient[i] = (float64(u[i]) - mean) * float64(y[i]) * rate
-    for i in range(uint64(count)):
-        u[i] = type(u[i])(gradient[i])
+        u[i] = type(u[i])((float64(u[i]) - mean) * float64(y[i]) * rate)
 
 
 @njit
-def _in_temperature(y, gradient, count, lanes):
-    """Minus the sum of ln(y) times the gradient; 0 where y is."""
-    for i in range(uint64(count)):
-        y[i] = scalar.log(y[i]) if y[i] > y[i] - y[i] else y[i] - y[i]
-    first = min(uint64(count), uint64(LANES))
-    for i in range(first):
-        lanes[i] = -float64(y[i]) * gradient[i]
-    for start in range(uint64(LANES), uint64(count), uint64(LANES)):
-        for i in range(min(uint64(LANES), uint64(count) - start)):
-            lanes[i] = fma(-float64(y[start + i]), gradient[start + i], lanes[i])
-    halve(lanes, first)
+def _both_gradients(y, u, count, mean, rate, logs, lanes):
+    """The same, and minus the sum of ln(y) times it (where y is 0, so is that)."""
+    lanes[:] = 0.0
+    for start in range(uint64(0), uint64(count), uint64(LANES)):
+        n = min(uint64(LANES), uint64(count) - start)
+        for i in range(n):
+            logs[i] = scalar.finite_log(y[start + i])
+        for i in range(n):
+            gradient = (float64(u[start + i]) - mean) * float64(y[start + i]) * rate
+            u[start + i] = type(u[i])(gradient)
+            lanes[i] = fma(-float64(logs[i]), gradient, lanes[i])
+    halve(lanes, min(uint64(count), uint64(LANES)))
     return lanes[0]
 
 
@@ -75,7 +74,7 @@ def vjp(kind, job):
     j = job_at(job)
     blocks = (j.columns + BLOCK - 1) // BLOCK
     y, u = workspace(kind, BLOCK), workspace(kind, BLOCK)
-    products, totals, gradient = np.empty(LANES), np.empty(LANES), np.empty(BLOCK)
+    logs, products, totals = workspace(kind, LANES), np.empty(LANES), np.empty(LANES)
     own = np.empty(3 * blocks if j.segments == 1 else 0)
     while True:
         begin, end = take_items(j)
@@ -103,11 +102,13 @@ def vjp(kind, job):
                         store(float64(0), nodes, 3 * b, block_product)
                         store(float64(0), nodes, 3 * b + 1, block_total)
                         continue
-                    _gradient(y, u, count, product / total, rate, gradient)
+                    if j.row_result == 0:
+                        _gradient(y, u, count, product / total, rate)
+                    else:
+                        in_block = _both_gradients(y, u, count, product / total, rate, logs, products)
+                        store(float64(0), nodes, 3 * b + 2, in_block)
                     at = out_address(j, row) + b * BLOCK * j.out_column_stride
                     write_run(kind, j.element, at, j.out_column_stride, j.item_size, count, u, 0, type(u[0])(1))
-                    if j.row_result != 0:
-                        store(float64(0), nodes, 3 * b + 2, _in_temperature(y, gradient, count, products))
                 if phase == 1 and j.row_result != 0:
                     if j.segments > 1 and atomic_add(j.pending + 8 * (row - j.first_row), int64(-1)) > 1:
                         continue
@@ -125,12 +126,34 @@ def _total(nodes, which, blocks, lanes):
 
 
 @njit
+def _gradient_across(y, u, columns, width, mean, rate):
+    """`_gradient` of short rows."""
+    for c in range(uint64(columns)):
+        for i in range(width):
+            at = c * width + i
+            u[at] = type(u[at])((float64(u[at]) - mean[i]) * float64(y[at]) * rate[i])
+
+
+@njit
+def _both_gradients_across(y, u, columns, width, mean, rate, logs, products):
+    """`_both_gradients` of short rows, except for the sum over a row."""
+    for c in range(uint64(columns)):
+        for i in range(width):
+            logs[i] = scalar.finite_log(y[c * width + i])
+        for i in range(width):
+            at = c * width + i
+            gradient = (float64(u[at]) - mean[i]) * float64(y[at]) * rate[i]
+            u[at] = type(u[at])(gradient)
+            products[at] = -float64(logs[i]) * gradient
+
+
+@njit
 def vjp_short(kind, job):
     """One worker for short rows: take tiles of `segment_blocks` rows (the width) until none is left."""
     j = job_at(job)
     width = uint64(j.segment_blocks)
     size = uint64(j.columns) * width
-    y, u = workspace(kind, size), workspace(kind, size)
+    y, u, logs = workspace(kind, size), workspace(kind, size), workspace(kind, width)
     products, sums = np.empty(size), np.empty(size)
     mean, rate = np.empty(width), np.empty(width)
     rate[:] = _rate(j.temperature if j.temperatures == 0 else 1.0)
@@ -150,24 +173,14 @@ def vjp_short(kind, job):
         row_sums(products, j.columns, width, sums)
         for i in range(width):
             mean[i] = sums[i]
-        for i in range(size):
-            products[i] = float64(y[i])
-        row_sums(products, j.columns, width, sums)
+        row_sums(y, j.columns, width, sums)
         for i in range(width):
             mean[i] /= sums[i]
-        for c in range(uint64(j.columns)):
-            for i in range(width):
-                at = c * width + i
-                products[at] = (float64(u[at]) - mean[i]) * float64(y[at]) * rate[i]
-        for i in range(size):
-            u[i] = type(u[i])(products[i])
-        write_out(kind, j, first, rows, width, u)
         if j.row_result == 0:
-            continue
-        for i in range(size):
-            y[i] = scalar.log(y[i]) if y[i] > y[i] - y[i] else y[i] - y[i]
-        for i in range(size):
-            products[i] = -float64(y[i]) * products[i]
-        row_sums(products, j.columns, width, sums)
-        for i in range(uint64(rows)):
-            store(float64(0), j.row_result, first + int64(i), sums[i])
+            _gradient_across(y, u, j.columns, width, mean, rate)
+        else:
+            _both_gradients_across(y, u, j.columns, width, mean, rate, logs, products)
+            row_sums(products, j.columns, width, sums)
+            for i in range(uint64(rows)):
+                store(float64(0), j.row_result, first + int64(i), sums[i])
+        write_out(kind, j, first, rows, width, u)

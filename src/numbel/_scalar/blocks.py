@@ -34,7 +34,8 @@ from .elementary import (
     LOG2E_LOW,
     exp2_fraction_float32,
     exp2_fraction_float64,
-    log_float32,
+    finite_log_float32,
+    finite_log_float64,
     log_float64,
     power_of_two_float64,
 )
@@ -310,4 +311,4 @@ quantise = _by_width(quantise_float32, quantise_float64)
 plain_node = _by_width(plain_node_float32, node)
 ordered = _by_width(ordered_float32, ordered_float64)
 from_ordered = _by_width(from_ordered_float32, from_ordered_float64)
-log = _by_width(log_float32, log_float64)
+finite_log = _by_width(finite_log_float32, finite_log_float64)

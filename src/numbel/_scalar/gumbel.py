@@ -14,8 +14,8 @@ from __future__ import annotations
 from numba import float32, float64, int32, int64, uint32, uint64
 
 from .._jit import inlined
-from .bits import bits_to_float, float_to_bits, fma
-from .elementary import _log_core_float64, _log_parts_float64
+from .bits import fma
+from .elementary import _log_core_float64, _log_parts_float64, finite_log_float32
 
 #: Words within this distance of 0 or 2^32 take a second word. At 2^16 the error would be 8e-6.
 REFINE = 1 << 20
@@ -28,29 +28,13 @@ def needs_refinement(x):
 
 
 @inlined
-def _log_float32(t):
-    """Ln t to 5e-8 absolute, t normal: all that Gumbel noise asks of either logarithm."""
-    bits = float_to_bits(t)
-    k = int32(int32(bits - int32(0x3F3504F3)) & int32(-0x800000))  # exponent times 2^23, which saves a shift
-    f = bits_to_float(int32(bits - k)) - float32(1.0)
-    p = fma(float32(-0.10100489854812622), f, float32(0.16416071355342865))
-    p = fma(p, f, float32(-0.1733253449201584))
-    p = fma(p, f, float32(0.19873706996440887))
-    p = fma(p, f, float32(-0.249595046043396))
-    p = fma(p, f, float32(0.3333614468574524))
-    p = fma(p, f, float32(-0.5000066161155701))
-    p = fma(p, f, float32(0.9999998211860657))
-    return fma(float32(k), float32(0.6931471805599453 * 2.0**-23), p * f)
-
-
-@inlined
 def _half_float32(t, near):
     """G where t = v (near: v < 1/2), E where t = 1 - v.
 
     Near: G = -ln t - h(t), h(t) = ln(-ln(1 - t) / t), a polynomial of degree 7 (5.6e-8), so that the
     half of the words that win needs one logarithm; far: E = -ln t.
     """
-    log_t = _log_float32(t)
+    log_t = finite_log_float32(t)
     h = fma(float32(0.3717030882835388), t, float32(-0.32255491614341736))
     h = fma(h, t, float32(0.2538478374481201))
     h = fma(h, t, float32(0.03861694410443306))
@@ -72,7 +56,7 @@ def gumbel_begun_float32(x):
 @inlined
 def gumbel_ended_float32(x, begun):
     """G of a word: the second logarithm of the half of the words that needs one."""
-    g = -_log_float32(begun)
+    g = -finite_log_float32(begun)
     return begun if int32(x) >= int32(0) else g
 
 
@@ -89,7 +73,7 @@ def gumbel_refined_float32(x, y):
     a = s ^ (s >> int64(63))
     t = fma(float32(a), float32(2.0**-64), float32(2.0**-65))
     begun = _half_float32(t, s >= int64(0))
-    return begun if s >= int64(0) else -_log_float32(begun)
+    return begun if s >= int64(0) else -finite_log_float32(begun)
 
 
 @inlined
