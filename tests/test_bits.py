@@ -188,11 +188,11 @@ def test_short_rows_and_long_ones(dtype, columns, monkeypatch):
 
 
 @each_dtype
-@pytest.mark.parametrize("columns", [1, 3, 4, 5, 64, 100, 127])
+@pytest.mark.parametrize("columns", [1, 3, 4, 5, 64, 100, 127, 128, 129, 300, 511, 512])
 def test_short_rows_of_noise_and_long_ones(dtype, columns):
-    # a row's prefix: 200 columns take the kernel for long rows
+    # a row's prefix: 600 columns take the kernel for long rows
     short = numbel.Generator(11, draw=4).gumbel(size=(700, columns), dtype=dtype)
-    long = numbel.Generator(11, draw=4).gumbel(size=(700, 200), dtype=dtype)
+    long = numbel.Generator(11, draw=4).gumbel(size=(700, 600), dtype=dtype)
     assert short.tobytes() == long[:, :columns].tobytes()
 
 
@@ -287,3 +287,21 @@ def test_golden_at_other_simd_widths(cpu, features, golden):
     assert set(found) == set(make_golden.SIMD_GROUPS)
     for name, values in found.items():
         assert values == golden[name]
+
+
+@each_dtype
+@pytest.mark.parametrize("columns", [129, 300, 511, 512])
+def test_relaxed_rows_many_at_a_time_and_alone(dtype, columns):
+    logits = make_golden.logits((45, columns), np.dtype(dtype))
+    u = make_golden.cotangent(logits.shape, logits.dtype)
+    temperature, index = np.geomspace(0.01, 100, 45), logits.astype(float).argmax(axis=-1)
+
+    def parts(rows):
+        options = {"temperature": temperature[rows], "row_ids": np.arange(45)[rows]}
+        y = numbel.Generator(11, draw=4).gumbel_softmax(logits[rows], **options)
+        z = numbel.Generator(11, draw=4).conditional_gumbel(logits[rows], index[rows], **options)
+        return y, z, *numbel.gumbel_softmax_vjp(y, u[rows], temperature[rows])
+
+    for row in (0, 31, 44):  # fewer than 32 rows are done one at a time
+        for one, many in zip(parts(slice(row, row + 1)), parts(slice(None)), strict=True):
+            assert one.tobytes() == many[row : row + 1].tobytes()

@@ -24,8 +24,6 @@ from .tiles import write_noise
 
 #: Columns of a row made at a time.
 TILE = 4096
-#: Rows shorter than this are made many at a time, across rows.
-SHORT = 128
 _STRETCH = 1024
 _GROUP = 32
 
@@ -177,7 +175,7 @@ def _short_rows(kind, j, transform, wide, x, y, g):
 
 @njit
 def _rows(kind, j, transform, wide):
-    short = j.columns < SHORT
+    short = j.segment_blocks > 0  # a tile of so many rows
     size = (j.columns + 3) // 4 * 4 * j.segment_blocks if short else TILE
     x, y = np.empty(size, np.uint32), np.empty(size if wide else 0, np.uint32)
     g = workspace(kind, size if short or j.column_stride != j.item_size else 0)

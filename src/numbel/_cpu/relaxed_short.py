@@ -1,6 +1,6 @@
 """Relaxed samples of short rows, many at a time; the arithmetic and its order are those of `relaxed`.
 
-A row of up to 128 columns is a lone block, of fewer columns than lanes.
+A row of up to 512 columns is a lone block, with no more columns than lanes.
 """
 
 from __future__ import annotations

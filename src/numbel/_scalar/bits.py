@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import int32, int64
+from numba import float32, int32, int64, uint16, uint32
 from numba.core import types
 from numba.extending import intrinsic
 
@@ -72,6 +72,50 @@ def bits_to_float(typingctx: Any, x: Any) -> Any:
     """int32 -> float32, int64 -> float64, same bits."""
     target = _FLOATS.get(x)
     return None if target is None else (target(x), _bitcast_to(target))
+
+
+def _conversion(operation: str, source: Any, target: Any) -> Any:
+    """An intrinsic between the bits of a half, as uint16, and float32."""
+
+    def typer(typingctx: Any, x: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            if operation == "widen":
+                return builder.fpext(builder.bitcast(args[0], ir.HalfType()), ir.FloatType())
+            return builder.bitcast(builder.fptrunc(args[0], ir.HalfType()), ir.IntType(16))
+
+        return target(source), codegen
+
+    return intrinsic(typer)
+
+
+_widen_half = _conversion("widen", types.uint16, types.float32)
+_narrow_half = _conversion("narrow", types.float32, types.uint16)
+
+
+@inlined
+def half_to_float(bits):
+    """The float32 of a float16, given as its bits."""
+    return _widen_half(uint16(bits))
+
+
+@inlined
+def float_to_half(x):
+    """The bits of the float16 that a float32 rounds to."""
+    return _narrow_half(float32(x))
+
+
+@inlined
+def brain_to_float(bits):
+    """The float32 of a bfloat16, given as its bits."""
+    return bits_to_float(int32(uint32(bits) << uint32(16)))
+
+
+@inlined
+def float_to_brain(x):
+    """The bits of the bfloat16 that a float32 rounds to, to nearest even; the NaN that is written has no low bits."""
+    bits = uint32(float_to_bits(float32(x)))
+    odd = uint32(uint32(bits >> uint32(16)) & uint32(1))
+    return uint16(uint32(bits + uint32(odd + uint32(0x7FFF))) >> uint32(16))
 
 
 @inlined

@@ -14,8 +14,8 @@ from __future__ import annotations
 from numba import float32, float64, int32, int64, uint32, uint64
 
 from .._jit import inlined
-from .bits import fma
-from .elementary import _log_core_float64, _log_parts_float64, finite_log_float32
+from .bits import float_to_bits, fma
+from .elementary import LN2, _log_core_float64, _log_parts_float64, finite_log_float32
 
 #: Words within this distance of 0 or 2^32 take a second word. At 2^16 the error would be 8e-6.
 REFINE = 1 << 20
@@ -103,3 +103,23 @@ def gumbel_float64(x, y):
     """G = -ln E from words x and y, uint64 below 2^32."""
     f, k = _log_parts_float64(exponential_float64(x, y))
     return -_log_core_float64(f, k, 0.0)
+
+
+@inlined
+def cannot_exceed(x, z, best):
+    """Whether z + G lies below `best` whatever the refinement of the word x (uint64): proved without a logarithm."""
+    # G <= -ln V, and V >= 2^e with e the exponent of x 2^-32
+    e = (float_to_bits(float64(x)) >> int64(52)) - int64(1023 + 32)
+    return x != uint64(0) and z - float64(e) * LN2 + 1e-9 < best
+
+
+@inlined
+def scaled_float32(g, loc, scale):
+    """G scale + loc, float32, rounded after either step: a compiler that contracts would fuse the two."""
+    return fma(g, scale, float32(0.0)) + loc
+
+
+@inlined
+def scaled_float64(g, loc, scale):
+    """G scale + loc, float64, rounded after either step."""
+    return fma(g, scale, 0.0) + loc

@@ -1,0 +1,261 @@
+"""Grouped sampling in two launches: the node of every block, then, for every sample of a row, block and column.
+
+A kernel takes `rows` as (first row of this launch, ...): temperatures, identities and results are those of the whole
+call, `logits` may be a part of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+from numba import cuda, float64, int64, uint8, uint64
+
+from .._scalar import blocks as scalar
+from .._scalar.address import GROUPED, block_words, draw_key
+from .._scalar.blocks import BLOCK
+from .._scalar.gumbel import exponential_float64
+from .blocks import functions
+from .forms import FORMS, THREADS, device, matrix, vector
+
+_INF = math.inf
+_NAN = math.nan
+#: Deeper than any tree over 2^34 columns in runs of THREADS blocks.
+_LEVELS = 32
+
+
+@device
+def temperature_of(temperatures, row):
+    """A row's temperature: of one for all, or of one each."""
+    return temperatures[row if temperatures.size > 1 else 0]
+
+
+@device
+def identity_of(ids, row):
+    """What a row's random bits are addressed by."""
+    return uint64(ids[row]) if ids.size > 0 else uint64(row)
+
+
+@device
+def wanted(mask, row):
+    """Whether a row is to be sampled."""
+    return mask.size == 0 or mask[row] != 0
+
+
+@device
+def join_blocks(nodes, first, blocks, tree_r, tree_s, stack_r, stack_s):
+    """stack[0] becomes the root of the dyadic tree over a row's nodes."""
+    t = cuda.threadIdx.x
+    for start in range(0, blocks, THREADS):
+        count = min(blocks - start, THREADS)
+        cuda.syncthreads()
+        if t < count:
+            tree_r[t], tree_s[t] = nodes[0, first + start + t], nodes[1, first + start + t]
+        h = 1
+        while h < THREADS:
+            cuda.syncthreads()
+            if t % (2 * h) == 0 and t + h < count:
+                tree_r[t], tree_s[t] = scalar.join(tree_r[t], tree_s[t], tree_r[t + h], tree_s[t + h])
+            h *= 2
+        cuda.syncthreads()
+        if t == 0:
+            # runs of THREADS blocks are the leaves of the upper tree: its open left siblings are on the stack
+            r, s = tree_r[0], tree_s[0]
+            level, index = 0, start // THREADS
+            while (index >> level) & 1 != 0:
+                r, s = scalar.join(stack_r[level], stack_s[level], r, s)
+                level += 1
+            stack_r[level], stack_s[level] = r, s
+    if t == 0:
+        runs = (blocks + THREADS - 1) // THREADS
+        r, s, empty = 0.0, 0.0, True
+        for level in range(_LEVELS):
+            if (runs >> level) & 1 != 0:
+                if empty:
+                    r, s, empty = stack_r[level], stack_s[level], False
+                else:
+                    r, s = scalar.join(stack_r[level], stack_s[level], r, s)
+        stack_r[0], stack_s[0] = r, s
+    cuda.syncthreads()
+
+
+@device
+def winning_block(nodes, first, blocks, sample, identity, key, mask, keys, rs, at):
+    """at[0] becomes the block with the smallest E / S, -1 where every block is empty."""
+    t = cuda.threadIdx.x
+    best_key, best_r, best = _INF, 0.0, int64(-1)
+    for b in range(t, blocks, THREADS):
+        r, s = nodes[0, first + b], nodes[1, first + b]
+        if s > 0.0:
+            x0, x1, _, _ = block_words(uint64(b), uint64(sample), identity, uint64(GROUPED), key, mask)
+            value = exponential_float64(x0, x1) / s
+            if best < 0 or scalar.beats(value, r, best_key, best_r):
+                best_key, best_r, best = value, r, int64(b)
+    keys[t], rs[t], at[t] = best_key, best_r, best
+    h = THREADS >> 1
+    while h > 0:
+        cuda.syncthreads()
+        if t < h and at[t + h] >= 0:
+            other = scalar.beats(keys[t + h], rs[t + h], keys[t], rs[t])
+            mine = scalar.beats(keys[t], rs[t], keys[t + h], rs[t + h])
+            if at[t] < 0 or other or (not mine and at[t + h] < at[t]):
+                keys[t], rs[t], at[t] = keys[t + h], rs[t + h], at[t + h]
+        h >>= 1
+    cuda.syncthreads()
+
+
+@functools.cache
+def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
+    """The kernels of one element format and the types of their arguments."""
+    form = FORMS[name]
+    wide, load, zero = form.wide, form.load, form.zero
+    inner = functions(form)
+    block_node, block_max = inner.block_node, inner.block_max
+    weight = scalar.weight_float64 if wide is float64 else scalar.weight_float32
+    quantise = scalar.quantise_float64 if wide is float64 else scalar.quantise_float32
+
+    def block_nodes(logits, first_row, temperatures, row_mask, nodes):
+        """nodes[:, row * blocks + block] of every block: r and S."""
+        lanes = cuda.shared.array(512, wide)
+        tops = cuda.shared.array(128, int64)
+        bottoms = cuda.shared.array(128, int64)
+        rows, columns = int64(logits.shape[0]), int64(logits.shape[1])
+        blocks = (columns + BLOCK - 1) // BLOCK
+        for item in range(int64(cuda.blockIdx.x), rows * blocks, int64(cuda.gridDim.x)):
+            row = item // blocks
+            temperature = temperature_of(temperatures, first_row + row)
+            if wanted(row_mask, first_row + row) and temperature > 0.0:
+                high, low = scalar.scale(temperature)
+                r, s = block_node(logits, row, item - row * blocks, columns, high, low, lanes, tops, bottoms)
+                if cuda.threadIdx.x == 0:
+                    nodes[0, item], nodes[1, item] = r, s
+
+    @device
+    def largest_column(logits, row, columns, tops, bottoms):
+        """bottoms[0] becomes the first column of the largest logit, -1 in a bad row."""
+        t = cuda.threadIdx.x
+        top, at, nan = wide(-_INF), int64(-1), False
+        for c in range(t, columns, THREADS):
+            x = wide(load(logits[row, c]))
+            nan = nan or x != x
+            if x > top:
+                top, at = x, int64(c)
+        tops[t], bottoms[t] = float64(_NAN if nan or top == _INF else top), float64(at)
+        h = THREADS >> 1
+        while h > 0:
+            cuda.syncthreads()
+            if t < h:
+                mine, other = tops[t], tops[t + h]
+                tie = other == mine and bottoms[t + h] < bottoms[t]
+                if mine == mine and (other != other or other > mine or tie):
+                    tops[t], bottoms[t] = other, bottoms[t + h]
+            h >>= 1
+        cuda.syncthreads()
+
+    def choose(
+        logits,
+        first_row,
+        temperatures,
+        row_ids,
+        row_mask,
+        seed,
+        draw,
+        samples,
+        nodes,
+        indices,
+        log_prob,
+        logsumexp,
+        bad,
+    ):
+        """Write a row's samples, each by one CUDA block; the outputs that are not wanted have no elements."""
+        tree_r = cuda.shared.array(128, float64)
+        tree_s = cuda.shared.array(128, float64)
+        stack_r = cuda.shared.array(32, float64)
+        stack_s = cuda.shared.array(32, float64)
+        at = cuda.shared.array(128, int64)
+        bottoms = cuda.shared.array(128, int64)
+        sums = cuda.shared.array(128, uint64)
+        t = cuda.threadIdx.x
+        rows, columns = int64(logits.shape[0]), int64(logits.shape[1])
+        blocks = (columns + BLOCK - 1) // BLOCK
+        key, mask = draw_key(uint64(seed), uint64(draw))
+        key, mask = uint64(key), uint64(mask)
+        for item in range(int64(cuda.blockIdx.x), rows * samples, int64(cuda.gridDim.x)):
+            row = item // samples
+            sample, place = item - row * samples, first_row * samples + item
+            temperature = temperature_of(temperatures, first_row + row)
+            log_sum, log_p, column, high64, low64 = _NAN, _NAN, int64(-1), 0.0, 0.0
+            is_bad = False
+            if not wanted(row_mask, first_row + row):
+                pass
+            elif temperature == 0.0:
+                largest_column(logits, row, columns, tree_r, tree_s)
+                column, top = int64(tree_s[0]), tree_r[0]
+                is_bad = column < 0 or top != top
+                if is_bad:
+                    column = int64(-1)
+                else:
+                    log_p = 0.0
+                    log_sum = 0.0 if top == 0.0 else math.copysign(_INF, top)
+            else:
+                high64, low64 = scalar.scale(temperature)
+                join_blocks(nodes, row * blocks, blocks, tree_r, tree_s, stack_r, stack_s)
+                root_r, root_s = stack_r[0], stack_s[0]
+                is_bad = not root_s > 0.0
+                if not is_bad:
+                    identity = identity_of(row_ids, first_row + row)
+                    log_sum = scalar.logsumexp(root_r, root_s)
+                    winning_block(nodes, row * blocks, blocks, sample, identity, key, mask, tree_r, tree_s, at)
+                    block = int64(at[0])
+                    start = block * BLOCK
+                    count = min(columns - start, int64(BLOCK))
+                    high, low = scalar.narrow(zero, high64, low64)
+                    high, low = wide(high), wide(low)
+                    largest, _ = block_max(logits, row, start, count, at, bottoms)
+                    r, rise, far = scalar.reference_of_maximum(largest, high)
+                    r, shift = wide(r), wide(largest if far else zero)
+                    own = BLOCK // THREADS
+                    total = uint64(0)
+                    for i in range(t * own, min((t + 1) * own, count)):
+                        x = wide(wide(load(logits[row, start + i])) - shift)
+                        total += uint64(quantise(wide(weight(x, high, low, r)), rise))
+                    sums[t] = total
+                    cuda.syncthreads()
+                    before, whole = uint64(0), uint64(0)
+                    for i in range(THREADS):
+                        if i < t:
+                            before += sums[i]
+                        whole += sums[i]
+                    _, _, x2, x3 = block_words(uint64(block), uint64(sample), identity, uint64(GROUPED), key, mask)
+                    target = uint64(scalar.mulhi64((uint64(x2) << uint64(32)) | uint64(x3), whole))
+                    if before <= target and target < before + total:
+                        running = before
+                        for i in range(t * own, min((t + 1) * own, count)):
+                            x = wide(wide(load(logits[row, start + i])) - shift)
+                            running += uint64(quantise(wide(weight(x, high, low, r)), rise))
+                            if running > target:
+                                at[0] = start + i
+                                break
+                    cuda.syncthreads()
+                    column = int64(at[0])
+                    x = float64(wide(load(logits[row, column])))
+                    log_p = scalar.log_prob(x, high64, low64, root_r, root_s)
+                    cuda.syncthreads()
+            if t == 0:
+                indices[place] = column
+                if log_prob.size > 0:
+                    log_prob[place] = wide(log_p)
+                if logsumexp.size > 0 and sample == 0:
+                    logsumexp[first_row + row] = wide(log_sum)
+                if is_bad:
+                    cuda.atomic.min(bad, 0, first_row + row)
+
+    rows = matrix(form)
+    temperatures, mask, ids = vector(float64), vector(uint8), vector(uint64)
+    nodes = matrix(FORMS["float64"])
+    results = vector(int64), vector(wide), vector(wide), vector(int64)
+    return {
+        "block_nodes": (block_nodes, (rows, int64, temperatures, mask, nodes)),
+        "choose": (choose, (rows, int64, temperatures, ids, mask, uint64, uint64, int64, nodes, *results)),
+    }

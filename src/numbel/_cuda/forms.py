@@ -1,0 +1,62 @@
+"""Element formats, and what every kernel shares: a block of THREADS threads does one block of 4096 columns.
+
+A kernel's body is what the simulator runs as plain Python, where float32 arithmetic would be double and integers do not
+wrap: so all arithmetic is in `_scalar`, and what a scalar returns is put back into its type (`wide`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numba import cuda, float32, float64, uint16
+
+from .._jit import inlined
+from .._scalar.bits import brain_to_float, float_to_brain, float_to_half, half_to_float
+
+#: Threads of a CUDA block, any power of two up to 128. The simulator's are Python threads, which take turns.
+THREADS = 8 if numba.config.ENABLE_CUDASIM else 128
+
+
+@inlined
+def _same(x):
+    return x
+
+
+class Form(NamedTuple):
+    """An element format: its dtype in memory, that of its arithmetic, and the ways between them."""
+
+    memory: Any
+    wide: Any
+    load: Callable[[Any], Any]
+    store: Callable[[Any], Any]
+
+    @property
+    def zero(self) -> Any:
+        """0 in the dtype of the arithmetic."""
+        return np.float64(0) if self.wide is float64 else np.float32(0)
+
+
+FORMS = {
+    "float32": Form(float32, float32, _same, _same),
+    "float64": Form(float64, float64, _same, _same),
+    "float16": Form(uint16, float32, half_to_float, float_to_half),
+    "bfloat16": Form(uint16, float32, brain_to_float, float_to_brain),
+}
+
+
+def device(function: Callable[..., Any]) -> Any:
+    """A device function that takes arrays, which the scalars do not."""
+    return cuda.jit(device=True)(function)
+
+
+def matrix(form: Form) -> Any:
+    """The Numba type of rows and columns of any strides."""
+    return numba.types.Array(form.memory, 2, "A")
+
+
+def vector(dtype: Any) -> Any:
+    """The Numba type of a contiguous vector."""
+    return numba.types.Array(dtype, 1, "C")

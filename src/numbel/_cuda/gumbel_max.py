@@ -1,0 +1,146 @@
+"""method="gumbel_max": the best column of every block and sample, then that of the row."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+from numba import cuda, float64, int64, uint8, uint64
+
+from .._scalar import blocks as scalar
+from .._scalar.address import NOISE, REFINEMENT, block_words, draw_key, noise_word
+from .._scalar.blocks import BLOCK
+from .._scalar.gumbel import cannot_exceed, gumbel_float64
+from .categorical import identity_of, join_blocks, temperature_of, wanted
+from .forms import FORMS, THREADS, device, matrix, vector
+
+_INF = math.inf
+_NAN = math.nan
+
+
+@device
+def best_of(keys, at):
+    """keys[0], at[0] become the largest key and its column, the smaller on ties; a NaN key wins, -1 never."""
+    t = cuda.threadIdx.x
+    h = THREADS >> 1
+    while h > 0:
+        cuda.syncthreads()
+        if t < h:
+            mine, other = keys[t], keys[t + h]
+            tie = other == mine and at[t + h] >= 0 and (at[t] < 0 or at[t + h] < at[t])
+            if mine == mine and (other != other or other > mine or tie):
+                keys[t], at[t] = other, at[t + h]
+        h >>= 1
+    cuda.syncthreads()
+
+
+@functools.cache
+def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
+    """The kernels of one element format and the types of their arguments."""
+    form = FORMS[name]
+    wide, load = form.wide, form.load
+
+    def block_winners(logits, first_row, temperatures, row_ids, row_mask, seed, draw, first_sample, samples, keys, at):
+        """`keys` and `at` of every (row, sample, block): the largest perturbed logit, NaN in a bad block; its column."""
+        shared_keys = cuda.shared.array(128, float64)
+        shared_at = cuda.shared.array(128, int64)
+        t = cuda.threadIdx.x
+        rows, columns = int64(logits.shape[0]), int64(logits.shape[1])
+        blocks = (columns + BLOCK - 1) // BLOCK
+        key, mask = draw_key(uint64(seed), uint64(draw))
+        key, mask = uint64(key), uint64(mask)
+        for item in range(int64(cuda.blockIdx.x), rows * samples * blocks, int64(cuda.gridDim.x)):
+            row = item // (samples * blocks)
+            sample = uint64(first_sample + item // blocks % samples)
+            start = item % blocks * BLOCK
+            count = min(columns - start, int64(BLOCK))
+            temperature = temperature_of(temperatures, first_row + row)
+            best, winner = -_INF, int64(-1)
+            if wanted(row_mask, first_row + row) and temperature > 0.0:
+                identity = identity_of(row_ids, first_row + row)
+                for group in range(t, (count + 3) // 4, THREADS):
+                    x0, x1, x2, x3 = block_words(
+                        uint64(start // 4 + group), uint64(sample), identity, uint64(NOISE), key, mask
+                    )
+                    for k in range(4):
+                        column = start + group * 4 + k
+                        if column < columns:
+                            logit = float64(wide(load(logits[row, column])))
+                            z = logit / temperature
+                            word = uint64(x0 if k == 0 else x1 if k == 1 else x2 if k == 2 else x3)
+                            if logit != logit or logit == _INF:
+                                best, winner = _NAN, column
+                            elif logit != -_INF and best == best and not cannot_exceed(word, z, best):
+                                y = noise_word(uint64(column), sample, identity, uint64(REFINEMENT), key, mask)
+                                value = z + gumbel_float64(word, uint64(y))
+                                if value > best or winner < 0:  # a thread's columns ascend
+                                    best, winner = value, column
+            shared_keys[t], shared_at[t] = best, winner
+            best_of(shared_keys, shared_at)
+            if t == 0:
+                keys[item], at[item] = shared_keys[0], shared_at[0]
+            cuda.syncthreads()
+
+    def choose_largest(
+        logits, first_row, temperatures, row_mask, first_sample, samples, all_samples, keys, at, nodes,
+        indices, log_prob, logsumexp, bad,
+    ):  # fmt: skip
+        """Write a row's samples, each by one CUDA block; `nodes` have elements if sums are wanted."""
+        tree_r = cuda.shared.array(128, float64)
+        tree_s = cuda.shared.array(128, float64)
+        stack_r = cuda.shared.array(32, float64)
+        stack_s = cuda.shared.array(32, float64)
+        shared_at = cuda.shared.array(128, int64)
+        t = cuda.threadIdx.x
+        rows, columns = int64(logits.shape[0]), int64(logits.shape[1])
+        blocks = (columns + BLOCK - 1) // BLOCK
+        for item in range(int64(cuda.blockIdx.x), rows * samples, int64(cuda.gridDim.x)):
+            row = item // samples
+            sample = first_sample + item - row * samples
+            place = (first_row + row) * all_samples + sample
+            temperature = temperature_of(temperatures, first_row + row)
+            if not wanted(row_mask, first_row + row) or temperature > 0.0:
+                log_sum, log_p, column, is_bad = _NAN, _NAN, int64(-1), False
+                if wanted(row_mask, first_row + row):
+                    best, winner = -_INF, int64(-1)
+                    for b in range(t, blocks, THREADS):
+                        value, column = keys[item * blocks + b], int64(at[item * blocks + b])
+                        if best == best and (value != value or (column >= 0 and (value > best or winner < 0))):
+                            best, winner = value, column
+                    tree_r[t], shared_at[t] = best, winner
+                    best_of(tree_r, shared_at)
+                    best, column = tree_r[0], int64(shared_at[0])
+                    is_bad = best != best or column < 0
+                    if is_bad:
+                        column = int64(-1)
+                    elif nodes.size > 0:
+                        join_blocks(nodes, row * blocks, blocks, tree_r, tree_s, stack_r, stack_s)
+                        high64, low64 = scalar.scale(temperature)
+                        log_sum = scalar.logsumexp(stack_r[0], stack_s[0])
+                        x = float64(wide(load(logits[row, column])))
+                        log_p = scalar.log_prob(x, high64, low64, stack_r[0], stack_s[0])
+                    cuda.syncthreads()
+                if t == 0:
+                    indices[place] = column
+                    if log_prob.size > 0:
+                        log_prob[place] = wide(log_p)
+                    if logsumexp.size > 0 and sample == 0:
+                        logsumexp[first_row + row] = wide(log_sum)
+                    if is_bad:
+                        cuda.atomic.min(bad, 0, first_row + row)
+
+    rows, nodes = matrix(form), matrix(FORMS["float64"])
+    temperatures, mask, ids = vector(float64), vector(uint8), vector(uint64)
+    results = vector(int64), vector(wide), vector(wide), vector(int64)
+    winners = vector(float64), vector(int64)
+    return {
+        "block_winners": (
+            block_winners,
+            (rows, int64, temperatures, ids, mask, uint64, uint64, int64, int64, *winners),
+        ),
+        "choose_largest": (
+            choose_largest,
+            (rows, int64, temperatures, mask, int64, int64, int64, *winners, nodes, *results),
+        ),
+    }
