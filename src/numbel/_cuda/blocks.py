@@ -9,6 +9,7 @@ from typing import Any
 from numba import cuda, float64, int64
 
 from .._scalar import blocks as scalar
+from .._scalar.bits import from_ordered_float32, from_ordered_float64, ordered_float32, ordered_float64
 from .._scalar.blocks import BLOCK, LANES
 from .forms import THREADS, Form, device
 
@@ -48,8 +49,8 @@ def largest_of(tops, bottoms):
 def functions(form: Form) -> Any:
     """The device functions of this module for one element format."""
     wide, load, zero = form.wide, form.load, form.zero
-    order = scalar.ordered_float64 if wide is float64 else scalar.ordered_float32
-    unorder = scalar.from_ordered_float64 if wide is float64 else scalar.from_ordered_float32
+    order = ordered_float64 if wide is float64 else ordered_float32
+    unorder = from_ordered_float64 if wide is float64 else from_ordered_float32
     weight = scalar.weight_float64 if wide is float64 else scalar.weight_float32
     proves = scalar.proves_reference_float64 if wide is float64 else scalar.proves_reference_float32
     plain_node = scalar.node if wide is float64 else scalar.plain_node_float32

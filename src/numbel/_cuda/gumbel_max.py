@@ -42,7 +42,7 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     wide, load = form.wide, form.load
 
     def block_winners(logits, first_row, temperatures, row_ids, row_mask, seed, draw, first_sample, samples, keys, at):
-        """`keys` and `at` of every (row, sample, block): the largest perturbed logit, NaN in a bad block; its column."""
+        """`keys` and `at` of every (row, sample, block): the largest perturbed logit (NaN: bad), its column."""
         shared_keys = cuda.shared.array(128, float64)
         shared_at = cuda.shared.array(128, int64)
         t = cuda.threadIdx.x
