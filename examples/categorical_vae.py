@@ -29,10 +29,10 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import numbel
+import numbel.torch
 from numbel import estimators
 
 LATENTS, CATEGORIES, HIDDEN, BATCH = 8, 10, 128, 100
-TORCH = "F.gumbel_softmax"
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ METHODS = {
     "score_function": Method(estimators.score_function, samples=4, coldest=1.0),
     "rebar": Method(estimators.rebar, calls=3),
 }
+#: Relaxed samples within torch's automatic differentiation.
+RELAXED = {"numbel.torch": numbel.torch.gumbel_softmax, "F.gumbel_softmax": F.gumbel_softmax}
 
 
 class Model(torch.nn.Module):
@@ -115,10 +117,10 @@ def backward(model: Model, x: torch.Tensor, temperature: float, rng: numbel.Gene
     torch.autograd.backward([logits, divergence(logits).mean()], [torch.from_numpy(found.gradient), None])
 
 
-def torch_backward(model: Model, x: torch.Tensor, temperature: float) -> None:
-    """The same by torch alone: its Gumbel-Softmax and its automatic differentiation."""
+def torch_backward(model: Model, x: torch.Tensor, temperature: float, relax: Callable[..., torch.Tensor]) -> None:
+    """The same by torch's automatic differentiation, through a relaxed sample."""
     logits = model.encoder(x)
-    y = F.gumbel_softmax(logits, temperature)
+    y = relax(logits, temperature)
     (model.reconstruction(y, x) + divergence(logits)).mean().backward()
 
 
@@ -179,7 +181,7 @@ def train(name: str, data: Sequence[torch.Tensor], steps: int, seed: int = 0, ev
         start = time.process_time()
         optimiser.zero_grad()
         if method is None:
-            torch_backward(run.model, x, temperature)
+            torch_backward(run.model, x, temperature, RELAXED[name])
         else:
             backward(run.model, x, max(temperature, method.coldest), rng, method)
         optimiser.step()
@@ -280,7 +282,8 @@ def table(runs: dict[str, list[Run]], spreads: dict[tuple[str, float], Spread]) 
 
 
 COLOURS = {
-    TORCH: "#555555",
+    "numbel.torch": "#000000",
+    "F.gumbel_softmax": "#888888",
     "gumbel_softmax": "#0072B2",
     "straight_through": "#E69F00",
     "gumbel_rao": "#009E73",
@@ -302,7 +305,7 @@ def plot(runs: dict[str, list[Run]], spreads: dict[tuple[str, float], Spread], p
         figure, (steps, seconds, dots) = plt.subplots(1, 3, figsize=(11, 3.8), layout="constrained")
         for name, each in runs.items():
             bounds = np.mean([run.bounds for run in each], 0)
-            look = {"color": COLOURS[name], "lw": 1.4, "ls": "--" if name == TORCH else "-", "label": name}
+            look = {"color": COLOURS[name], "lw": 1.4, "ls": "--" if name in RELAXED else "-", "label": name}
             steps.plot(each[0].steps, bounds, **look)
             seconds.plot(np.min([run.seconds for run in each], 0), bounds, **look)
         every = np.array([run.bounds for each in runs.values() for run in each])
@@ -355,10 +358,10 @@ def main(arguments: Sequence[str] | None = None) -> tuple[dict[str, list[Run]], 
     started = time.perf_counter()
     print(f"numbel {numbel.__version__}, torch {torch.__version__}, numpy {np.__version__}, {platform.machine()}")
 
-    for name in METHODS:  # compile, before anything is timed
+    for name in [*METHODS, *RELAXED]:  # compile, before anything is timed
         train(name, data, 1)
     runs: dict[str, list[Run]] = {}
-    for name in [*METHODS, TORCH]:
+    for name in [*METHODS, *RELAXED]:
         runs[name] = [train(name, data, steps, seed, every=max(20, steps // 25)) for seed in range(seeds)]
         print(f"{name:17} {[round(run.bounds[-1], 2) for run in runs[name]]} nats", flush=True)
 

@@ -70,6 +70,9 @@ def _place_rows(job: dict[str, Any], array: Array, name: str = "array") -> Array
     if array.ndim <= 2:
         job[f"{prefix}row_stride"] = array.strides[0] if array.ndim == 2 else 0
         return None
+    if array.flags.c_contiguous:
+        job[f"{prefix}row_stride"] = columns * array.itemsize
+        return None
     dims: list[list[int]] = []
     for length, stride in zip(array.shape[:-1], array.strides[:-1], strict=True):
         if length == 1:
@@ -138,11 +141,12 @@ def _short(rows: int, columns: int) -> bool:
 
 
 def _tile_rows(rows: int, columns: int) -> int:
-    """How many short rows to do at a time: some 4096 values."""
+    """How many short rows to do at a time: some 4096 values, a multiple of 16, in tiles of about the same size."""
     width = 16 if rows <= 16 else 32
     while width < rows and width < 512 and width * columns < TILE:
         width *= 2
-    return width
+    tiles = -(-rows // width)
+    return -(-rows // (16 * tiles)) * 16
 
 
 def categorical(

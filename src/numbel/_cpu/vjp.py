@@ -12,6 +12,7 @@ from numba import float64, int64, uint64
 
 from .._jit import inlined, njit
 from .._scalar import blocks as scalar
+from .._scalar import relaxed
 from .._scalar.bits import fma
 from .._scalar.blocks import BLOCK, LANES
 from .blocks import halve
@@ -43,7 +44,7 @@ def _sums(y, u, count, products, totals):
 def _gradient(y, u, count, mean, rate):
     """The gradient in the logits, in place of u."""
     for i in range(uint64(count)):
-        u[i] = type(u[i])((float64(u[i]) - mean) * float64(y[i]) * rate)
+        u[i] = type(u[i])(relaxed.gradient(float64(y[i]), float64(u[i]), mean, rate))
 
 
 @njit
@@ -55,7 +56,7 @@ def _both_gradients(y, u, count, mean, rate, logs, lanes):
         for i in range(n):
             logs[i] = scalar.finite_log(y[start + i])
         for i in range(n):
-            gradient = (float64(u[start + i]) - mean) * float64(y[start + i]) * rate
+            gradient = relaxed.gradient(float64(y[start + i]), float64(u[start + i]), mean, rate)
             u[start + i] = type(u[i])(gradient)
             lanes[i] = fma(-float64(logs[i]), gradient, lanes[i])
     halve(lanes, min(uint64(count), uint64(LANES)))
@@ -131,7 +132,7 @@ def _gradient_across(y, u, columns, width, mean, rate):
     for c in range(uint64(columns)):
         for i in range(width):
             at = c * width + i
-            u[at] = type(u[at])((float64(u[at]) - mean[i]) * float64(y[at]) * rate[i])
+            u[at] = type(u[at])(relaxed.gradient(float64(y[at]), float64(u[at]), mean[i], rate[i]))
 
 
 @njit
@@ -142,7 +143,7 @@ def _both_gradients_across(y, u, columns, width, mean, rate, logs, products):
             logs[i] = scalar.finite_log(y[c * width + i])
         for i in range(width):
             at = c * width + i
-            gradient = (float64(u[at]) - mean[i]) * float64(y[at]) * rate[i]
+            gradient = relaxed.gradient(float64(y[at]), float64(u[at]), mean[i], rate[i])
             u[at] = type(u[at])(gradient)
             products[at] = -float64(logs[i]) * gradient
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -19,13 +20,14 @@ _NAN = math.nan
 
 @device
 def halve(lanes, count):
-    """lanes[0] becomes the sum of the first `count` (a power of two) by halves, as `_cpu.blocks.halve` has it."""
-    t = cuda.threadIdx.x
-    h = count >> 1
+    """lanes[0] becomes the sum of the first `count` by halves: 256 onto 0, then 128, ..., 1."""
+    h = LANES >> 1
     while h > 0:
         cuda.syncthreads()
-        for i in range(t, h, THREADS):
-            lanes[i] += lanes[i + h]
+        if h < count:
+            for i in range(cuda.threadIdx.x, min(h, count - h), THREADS):
+                lanes[i] += lanes[i + h]
+            count = h
         h >>= 1
     cuda.syncthreads()
 
@@ -46,6 +48,23 @@ def largest_of(tops, bottoms):
     cuda.syncthreads()
 
 
+@device
+def best_of(keys, at):
+    """keys[0], at[0] become the largest key and its column, the smaller on ties; a NaN key wins, column -1 never."""
+    t = cuda.threadIdx.x
+    h = THREADS >> 1
+    while h > 0:
+        cuda.syncthreads()
+        if t < h:
+            mine, other = keys[t], keys[t + h]
+            tie = other == mine and at[t + h] >= 0 and (at[t] < 0 or at[t + h] < at[t])
+            if mine == mine and (other != other or other > mine or tie):
+                keys[t], at[t] = other, at[t + h]
+        h >>= 1
+    cuda.syncthreads()
+
+
+@functools.cache
 def functions(form: Form) -> Any:
     """The device functions of this module for one element format."""
     wide, load, zero = form.wide, form.load, form.zero
@@ -106,4 +125,21 @@ def functions(form: Form) -> Any:
             return scalar.far_node(float64(largest), high64, low64, float64(total))
         return plain_node(wide(r), total)
 
-    return SimpleNamespace(block_max=block_max, lane_sums=lane_sums, block_node=block_node)
+    @device
+    def argmax(logits, row, columns, keys, at):
+        """(column, logsumexp, whether bad) at temperature 0: the first largest logit, and the limit of max / T."""
+        t = cuda.threadIdx.x
+        top, column = -_INF, int64(-1)
+        for c in range(t, columns, THREADS):
+            x = float64(wide(load(logits[row, c])))
+            if top == top and (x != x or x > top):
+                top, column = x, int64(c)
+        keys[t], at[t] = top, column
+        best_of(keys, at)
+        top, column = keys[0], int64(at[0])
+        cuda.syncthreads()
+        if column < 0 or not abs(top) < _INF:
+            return int64(-1), _NAN, True
+        return column, 0.0 if top == 0.0 else math.copysign(_INF, top), False
+
+    return SimpleNamespace(block_max=block_max, lane_sums=lane_sums, block_node=block_node, argmax=argmax)

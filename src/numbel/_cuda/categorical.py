@@ -111,7 +111,7 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     form = FORMS[name]
     wide, load, zero = form.wide, form.load, form.zero
     inner = functions(form)
-    block_node, block_max = inner.block_node, inner.block_max
+    block_node, block_max, argmax = inner.block_node, inner.block_max, inner.argmax
     weight = scalar.weight_float64 if wide is float64 else scalar.weight_float32
     quantise = scalar.quantise_float64 if wide is float64 else scalar.quantise_float32
 
@@ -130,28 +130,6 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                 r, s = block_node(logits, row, item - row * blocks, columns, high, low, lanes, tops, bottoms)
                 if cuda.threadIdx.x == 0:
                     nodes[0, item], nodes[1, item] = r, s
-
-    @device
-    def largest_column(logits, row, columns, tops, bottoms):
-        """bottoms[0] becomes the first column of the largest logit, -1 in a bad row."""
-        t = cuda.threadIdx.x
-        top, at, nan = wide(-_INF), int64(-1), False
-        for c in range(t, columns, THREADS):
-            x = wide(load(logits[row, c]))
-            nan = nan or x != x
-            if x > top:
-                top, at = x, int64(c)
-        tops[t], bottoms[t] = float64(_NAN if nan or top == _INF else top), float64(at)
-        h = THREADS >> 1
-        while h > 0:
-            cuda.syncthreads()
-            if t < h:
-                mine, other = tops[t], tops[t + h]
-                tie = other == mine and bottoms[t + h] < bottoms[t]
-                if mine == mine and (other != other or other > mine or tie):
-                    tops[t], bottoms[t] = other, bottoms[t + h]
-            h >>= 1
-        cuda.syncthreads()
 
     def choose(
         logits,
@@ -190,14 +168,8 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             if not wanted(row_mask, first_row + row):
                 pass
             elif temperature == 0.0:
-                largest_column(logits, row, columns, tree_r, tree_s)
-                column, top = int64(tree_s[0]), tree_r[0]
-                is_bad = column < 0 or top != top
-                if is_bad:
-                    column = int64(-1)
-                else:
-                    log_p = 0.0
-                    log_sum = 0.0 if top == 0.0 else math.copysign(_INF, top)
+                column, log_sum, is_bad = argmax(logits, row, columns, tree_r, at)
+                log_p = _NAN if is_bad else 0.0
             else:
                 high64, low64 = scalar.scale(temperature)
                 join_blocks(nodes, row * blocks, blocks, tree_r, tree_s, stack_r, stack_s)
@@ -245,9 +217,9 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             if t == 0:
                 indices[place] = column
                 if log_prob.size > 0:
-                    log_prob[place] = wide(log_p)
+                    log_prob[place] = log_p
                 if logsumexp.size > 0 and sample == 0:
-                    logsumexp[first_row + row] = wide(log_sum)
+                    logsumexp[first_row + row] = log_sum
                 if is_bad:
                     cuda.atomic.min(bad, 0, first_row + row)
 

@@ -17,7 +17,7 @@ from .._jit import inlined
 from .._scalar.bits import brain_to_float, float_to_brain, float_to_half, half_to_float
 
 #: Threads of a CUDA block, any power of two up to 128. The simulator's are Python threads, which take turns.
-THREADS = 8 if numba.config.ENABLE_CUDASIM else 128
+THREADS = 4 if numba.config.ENABLE_CUDASIM else 128
 
 
 @inlined
@@ -32,6 +32,7 @@ class Form(NamedTuple):
     wide: Any
     load: Callable[[Any], Any]
     store: Callable[[Any], Any]
+    spacing: tuple[float, float, float]  # relative spacing, smallest positive, largest finite number
 
     @property
     def zero(self) -> Any:
@@ -40,10 +41,12 @@ class Form(NamedTuple):
 
 
 FORMS = {
-    "float32": Form(float32, float32, _same, _same),
-    "float64": Form(float64, float64, _same, _same),
-    "float16": Form(uint16, float32, half_to_float, float_to_half),
-    "bfloat16": Form(uint16, float32, brain_to_float, float_to_brain),
+    "float32": Form(float32, float32, _same, _same, (2.0**-23, 2.0**-149, (2.0 - 2.0**-23) * 2.0**127)),
+    "float64": Form(float64, float64, _same, _same, (2.0**-52, 2.0**-1074, (2.0 - 2.0**-52) * 2.0**1023)),
+    "float16": Form(uint16, float32, half_to_float, float_to_half, (2.0**-10, 2.0**-24, 65504.0)),
+    "bfloat16": Form(
+        uint16, float32, brain_to_float, float_to_brain, (2.0**-7, 2.0**-133, (2.0 - 2.0**-7) * 2.0**127)
+    ),
 }
 
 

@@ -12,34 +12,19 @@ from .._scalar import blocks as scalar
 from .._scalar.address import NOISE, REFINEMENT, block_words, draw_key, noise_word
 from .._scalar.blocks import BLOCK
 from .._scalar.gumbel import cannot_exceed, gumbel_float64
+from .blocks import best_of, functions
 from .categorical import identity_of, join_blocks, temperature_of, wanted
-from .forms import FORMS, THREADS, device, matrix, vector
+from .forms import FORMS, THREADS, matrix, vector
 
 _INF = math.inf
 _NAN = math.nan
-
-
-@device
-def best_of(keys, at):
-    """keys[0], at[0] become the largest key and its column, the smaller on ties; a NaN key wins, -1 never."""
-    t = cuda.threadIdx.x
-    h = THREADS >> 1
-    while h > 0:
-        cuda.syncthreads()
-        if t < h:
-            mine, other = keys[t], keys[t + h]
-            tie = other == mine and at[t + h] >= 0 and (at[t] < 0 or at[t + h] < at[t])
-            if mine == mine and (other != other or other > mine or tie):
-                keys[t], at[t] = other, at[t + h]
-        h >>= 1
-    cuda.syncthreads()
 
 
 @functools.cache
 def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """The kernels of one element format and the types of their arguments."""
     form = FORMS[name]
-    wide, load = form.wide, form.load
+    wide, load, argmax = form.wide, form.load, functions(form).argmax
 
     def block_winners(logits, first_row, temperatures, row_ids, row_mask, seed, draw, first_sample, samples, keys, at):
         """`keys` and `at` of every (row, sample, block): the largest perturbed logit (NaN: bad), its column."""
@@ -100,35 +85,40 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             sample = first_sample + item - row * samples
             place = (first_row + row) * all_samples + sample
             temperature = temperature_of(temperatures, first_row + row)
-            if not wanted(row_mask, first_row + row) or temperature > 0.0:
-                log_sum, log_p, column, is_bad = _NAN, _NAN, int64(-1), False
-                if wanted(row_mask, first_row + row):
-                    best, winner = -_INF, int64(-1)
-                    for b in range(t, blocks, THREADS):
-                        value, column = keys[item * blocks + b], int64(at[item * blocks + b])
-                        if best == best and (value != value or (column >= 0 and (value > best or winner < 0))):
-                            best, winner = value, column
-                    tree_r[t], shared_at[t] = best, winner
-                    best_of(tree_r, shared_at)
-                    best, column = tree_r[0], int64(shared_at[0])
-                    is_bad = best != best or column < 0
-                    if is_bad:
-                        column = int64(-1)
-                    elif nodes.size > 0:
-                        join_blocks(nodes, row * blocks, blocks, tree_r, tree_s, stack_r, stack_s)
-                        high64, low64 = scalar.scale(temperature)
-                        log_sum = scalar.logsumexp(stack_r[0], stack_s[0])
-                        x = float64(wide(load(logits[row, column])))
-                        log_p = scalar.log_prob(x, high64, low64, stack_r[0], stack_s[0])
+            log_sum, log_p, column, is_bad = _NAN, _NAN, int64(-1), False
+            if not wanted(row_mask, first_row + row):
+                pass
+            elif temperature == 0.0:
+                column, log_sum, is_bad = argmax(logits, row, columns, tree_r, shared_at)
+                log_p = _NAN if is_bad else 0.0
+            else:
+                best, winner = -_INF, int64(-1)
+                for b in range(t, blocks, THREADS):
+                    value, column = keys[item * blocks + b], int64(at[item * blocks + b])
+                    if best == best and (value != value or (column >= 0 and (value > best or winner < 0))):
+                        best, winner = value, column
+                tree_r[t], shared_at[t] = best, winner
+                best_of(tree_r, shared_at)
+                best, column = tree_r[0], int64(shared_at[0])
+                cuda.syncthreads()
+                is_bad = best != best or column < 0
+                if is_bad:
+                    column = int64(-1)
+                elif nodes.size > 0:
+                    join_blocks(nodes, row * blocks, blocks, tree_r, tree_s, stack_r, stack_s)
+                    high64, low64 = scalar.scale(temperature)
+                    log_sum = scalar.logsumexp(stack_r[0], stack_s[0])
+                    x = float64(wide(load(logits[row, column])))
+                    log_p = scalar.log_prob(x, high64, low64, stack_r[0], stack_s[0])
                     cuda.syncthreads()
-                if t == 0:
-                    indices[place] = column
-                    if log_prob.size > 0:
-                        log_prob[place] = wide(log_p)
-                    if logsumexp.size > 0 and sample == 0:
-                        logsumexp[first_row + row] = wide(log_sum)
-                    if is_bad:
-                        cuda.atomic.min(bad, 0, first_row + row)
+            if t == 0:
+                indices[place] = column
+                if log_prob.size > 0:
+                    log_prob[place] = log_p
+                if logsumexp.size > 0 and sample == 0:
+                    logsumexp[first_row + row] = log_sum
+                if is_bad:
+                    cuda.atomic.min(bad, 0, first_row + row)
 
     rows, nodes = matrix(form), matrix(FORMS["float64"])
     temperatures, mask, ids = vector(float64), vector(uint8), vector(uint64)

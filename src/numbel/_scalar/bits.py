@@ -53,6 +53,12 @@ def product(a, b):
     return fma(a, b, 0.0)
 
 
+@inlined
+def multiply_add(a, b, c):
+    """`fma` for the body of a CUDA kernel, which the simulator runs as Python."""
+    return fma(a, b, c)
+
+
 def _bitcast_to(target: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.bitcast(args[0], context.get_value_type(target))

@@ -44,6 +44,18 @@ def block_scale(offset, largest, high, low):
 
 
 @inlined
+def ratio(a, b):
+    """A / b, which is infinite or NaN where b is 0."""
+    return a / b
+
+
+@inlined
+def gradient(y, u, mean, rate):
+    """The gradient in a logit, float64."""
+    return (u - mean) * y * rate
+
+
+@inlined
 def truncated(g, top):
     """-ln(e^-g + e^-top): a Gumbel variate at g, given that it lies below `top` (Maddison et al. 2014)."""
     low, high = (g, top) if g < top else (top, g)

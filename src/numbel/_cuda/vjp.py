@@ -1,0 +1,105 @@
+"""The vector-Jacobian product of a relaxed sample: sums of every block, the row's mean, the gradient."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from numba import cuda, float64, int64, uint8
+
+from .._scalar.bits import multiply_add
+from .._scalar.blocks import BLOCK, LANES
+from .._scalar.elementary import finite_log_float32, finite_log_float64
+from .._scalar.relaxed import gradient, ratio
+from .blocks import halve
+from .categorical import temperature_of
+from .forms import FORMS, THREADS, matrix, vector
+from .relaxed import sum_over_blocks
+
+
+@functools.cache
+def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
+    """The kernels of one element format and the types of their arguments."""
+    form = FORMS[name]
+    wide, load, keep = form.wide, form.load, form.store
+    log = finite_log_float64 if wide is float64 else finite_log_float32
+
+    def products(y, u, nodes):
+        """Sum of y u and of y of every block: its numbers 0 and 1."""
+        of_products = cuda.shared.array(512, float64)
+        of_y = cuda.shared.array(512, float64)
+        rows, columns = int64(y.shape[0]), int64(y.shape[1])
+        blocks = (columns + BLOCK - 1) // BLOCK
+        for item in range(int64(cuda.blockIdx.x), rows * blocks, int64(cuda.gridDim.x)):
+            row = item // blocks
+            start = (item - row * blocks) * BLOCK
+            count = min(columns - start, int64(BLOCK))
+            cuda.syncthreads()
+            for lane in range(cuda.threadIdx.x, min(count, LANES), THREADS):
+                v = float64(wide(load(y[row, start + lane])))
+                product, total = v * float64(wide(load(u[row, start + lane]))), v
+                for i in range(lane + LANES, count, LANES):
+                    v = float64(wide(load(y[row, start + i])))
+                    product = multiply_add(v, float64(wide(load(u[row, start + i]))), product)
+                    total += v
+                of_products[lane], of_y[lane] = product, total
+            halve(of_products, min(count, LANES))
+            halve(of_y, min(count, LANES))
+            if cuda.threadIdx.x == 0:
+                nodes[0, item], nodes[1, item] = of_products[0], of_y[0]
+
+    def row_means(columns, nodes, means):
+        """Sum of y u over sum of y, a CUDA block for each row."""
+        lanes = cuda.shared.array(512, float64)
+        blocks = (columns + BLOCK - 1) // BLOCK
+        for row in range(int64(cuda.blockIdx.x), means.shape[0], int64(cuda.gridDim.x)):
+            sum_over_blocks(nodes, 0, row * blocks, blocks, lanes)
+            product = lanes[0]
+            sum_over_blocks(nodes, 1, row * blocks, blocks, lanes)
+            if cuda.threadIdx.x == 0:
+                means[row] = ratio(product, lanes[0])
+
+    def gradients(y, u, first_row, temperatures, means, in_temperature, nodes, out):
+        """The gradient in the logits, and, where asked for, each block's share of that in the temperature: number 2."""
+        lanes = cuda.shared.array(512, float64)
+        rows, columns = int64(y.shape[0]), int64(y.shape[1])
+        blocks = (columns + BLOCK - 1) // BLOCK
+        for item in range(int64(cuda.blockIdx.x), rows * blocks, int64(cuda.gridDim.x)):
+            row = item // blocks
+            start = (item - row * blocks) * BLOCK
+            count = min(columns - start, int64(BLOCK))
+            temperature = temperature_of(temperatures, first_row + row)
+            rate = 1.0 / temperature if temperature > 0.0 else 0.0
+            mean = means[row]
+            cuda.syncthreads()
+            for lane in range(cuda.threadIdx.x, min(count, LANES), THREADS):
+                total = 0.0
+                for i in range(lane, count, LANES):
+                    v = wide(load(y[row, start + i]))
+                    g = gradient(float64(v), float64(wide(load(u[row, start + i]))), mean, rate)
+                    if in_temperature:
+                        total = multiply_add(-float64(wide(log(v))), g, total)
+                    out[row, start + i] = keep(wide(g))
+                lanes[lane] = total
+            if in_temperature:
+                halve(lanes, min(count, LANES))
+                if cuda.threadIdx.x == 0:
+                    nodes[2, item] = lanes[0]
+
+    def row_slopes(columns, nodes, first_row, slopes):
+        """The gradient in each row's temperature, a CUDA block for each row."""
+        lanes = cuda.shared.array(512, float64)
+        blocks = (columns + BLOCK - 1) // BLOCK
+        rows = nodes.shape[1] // blocks
+        for row in range(int64(cuda.blockIdx.x), rows, int64(cuda.gridDim.x)):
+            sum_over_blocks(nodes, 2, row * blocks, blocks, lanes)
+            if cuda.threadIdx.x == 0:
+                slopes[first_row + row] = lanes[0]
+
+    rows, nodes, vectors = matrix(form), matrix(FORMS["float64"]), vector(float64)
+    return {
+        "products": (products, (rows, rows, nodes)),
+        "row_means": (row_means, (int64, nodes, vectors)),
+        "gradients": (gradients, (rows, rows, int64, vectors, vectors, uint8, nodes, rows)),
+        "row_slopes": (row_slopes, (int64, nodes, int64, vectors)),
+    }
