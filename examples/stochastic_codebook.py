@@ -2,8 +2,8 @@
 
 Each of the 1797 digits of scikit-learn takes one of K prototypes, k with probability proportional to
 exp(-|x - c_k|^2 / (2 T)). The matrix of logits would have rows x K entries; here a logit is made, used for
-`numbel.cuda.gumbel_max_update`, and forgotten. The same lines run as a CUDA kernel and as a Numba function on the CPU, and
-draw the same categories as `Generator.categorical(logits, method="gumbel_max")` would from the stored matrix.
+`numbel.cuda.gumbel_max_update`, and forgotten. The same lines run as a CUDA kernel and as a Numba function on the CPU,
+and draw what `Generator.categorical(logits, method="gumbel_max")` would from the stored matrix.
 
     python examples/stochastic_codebook.py                  # on the CPU
     python examples/stochastic_codebook.py --device cuda    # on a GPU, or with NUMBA_ENABLE_CUDASIM=1 in the simulator
@@ -17,6 +17,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba import cuda
 
 import numbel
 from numbel.cuda import GUMBEL_MAX_START, gumbel_max_update
@@ -37,7 +38,6 @@ def quantise(points: Any, codes: Any, temperature: float, seed: int, draw: int, 
 
 def quantise_on_gpu(points: Any, codes: Any, temperature: float, seed: int, draw: int) -> Any:
     """The same by a CUDA kernel, a thread for each of the points."""
-    from numba import cuda
 
     @cuda.jit
     def kernel(points: Any, codes: Any, temperature: float, seed: int, draw: int, out: Any) -> None:

@@ -1,7 +1,7 @@
 """CUDA kernels against the CPU's, bit for bit: plain functions, for the simulator (test_cuda.py) and for a GPU.
 
-    python tests/cuda_checks.py                                # on a GPU
-    NUMBA_ENABLE_CUDASIM=1 python tests/cuda_checks.py         # in the simulator
+python tests/cuda_checks.py                                # on a GPU
+NUMBA_ENABLE_CUDASIM=1 python tests/cuda_checks.py         # in the simulator
 """
 
 from __future__ import annotations
@@ -20,6 +20,32 @@ DRAW = (7, 3)
 #: (rows, columns): a lone column, short rows, one block and a bit, more blocks than the simulator has threads.
 SHAPES = ((3, 1), (3, 7), (2, 4099), (1, 4 * 4096 + 5))
 _SENTINEL = 1 << 62
+
+
+def mend_simulator():
+    """Let it switch threads often (its polling halts them for 5 ms each time), and mend what that breaks.
+
+    Two threads that allocate a shared array at once would get one each; here they take turns.
+    """
+    import threading
+
+    from numba.cuda.simulator import kernelapi
+    from numba.np.numpy_support import as_dtype
+
+    lock = threading.Lock()
+
+    def array(self, shape, dtype, alignment=None):
+        frame = sys._getframe(1)
+        caller = frame.f_code.co_filename, frame.f_lineno
+        with lock:
+            return self._allocations.setdefault(caller, np.empty(shape, as_dtype(dtype)))
+
+    kernelapi.FakeCUDAShared.array = array
+    sys.setswitchinterval(1e-5)
+
+
+if config.ENABLE_CUDASIM:
+    mend_simulator()
 
 
 def half(array):

@@ -159,3 +159,112 @@ def test_the_example_in_the_simulator():
         "assert np.array_equal(found, expected) and len(found) == 70"
     )
     run(text, NUMBA_ENABLE_CUDASIM="1")
+
+
+def test_every_kernel_is_the_cpus_in_the_simulator():
+    script = ROOT / "tests" / "cuda_checks.py"
+    found = run(
+        f"import runpy, sys; sys.argv = [{str(script)!r}]; sys.path.insert(0, {str(script.parent)!r});"
+        f"runpy.run_path({str(script)!r}, run_name='__main__')",
+        NUMBA_ENABLE_CUDASIM="1",
+    )
+    assert found.split() == ["float32", "equal", "float64", "equal", "float16", "equal", "bfloat16", "equal"]
+
+
+# --- compiled without a GPU
+
+_COMPILE = '''
+import re, struct
+import numba.cuda.dispatcher
+from numba import cuda, float32, float64, int64, uint64, types
+from numba.cuda.cudadrv import nvvm
+from cuda.core import Linker, LinkerOptions, ObjectCode
+import numbel.cuda
+from numbel._cuda import launch
+
+class Device:
+    compute_capability = (9, 0)
+
+numba.cuda.dispatcher.get_current_device = lambda: Device
+plain = nvvm.compile_ir
+def strict(ir, **options): return plain(ir, **options | {"fma": 0})
+
+def link(ptx, arch):
+    """Machine code, and what ptxas says."""
+    linker = Linker(ObjectCode.from_ptx(ptx.encode()), options=LinkerOptions(arch=arch, ptxas_options=["-v"]))
+    return linker.link("cubin").code, linker.get_info_log()
+
+def code(elf):
+    """The sections of instructions of an ELF file."""
+    table, = struct.unpack_from("<Q", elf, 0x28)
+    size, number, names = struct.unpack_from("<HHH", elf, 0x3A)
+    sections = [struct.unpack_from("<IIQQQQ", elf, table + i * size) for i in range(number)]
+    names = sections[names][4]
+    texts = [(elf[names + s[0] : elf.index(0, names + s[0])], elf[s[4] : s[4] + s[5]]) for s in sections]
+    return [text for text in texts if text[0].startswith(b".text")]
+
+def user(out, seed, draw):
+    i = cuda.grid(1)
+    if i < out.size:
+        state = numbel.cuda.gumbel_max_update(numbel.cuda.GUMBEL_MAX_START, 0.5, seed, draw, i, 3)
+        out[i] = (
+            state[0] + numbel.cuda.uniform_float32(seed, draw, i, 0) + numbel.cuda.exponential_float32(seed, draw, i, 0)
+            + numbel.cuda.gumbel_float32(seed, draw, i, 0) + numbel.cuda.uniform_float64(seed, draw, i, 0)
+            + numbel.cuda.exponential_float64(seed, draw, i, 0) + numbel.cuda.gumbel_float64(seed, draw, i, 0)
+        )
+
+kernels = {("user", ""): (user, (types.Array(float64, 1, "C"), uint64, uint64))}
+for module in launch.MODULES:
+    for form in FORMS:
+        for name, kernel in module.kernels(form).items():
+            kernels[name, form] = kernel
+fused = lambda ptx: len(re.findall(r"fma[.]rn[.]f", ptx))
+for (name, form), (function, signature) in kernels.items():
+    for cc in ((8, 0), (9, 0)):
+        arch = f"sm_{cc[0]}{cc[1]}"
+        nvvm.compile_ir = plain
+        ptx, _ = cuda.compile_ptx(function, signature, cc=cc, launch_bounds=128)
+        cubin, log = link(ptx, arch)
+        registers = max(map(int, re.findall(r"Used ([0-9]+) registers", log)))
+        spills = sum(map(int, re.findall(r"([0-9]+) bytes (?:stack frame|spill)", log)))
+        nvvm.compile_ir = strict
+        unfused, _ = cuda.compile_ptx(function, signature, cc=cc, launch_bounds=128)
+        exact = re.sub(r"\\\\b(mul|add|sub)[.](f32|f64)", r"\\\\1.rn.\\\\2", ptx)
+        print(
+            name, form or "-", arch, registers, spills, int(".approx" in ptx), int(".ftz" in ptx),
+            fused(ptx) - fused(unfused), int(code(cubin) == code(link(exact, arch)[0])),
+        )
+'''
+
+
+def can_compile():
+    try:
+        from numba import cuda
+
+        return cuda.implementation == "NVIDIA" and all(
+            importlib.util.find_spec(name) for name in ("cuda.core", "nvidia.cu13")
+        )
+    except (ImportError, AttributeError):
+        return False
+
+
+@pytest.mark.parametrize(
+    "forms",
+    [("float32",), pytest.param(("float64", "float16", "bfloat16"), marks=pytest.mark.long)],
+    ids=lambda forms: forms[0],
+)
+def test_every_kernel_compiles_to_exact_machine_code(forms):
+    """No spill, no local memory, and nothing that rounds otherwise than the CPU does.
+
+    `.approx` and `.ftz` do not occur. NVVM fuses no product with a sum (a compilation without its contraction has as
+    many fma), nor does ptxas (forbidding it changes no instruction).
+    """
+    if not can_compile():
+        pytest.skip('needs pip install "numba-cuda[cu13]"')
+    for line in run(f"FORMS = {forms!r}\n" + _COMPILE.replace("\\\\", "\\")).splitlines():
+        name, _, _, registers, spills, approximate, flushed, fused, equal = line.split()
+        assert int(registers) <= 255
+        # a weight times a power of two is exact, fused or not
+        allowed = 2 if name == "block_nodes" else 0
+        assert (int(spills), int(approximate), int(flushed), int(equal)) == (0, 0, 0, 1), line
+        assert int(fused) <= allowed, line

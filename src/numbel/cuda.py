@@ -18,7 +18,8 @@ Examples
 --------
 A category of each row, its logits made on the fly; `@numba.cuda.jit` runs the same code on a GPU:
 
->>> import numba, numpy as np, numbel.cuda as nc
+>>> import numba, numpy as np, numbel
+>>> import numbel.cuda as nc
 >>> @numba.njit
 ... def draw(seed, row, columns):
 ...     state = nc.GUMBEL_MAX_START

@@ -387,10 +387,20 @@ def _temperature(tau: float | _Tensor, shape: tuple[int, ...], dim: int) -> Any:
 _Draw = tuple[int, int]
 
 
+def _last(array: Any, dim: int) -> Any:
+    return array if dim == -1 else np.moveaxis(array, dim, -1)
+
+
 def _relax(logits: _Tensor, tau: Any, hard: bool, dim: int, draw: _Draw) -> _Tensor:
     temperature = _temperature(tau, tuple(logits.shape), dim)
-    rng = Generator(*draw)
-    return _tensor(rng.gumbel_softmax(_array(logits), temperature, axis=dim, hard=hard, on_invalid="flag"))
+    if hard or not isinstance(temperature, float):
+        rng = Generator(*draw)
+        return _tensor(rng.gumbel_softmax(_array(logits), temperature, axis=dim, hard=hard, on_invalid="flag"))
+    # the same, past what a Generator offers beyond it: a training step of small tensors sees the difference
+    array = _checks.logits(_array(logits), dim)
+    out = np.empty(logits.shape, array.dtype)
+    _dispatch.relaxed(array, np.array([temperature]), False, None, None, draw, _last(out, dim))
+    return _tensor(out)
 
 
 def _pull_back(
@@ -398,11 +408,14 @@ def _pull_back(
 ) -> tuple[_Tensor, _Tensor | None]:
     """Gradients in logits and, if wanted, in tau; `kept` is the soft sample, or logits if hard."""
     temperature = _temperature(tau, tuple(kept.shape), dim)
-    y = _array(kept)
+    y, u = _array(kept), _array(cotangent)
     out = np.empty(y.shape, y.dtype)
     if hard:
         y = Generator(*draw).gumbel_softmax(y, temperature, axis=dim, on_invalid="flag", out=out)
-    in_logits, in_tau = gradients.pull_back(y, _array(cotangent), temperature, dim, out, wanted)
+    elif not wanted and isinstance(temperature, float):
+        _dispatch.vjp(_last(y, dim), _last(u, dim), np.array([temperature]), False, _last(out, dim), None)
+        return _tensor(out), None
+    in_logits, in_tau = gradients.pull_back(y, u, temperature, dim, out, wanted)
     if not wanted:
         return _tensor(in_logits), None
     return _tensor(in_logits), torch.from_numpy(np.array(in_tau)).to(tau.dtype).reshape(tau.shape)

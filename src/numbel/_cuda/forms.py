@@ -44,9 +44,7 @@ FORMS = {
     "float32": Form(float32, float32, _same, _same, (2.0**-23, 2.0**-149, (2.0 - 2.0**-23) * 2.0**127)),
     "float64": Form(float64, float64, _same, _same, (2.0**-52, 2.0**-1074, (2.0 - 2.0**-52) * 2.0**1023)),
     "float16": Form(uint16, float32, half_to_float, float_to_half, (2.0**-10, 2.0**-24, 65504.0)),
-    "bfloat16": Form(
-        uint16, float32, brain_to_float, float_to_brain, (2.0**-7, 2.0**-133, (2.0 - 2.0**-7) * 2.0**127)
-    ),
+    "bfloat16": Form(uint16, float32, brain_to_float, float_to_brain, (2.0**-7, 2.0**-133, (2.0 - 2.0**-7) * 2.0**127)),
 }
 
 

@@ -76,9 +76,7 @@ def categorical(
     summed = method == "grouped" or outputs[1].size > 0 or outputs[2].size > 0
     nodes = _scratch((2, count * blocks if summed else 0), stream=stream)
     if summed:
-        _launch(
-            _categorical, name, "block_nodes", count * blocks, stream, logits, first_row, temperatures, mask, nodes
-        )
+        _launch(_categorical, name, "block_nodes", count * blocks, stream, logits, first_row, temperatures, mask, nodes)
     if method == "grouped":
         _launch(
             _categorical, name, "choose", count * samples, stream,
@@ -100,9 +98,7 @@ def categorical(
         )  # fmt: skip
 
 
-def relaxed(
-    logits: Any, rows: Rows, draw: tuple[int, int] | None, out: Any, bad: Any, aliased: bool = False
-) -> None:
+def relaxed(logits: Any, rows: Rows, draw: tuple[int, int] | None, out: Any, bad: Any, aliased: bool = False) -> None:
     """Softmax of the rows with the noise of a draw, or none; `aliased` if `out` shares memory with logits."""
     name, first_row, temperatures, ids, mask, stream = rows
     count, columns = logits.shape

@@ -95,7 +95,7 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         return wide(lanes[0])
 
     def weigh_blocks(logits, first_row, temperatures, row_ids, row_mask, noisy, seed, draw, stored, nodes, out):
-        """m, D and S of every block (numbers 0 to 2; 4 and 5 stay m and D): S is NaN in a bad one, 0 in an empty one."""
+        """Numbers 0 to 2 of every block: m, D and S, which is NaN in a bad one; 4 and 5 stay m and D."""
         lanes = cuda.shared.array(512, wide)
         tops = cuda.shared.array(128, int64)
         bottoms = cuda.shared.array(128, int64)
@@ -126,9 +126,7 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                         logits, row, start, count, noisy, identity, key, mask, m, top, high, low, lanes, out, stored
                     )
                     if not relaxed.in_range(due):
-                        top = largest_perturbed(
-                            logits, row, start, count, noisy, identity, key, mask, m, tops, bottoms
-                        )
+                        top = largest_perturbed(logits, row, start, count, noisy, identity, key, mask, m, tops, bottoms)
                         due = weigh(
                             logits, row, start, count, noisy, identity, key, mask, m, top, high, low, lanes, out, stored
                         )

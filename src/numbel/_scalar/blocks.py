@@ -128,13 +128,13 @@ def _floor(x):
 @inlined
 def reference_float32(n):
     """The canonical reference of a block whose largest exponent is n."""
-    return float32(128.0 * _floor((float64(n) + 64.0) * 0.0078125))
+    return float32(product(128.0, _floor((float64(n) + 64.0) * 0.0078125)))
 
 
 @inlined
 def reference_float64(n):
     """The canonical reference of a block whose largest exponent is n."""
-    return 1024.0 * _floor((n + 512.0) * 0.0009765625)
+    return product(1024.0, _floor((n + 512.0) * 0.0009765625))
 
 
 @inlined
@@ -194,7 +194,7 @@ def node(r, total):
         return 0.0, _NAN
     e = (float_to_bits(total) >> int64(52)) - int64(1023)
     half = float64(((e + int64(64)) >> int64(7)) << int64(6))  # in two factors: 2^1024 overflows
-    return r + 2.0 * half, total * power_of_two_float64(-half) * power_of_two_float64(-half)
+    return fma(2.0, half, r), total * power_of_two_float64(-half) * power_of_two_float64(-half)
 
 
 @inlined

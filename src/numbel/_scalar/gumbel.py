@@ -110,7 +110,7 @@ def cannot_exceed(x, z, best):
     """Whether z + G lies below `best` whatever the refinement of the word x (uint64): proved without a logarithm."""
     # G <= -ln V, and V >= 2^e with e the exponent of x 2^-32
     e = (float_to_bits(float64(x)) >> int64(52)) - int64(1023 + 32)
-    return x != uint64(0) and z - float64(e) * LN2 + 1e-9 < best
+    return x != uint64(0) and fma(-float64(e), LN2, z) + 1e-9 < best
 
 
 @inlined
