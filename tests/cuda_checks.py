@@ -80,8 +80,11 @@ def rows(name, count, temperature=1.0, ids=None, mask=None):
 
 
 def same(found, expected, what):
-    found = np.asarray(found).view(np.asarray(expected).dtype).reshape(np.shape(expected))
-    equal = (found == expected) | ((found != found) & (expected != expected))
+    """Bit for bit, but for the bits of a NaN."""
+    expected = np.asarray(expected)
+    found = np.asarray(found).view(expected.dtype).reshape(expected.shape)
+    bits = f"u{expected.itemsize}"
+    equal = (found.view(bits) == expected.view(bits)) | ((found != found) & (expected != expected))
     assert np.all(equal), f"{what}: {np.count_nonzero(~equal)} of {equal.size} differ"
 
 
@@ -159,6 +162,44 @@ def check_conditional(dtype, shape, temperature=0.7):
     same(out.copy_to_host(), expected, f"conditional {dtype} {shape}")
 
 
+def check_strides():
+    """One CUDA block for everything, and the winners of one item at a time."""
+    kept = launch._GRID, launch._WINNERS
+    launch._GRID = launch._WINNERS = 1
+    try:
+        for shape in ((3, 7), (2, 4099)):
+            check_noise(np.float32, shape)
+            check_categorical(np.float32, shape, "grouped", samples=3)
+            check_categorical(np.float32, shape, "gumbel_max", samples=3)
+            check_relaxed(np.float32, shape)
+            check_vjp(np.float32, shape)
+            check_conditional(np.float32, shape)
+        for method in ("grouped", "gumbel_max"):
+            check_categorical(np.float32, (3, 50), method, [0.0, 1.0, 0.0])
+    finally:
+        launch._GRID, launch._WINNERS = kept
+
+
+def check_parts():
+    """Rows from the second on, every other column: a strided part of a call."""
+    full = logits((4, 14), np.float32)
+    x, part = full[:, ::2], device(full)[1:, ::2]
+    temperature = [9.0, 0.5, 1.0, 2.0]
+    given = rows("float32", 4, temperature)._replace(first_row=1)
+    for method in ("grouped", "gumbel_max"):
+        outputs = [device(np.zeros(4, kind)) for kind in (np.int64, np.float32, np.float32)]
+        launch.categorical(part, given, method, *DRAW, 1, tuple(outputs), device(np.array([_SENTINEL])))
+        expected = numbel.Generator(*DRAW).sample(x, temperature=temperature, method=method, on_invalid="flag")
+        for found, due, name in zip(outputs, expected, expected._fields, strict=True):
+            same(found.copy_to_host()[1:], due[1:], f"part of {method} {name}")
+    out = device(np.zeros(full.shape, np.float32))
+    launch.relaxed(part, given, DRAW, out[1:, ::2], device(np.array([_SENTINEL])))
+    expected = numbel.Generator(*DRAW).gumbel_softmax(x, temperature, on_invalid="flag")
+    same(np.ascontiguousarray(out.copy_to_host()[1:, ::2]), expected[1:], "part of relaxed")
+    assert not out.copy_to_host()[0].any()
+    assert not out.copy_to_host()[:, 1::2].any()
+
+
 def main():
     import ml_dtypes
 
@@ -184,6 +225,9 @@ def main():
         check_relaxed(dtype, (3, 600), noisy=False)
         check_relaxed(dtype, (3, 600), 0.3, aliased=True)
         check_vjp(dtype, (3, 20), [0.5, 1e-3, 1e3])
+        if dtype is np.float32:
+            check_strides()
+            check_parts()
         print(np.dtype(dtype).name, "equal", flush=True)
 
 

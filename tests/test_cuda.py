@@ -27,7 +27,7 @@ def run(text, **environment):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -138,6 +138,14 @@ def test_the_filter_is_conservative():
         # and it is not far above: the exponent of x alone leaves ln 2, and V below 1/2 is near its E
         assert x >= 2**31 or cannot_exceed(np.uint64(x), 0.0, highest + 1.1)
     assert not cannot_exceed(np.uint64(0), 0.0, 45.0)
+
+
+@pytest.mark.parametrize("bits", [0x7FFFFFFF, 0x7FC00000, 0xFFC00000, 0x7F800001])
+def test_bfloat16_of_any_nan_is_a_nan(bits):
+    from numbel._scalar.bits import brain_to_float, float_to_brain
+
+    value = np.uint32(bits).view(np.float32)
+    assert np.isnan(brain_to_float(np.uint16(float_to_brain(value))))
 
 
 def test_the_example(capsys):

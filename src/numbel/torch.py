@@ -412,7 +412,7 @@ def _pull_back(
     out = np.empty(y.shape, y.dtype)
     if hard:
         y = Generator(*draw).gumbel_softmax(y, temperature, axis=dim, on_invalid="flag", out=out)
-    elif not wanted and isinstance(temperature, float):
+    elif not wanted and isinstance(temperature, float) and (u.shape, u.dtype) == (y.shape, y.dtype):
         _dispatch.vjp(_last(y, dim), _last(u, dim), np.array([temperature]), False, _last(out, dim), None)
         return _tensor(out), None
     in_logits, in_tau = gradients.pull_back(y, u, temperature, dim, out, wanted)

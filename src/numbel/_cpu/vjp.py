@@ -145,7 +145,7 @@ def _both_gradients_across(y, u, columns, width, mean, rate, logs, products):
             at = c * width + i
             gradient = relaxed.gradient(float64(y[at]), float64(u[at]), mean[i], rate[i])
             u[at] = type(u[at])(gradient)
-            products[at] = -float64(logs[i]) * gradient
+            products[at] = fma(-float64(logs[i]), gradient, 0.0)  # a zero is +0, as in the lanes of long rows
 
 
 @njit
@@ -173,7 +173,7 @@ def vjp_short(kind, job):
             products[i] = float64(y[i]) * float64(u[i])
         row_sums(products, j.columns, width, sums)
         for i in range(width):
-            mean[i] = sums[i]
+            mean[i] = sums[i] + 0.0
         row_sums(y, j.columns, width, sums)
         for i in range(width):
             mean[i] /= sums[i]

@@ -1,7 +1,6 @@
 """Grouped sampling in two launches: the node of every block, then, for every sample of a row, block and column.
 
-A kernel takes `rows` as (first row of this launch, ...): temperatures, identities and results are those of the whole
-call, `logits` may be a part of it.
+Temperatures, identities and results are those of the whole call; `logits` may be its rows from `first_row` on.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import functools
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import cuda
+from numba import config, cuda
 
 from .._scalar.blocks import BLOCK
 from . import categorical as _categorical
@@ -42,7 +42,9 @@ class Rows(NamedTuple):
 
 @functools.cache
 def _kernel(module: Any, form: str, name: str) -> Any:
-    return cuda.jit(module.kernels(form)[name][0])
+    # as the tests compile it: link-time optimisation would let nvJitLink contract again
+    options = {} if config.ENABLE_CUDASIM else {"lto": False, "launch_bounds": THREADS}
+    return cuda.jit(**options)(module.kernels(form)[name][0])
 
 
 def _launch(module: Any, form: str, name: str, items: int, stream: Any, *arguments: Any) -> None:
@@ -68,9 +70,14 @@ def gumbel(name: str, out: Any, first_row: int, seed: int, draw: int, loc: float
 def categorical(
     logits: Any, rows: Rows, method: str, seed: int, draw: int, samples: int, outputs: tuple[Any, Any, Any], bad: Any
 ) -> None:
-    """Samples of rows: indices, log_prob and logsumexp into `outputs`; bad[0] is lowered to the first bad row."""
+    """Samples of rows: indices, log_prob and logsumexp into `outputs`; bad[0] is lowered to the first bad row.
+
+    No samples write nothing: who wants logsumexp alone asks for one.
+    """
     name, first_row, temperatures, ids, mask, stream = rows
     count, columns = logits.shape
+    if count == 0 or samples == 0:
+        return
     blocks = _blocks(columns)
     draws = np.uint64(seed), np.uint64(draw)
     summed = method == "grouped" or outputs[1].size > 0 or outputs[2].size > 0

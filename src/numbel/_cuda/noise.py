@@ -49,6 +49,8 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         """out[row, column] = scale * G + loc, rounded after either step."""
         rows, columns = int64(out.shape[0]), int64(out.shape[1])
         groups = (columns + 3) // 4
+        # as the CPU has it: a float32 zero of standard noise keeps its sign
+        scale_at_all = wide is float64 or loc != 0.0 or scale != 1.0
         key, mask = draw_key(uint64(seed), uint64(draw))
         key, mask = uint64(key), uint64(mask)
         step = int64(cuda.gridDim.x) * THREADS
@@ -62,6 +64,8 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                 if column < columns:
                     word = x0 if k == 0 else x1 if k == 1 else x2 if k == 2 else x3
                     g = noise(word, column, identity, key, mask)
-                    out[row, column] = keep(scaled(g, wide(loc), wide(scale)))
+                    if scale_at_all:
+                        g = wide(scaled(g, wide(loc), wide(scale)))
+                    out[row, column] = keep(g)
 
     return {"gumbel": (gumbel, (matrix(form), int64, float64, float64, uint64, uint64))}

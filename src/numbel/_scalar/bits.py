@@ -118,10 +118,11 @@ def brain_to_float(bits):
 
 @inlined
 def float_to_brain(x):
-    """The bits of the bfloat16 that a float32 rounds to, to nearest even; the NaN that is written has no low bits."""
+    """The bits of the bfloat16 that a float32 rounds to, to nearest even."""
     bits = uint32(float_to_bits(float32(x)))
     odd = uint32(uint32(bits >> uint32(16)) & uint32(1))
-    return uint16(uint32(bits + uint32(odd + uint32(0x7FFF))) >> uint32(16))
+    # a GPU's own NaN, 0x7FFFFFFF, would round to -0
+    return uint16(uint32(0x7FC0) if x != x else uint32(bits + uint32(odd + uint32(0x7FFF))) >> uint32(16))
 
 
 @inlined
