@@ -82,7 +82,7 @@ MUTATIONS = {
         [
             (
                 "_scalar/blocks.py",
-                "    return float32(128.0 * _floor((float64(n) + 64.0) * 0.0078125))\n",
+                "    return float32(product(128.0, _floor((float64(n) + 64.0) * 0.0078125)))\n",
                 "    return n\n",
             )
         ],
@@ -92,7 +92,7 @@ MUTATIONS = {
         ],
     ),
     "an odd reference": (
-        [("_scalar/blocks.py", "* 0.0078125))\n", "* 0.0078125) + 1.0)\n")],
+        [("_scalar/blocks.py", "* 0.0078125)))\n", "* 0.0078125)) + 1.0)\n")],
         [
             "test_blocks.py::test_every_guess_gives_the_oracles_node[1.0-float32]",
             "test_scalar.py::test_reference_at_its_cell_edges[1.0-float32]",
