@@ -418,3 +418,13 @@ def test_one_sample_is_none_and_sample_is_categorical(method, columns):
     assert np.array_equal(numbel.Generator(66).sample(logits, method=method).indices, lone)
     grouped = numbel.Generator(66).sample(logits)
     assert np.array_equal(drawn.logsumexp, grouped.logsumexp)
+
+
+@pytest.mark.parametrize("columns", [3, 100, 5000])
+@pytest.mark.parametrize("method", ["grouped", "gumbel_max"])
+def test_the_impossible_is_not_drawn_where_logits_overflow(method, columns):
+    """Every finite logit / T is -inf."""
+    logits = np.full((40, columns), -np.inf)
+    logits[np.arange(40), np.arange(40) % (columns - 1) + 1] = -1e300
+    drawn = numbel.Generator(5).categorical(logits, method=method, temperature=1e-10)
+    np.testing.assert_array_equal(drawn, np.arange(40) % (columns - 1) + 1)

@@ -123,6 +123,12 @@ def _tile_race(x, columns, width, temperatures, identities, sample, words, refin
             value = float64(x[at]) / temperatures[i] + g
             chosen[i] = c if value > best[i] else chosen[i]
             best[i] = value if value > best[i] else best[i]
+    for i in range(uint64(width)):
+        if best[i] == -_INF:  # every finite logit / T overflowed: the first possible column, as in long rows
+            for c in range(uint64(columns)):
+                if x[c * uint64(width) + i] != -_INF:
+                    chosen[i] = c
+                    break
 
 
 @njit
