@@ -104,6 +104,18 @@ def winning_block(nodes, first, blocks, sample, identity, key, mask, keys, rs, a
     cuda.syncthreads()
 
 
+@device
+def write_sample(row, place, sample, column, log_p, log_sum, is_bad, indices, log_prob, logsumexp, bad):
+    """A sample's results, as far as they are wanted (outputs that are not have no elements), and the first bad row."""
+    indices[place] = column
+    if log_prob.size > 0:
+        log_prob[place] = log_p
+    if logsumexp.size > 0 and sample == 0:
+        logsumexp[row] = log_sum
+    if is_bad:
+        cuda.atomic.min(bad, 0, row)
+
+
 @functools.cache
 def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """The kernels of one element format and the types of their arguments."""
@@ -214,13 +226,9 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     log_p = scalar.log_prob(x, high64, low64, root_r, root_s)
                     cuda.syncthreads()
             if t == 0:
-                indices[place] = column
-                if log_prob.size > 0:
-                    log_prob[place] = log_p
-                if logsumexp.size > 0 and sample == 0:
-                    logsumexp[first_row + row] = log_sum
-                if is_bad:
-                    cuda.atomic.min(bad, 0, first_row + row)
+                write_sample(
+                    first_row + row, place, sample, column, log_p, log_sum, is_bad, indices, log_prob, logsumexp, bad
+                )
 
     rows = matrix(form)
     temperatures, mask, ids = vector(float64), vector(uint8), vector(uint64)

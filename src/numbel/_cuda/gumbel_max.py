@@ -13,7 +13,7 @@ from .._scalar.address import NOISE, REFINEMENT, block_words, draw_key, noise_wo
 from .._scalar.blocks import BLOCK
 from .._scalar.gumbel import cannot_exceed, gumbel_float64
 from .blocks import best_of, functions
-from .categorical import identity_of, join_blocks, temperature_of, wanted
+from .categorical import identity_of, join_blocks, temperature_of, wanted, write_sample
 from .forms import FORMS, THREADS, matrix, vector
 
 _INF = math.inf
@@ -112,13 +112,9 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     log_p = scalar.log_prob(x, high64, low64, stack_r[0], stack_s[0])
                     cuda.syncthreads()
             if t == 0:
-                indices[place] = column
-                if log_prob.size > 0:
-                    log_prob[place] = log_p
-                if logsumexp.size > 0 and sample == 0:
-                    logsumexp[first_row + row] = log_sum
-                if is_bad:
-                    cuda.atomic.min(bad, 0, first_row + row)
+                write_sample(
+                    first_row + row, place, sample, column, log_p, log_sum, is_bad, indices, log_prob, logsumexp, bad
+                )
 
     rows, nodes = matrix(form), matrix(FORMS["float64"])
     temperatures, mask, ids = vector(float64), vector(uint8), vector(uint64)
