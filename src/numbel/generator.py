@@ -38,7 +38,8 @@ class Generator:
         The 64-bit seed, 0 .. 2**64 - 1. `default_rng` makes one from anything else.
     draw : int, optional
         The id of the first draw, 0 .. 2**64 - 1. Every sampling call uses one id, so that any earlier or
-        later call can be repeated without replaying those before it.
+        later call can be repeated without replaying those before it. A uint64 array of one element on a CUDA
+        device is read and advanced by the kernels, so that each replay of a CUDA graph is a new draw.
 
     Raises
     ------
@@ -63,11 +64,12 @@ class Generator:
     """
 
     __hash__ = None  # type: ignore[assignment]
-    __slots__ = ("__weakref__", "_draw", "_seed")
+    __slots__ = ("__weakref__", "_counter", "_draw", "_seed")
 
-    def __init__(self, seed: int, draw: int = 0) -> None:
+    def __init__(self, seed: int, draw: Any = 0) -> None:
         self._seed = _checks.uint64(seed, "seed")
-        self._draw = _checks.uint64(draw, "draw")
+        self._counter = _device().counter(draw) if _checks.on_device(draw) else None
+        self._draw = 0 if self._counter is not None else _checks.uint64(draw, "draw")
 
     @property
     def seed(self) -> int:
@@ -75,13 +77,15 @@ class Generator:
         return self._seed
 
     @property
-    def draw(self) -> int:
-        """The id that the next draw will use."""
-        return self._draw
+    def draw(self) -> Any:
+        """The id that the next draw will use: an int, or the device array that holds it."""
+        return self._draw if self._counter is None else self._counter
 
     @property
     def state(self) -> dict[str, Any]:
         """Seed and next draw id, as a dict that JSON can hold; settable."""
+        if self._counter is not None:
+            raise TypeError("the draw id of this Generator is on a CUDA device, where its state cannot be read")
         with _lock:
             return {"generator": "numbel", "seed": self._seed, "draw": self._draw}
 
@@ -96,7 +100,7 @@ class Generator:
         except KeyError as error:
             raise ValueError(f"state lacks the entry {error}") from None
         with _lock:
-            self._seed, self._draw = seed, draw
+            self._seed, self._draw, self._counter = seed, draw, None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.state
@@ -107,14 +111,30 @@ class Generator:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Generator):
             return NotImplemented
+        if self._counter is not None or other._counter is not None:
+            return self._counter is other._counter and self._seed == other._seed
         return self.state == other.state
 
     def __repr__(self) -> str:
-        return f"numbel.Generator(seed={self._seed}, draw={self._draw})"
+        draw = self._draw if self._counter is None else "<on a CUDA device>"
+        return f"numbel.Generator(seed={self._seed}, draw={draw})"
+
+    def _on_device(self, array: Any, stream: Any) -> bool:
+        """Whether a call on this array is for a CUDA device."""
+        if _checks.on_device(array):
+            return True
+        if stream is not None:
+            raise TypeError("stream is for arrays on a CUDA device, and this one lies on the host")
+        if self._counter is not None:
+            raise TypeError("the draw id of this Generator is on a CUDA device: it draws for arrays there only")
+        return False
 
     @contextlib.contextmanager
-    def _reserve(self) -> Iterator[tuple[int, int]]:
+    def _reserve(self) -> Iterator[tuple[int, Any]]:
         """Seed and draw id of this call; the lock is held to take or give back the id only."""
+        if self._counter is not None:
+            yield self._seed, self._counter  # which the kernels advance
+            return
         with _lock:
             seed, draw = self._seed, self._draw
             if draw == _LIMIT:
@@ -159,6 +179,7 @@ class Generator:
             raise TypeError(f"n must be an integer, got {n!r}") from None
         if not 0 <= count <= 1 << 32:
             raise ValueError(f"n must be in 0 .. 2^32, got {count}")
+        self._on_device(None, None)
         with self._reserve() as (seed, draw):
             return [Generator(child) for child in _dispatch.spawn_seeds(seed, draw, count)]
 
@@ -171,6 +192,7 @@ class Generator:
         dtype: DTypeLike = np.float32,
         out: NDArray[Any] | None = None,
         like: Any = None,
+        stream: Any = None,
     ) -> Any:
         """Standard Gumbel noise, scaled and shifted: `loc + scale * G`, `G = -ln(-ln U)`.
 
@@ -186,7 +208,9 @@ class Generator:
         out : ndarray, optional
             Where to write, of this dtype (float32 unless given) and, where it is given, of shape `size`.
         like : array, optional
-            An array whose device is used; in this version it must be on the host.
+            An array whose device, and library, is used.
+        stream
+            As in `categorical`, of the device of `like` or of `out`.
 
         Returns
         -------
@@ -215,8 +239,8 @@ class Generator:
         >>> noise.shape, noise.dtype
         ((2, 3), dtype('float32'))
         """
-        if like is not None:
-            _checks.host_array(like, "like")
+        if self._on_device(out if like is None else like, stream):
+            return _device().gumbel(self._reserve, loc, scale, size, dtype, out, like, stream)
         return _host.gumbel(self._reserve, loc, scale, size, dtype, out)
 
     @overload
@@ -232,6 +256,7 @@ class Generator:
         row_mask: ArrayLike | None = None,
         on_invalid: _OnInvalid = None,
         out: None = None,
+        stream: Any = None,
     ) -> np.int64: ...
 
     @overload
@@ -247,6 +272,7 @@ class Generator:
         row_mask: ArrayLike | None = None,
         on_invalid: _OnInvalid = None,
         out: NDArray[np.int64] | None = None,
+        stream: Any = None,
     ) -> NDArray[np.int64]: ...
 
     @overload
@@ -262,6 +288,7 @@ class Generator:
         row_mask: ArrayLike | None = None,
         on_invalid: _OnInvalid = None,
         out: NDArray[np.int64] | None = None,
+        stream: Any = None,
     ) -> Any: ...
 
     def categorical(
@@ -276,6 +303,7 @@ class Generator:
         row_mask: ArrayLike | None = None,
         on_invalid: _OnInvalid = None,
         out: NDArray[np.int64] | None = None,
+        stream: Any = None,
     ) -> Any:
         """Draw categories with probabilities softmax(logits / temperature), exactly, in one pass.
 
@@ -300,9 +328,12 @@ class Generator:
         row_mask : array_like of bool, optional
             Rows that are False are not read and get -1; no other row changes.
         on_invalid : {"raise", "flag"}, optional
-            What to do with rows that hold NaN or +inf or nothing but -inf: raise (None too), or -1.
+            What to do with rows that hold NaN or +inf or nothing but -inf: raise, or -1. None raises on the host and
+            flags on a CUDA device, where raising waits for the device.
         out : ndarray of int64, optional
             Where to write the indices.
+        stream : object with `__cuda_stream__`, optional
+            For logits on a CUDA device: the stream to run on, in place of the current one of the array's library.
 
         Returns
         -------
@@ -335,20 +366,10 @@ class Generator:
         >>> rng.categorical(np.zeros((2, 10), np.float32), 3).shape
         (2, 3)
         """
-        indices, _, _ = _host.sample(
-            self._reserve,
-            logits,
-            num_samples,
-            axis,
-            temperature,
-            method,
-            row_ids,
-            row_mask,
-            on_invalid,
-            (out, None, None),
-            False,
-        )
-        return indices
+        each = num_samples, axis, temperature, method, row_ids, row_mask, on_invalid, (out, None, None), False
+        if self._on_device(logits, stream):
+            return _device().sample(self._reserve, logits, *each, stream).indices
+        return _host.sample(self._reserve, logits, *each).indices
 
     def sample(
         self,
@@ -362,12 +383,13 @@ class Generator:
         row_mask: ArrayLike | None = None,
         on_invalid: _OnInvalid = None,
         out: Sample | None = None,
+        stream: Any = None,
     ) -> Sample:
         """Draw as `categorical` does, with log-probabilities and logsumexp from the same pass.
 
         Parameters
         ----------
-        logits, num_samples, axis, temperature, method, row_ids, row_mask, on_invalid
+        logits, num_samples, axis, temperature, method, row_ids, row_mask, on_invalid, stream
             As in `categorical`. Rows that are masked out or flagged get NaN beside the index -1.
         out : Sample, optional
             Arrays to write to; an entry that is None is allocated.
@@ -400,19 +422,11 @@ class Generator:
         """
         if out is not None and (not isinstance(out, tuple) or len(out) != 3):
             raise TypeError(f"out must be a numbel.Sample, got {type(out).__name__}")
-        return _host.sample(
-            self._reserve,
-            logits,
-            num_samples,
-            axis,
-            temperature,
-            method,
-            row_ids,
-            row_mask,
-            on_invalid,
-            (None, None, None) if out is None else tuple(out),
-            True,
-        )
+        given = (None, None, None) if out is None else tuple(out)
+        each = num_samples, axis, temperature, method, row_ids, row_mask, on_invalid, given, True
+        if self._on_device(logits, stream):
+            return _device().sample(self._reserve, logits, *each, stream)  # type: ignore[no-any-return]
+        return _host.sample(self._reserve, logits, *each)
 
     def gumbel_softmax(
         self,
@@ -425,6 +439,7 @@ class Generator:
         row_mask: ArrayLike | None = None,
         on_invalid: _OnInvalid = None,
         out: NDArray[Any] | None = None,
+        stream: Any = None,
     ) -> NDArray[Any]:
         """Draw relaxed one-hot samples, softmax((logits + G) / temperature), on the noise G of `gumbel`.
 
@@ -444,6 +459,8 @@ class Generator:
             As in `categorical`. Rows that are masked out or flagged are NaN.
         out : ndarray of the shape and dtype of logits, optional
             Where to write; it may be logits itself.
+        stream
+            As in `categorical`.
 
         Returns
         -------
@@ -478,7 +495,10 @@ class Generator:
         >>> numbel.Generator(5).gumbel_softmax(logits, hard=True)
         array([0., 0., 1.], dtype=float32)
         """
-        return _host.gumbel_softmax(self._reserve, logits, temperature, axis, hard, row_ids, row_mask, on_invalid, out)
+        each = temperature, axis, hard, row_ids, row_mask, on_invalid, out
+        if self._on_device(logits, stream):
+            return _device().gumbel_softmax(self._reserve, logits, *each, stream)  # type: ignore[no-any-return]
+        return _host.gumbel_softmax(self._reserve, logits, *each)
 
     def conditional_gumbel(
         self,
@@ -491,6 +511,7 @@ class Generator:
         row_mask: ArrayLike | None = None,
         on_invalid: _OnInvalid = None,
         out: NDArray[Any] | None = None,
+        stream: Any = None,
     ) -> NDArray[Any]:
         """Draw perturbed logits, logits / temperature + G, given that `index` is where they are largest.
 
@@ -509,6 +530,8 @@ class Generator:
             is out of range or impossible.
         out : ndarray of the shape and dtype of logits, optional
             Where to write; it may be logits itself.
+        stream
+            As in `categorical`.
 
         Returns
         -------
@@ -544,9 +567,17 @@ class Generator:
         >>> z.argmax(-1).tolist()
         [2, 0, 3]
         """
-        return _host.conditional_gumbel(
-            self._reserve, logits, index, axis, temperature, row_ids, row_mask, on_invalid, out
-        )
+        each = index, axis, temperature, row_ids, row_mask, on_invalid, out
+        if self._on_device(logits, stream):
+            return _device().conditional_gumbel(self._reserve, logits, *each, stream)  # type: ignore[no-any-return]
+        return _host.conditional_gumbel(self._reserve, logits, *each)
+
+
+def _device() -> Any:
+    """The methods for arrays on a CUDA device; importing CUDA takes a second."""
+    from . import _device
+
+    return _device
 
 
 def default_rng(seed: int | np.random.SeedSequence | Generator | None = None) -> Generator:
