@@ -199,9 +199,50 @@ def check_flags():
 def raised(call):
     try:
         call()
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         return str(error)
     raise AssertionError("nothing was raised")
+
+
+def check_errors():
+    """Each before anything is launched."""
+    x = on_device(logits((2, 9), np.float32))
+    fixed = np.zeros(2, np.int64)
+    fixed.flags.writeable = False
+
+    def draws(**options):
+        return raised(lambda: rng().categorical(x, **options))
+
+    assert draws(out=np.zeros(2, np.int64)) == "out lies on the host (ndarray) and the logits on a CUDA device"
+    assert draws(out=on_device(np.zeros(2))) == "out has dtype float64, expected int64"
+    assert draws(out=on_device(np.zeros(3, np.int64))) == "out has shape (3,), expected (2,)"
+    assert (
+        draws(out=on_device(np.zeros(4, np.int64))[::2]) == "indices is not C-contiguous, which it must be on a device"
+    )
+    if config.ENABLE_CUDASIM:
+        assert draws(out=type(x)(fixed)) == "out is read-only"
+    assert draws(temperature=0.0) == "temperature is 0: use argmax (0 is possible only inside a per-row array)"
+    assert "shape (3,)" in draws(row_ids=[1, 2, 3])
+    assert "row_ids is a device array of shape (3,)" in draws(row_ids=on_device(np.arange(3)))
+    assert draws(axis=2) == "axis 2 is out of bounds for array of dimension 2"
+    assert draws(num_samples=-1) == "num_samples must be in 0 .. 2^32, got -1"
+    assert draws(stream=3) == "stream must have __cuda_stream__, got int"
+    assert draws(method="best").startswith("method must be")
+    assert "got int64" in raised(lambda: rng().categorical(on_device(np.zeros((2, 3), np.int64))))
+    assert "zero categories" in raised(lambda: rng().categorical(on_device(np.zeros((2, 0)))))
+    assert "overlaps" in raised(lambda: rng().gumbel_softmax(x[:, 1:], out=x[:, :-1]))
+    assert "host (list)" in raised(lambda: numbel.gumbel_softmax_vjp(x, [[0.0] * 9] * 2))
+    assert "must be a scalar" in raised(lambda: rng().gumbel([1.0, 2.0], like=x))
+    assert "one uint64, got int64" in raised(lambda: numbel.Generator(1, on_device(np.zeros(1, np.int64))))
+    host = logits((2, 9), np.float32)
+    assert "draws for arrays there only" in raised(
+        lambda: numbel.Generator(1, on_device(np.zeros(1, np.uint64))).categorical(host)
+    )
+    assert "stream is for arrays on a CUDA device" in raised(lambda: rng().categorical(host, stream=3))
+    assert rng().categorical(on_device(np.zeros((0, 3)))).shape == (0,)
+    used = rng()
+    raised(lambda: used.categorical(x, out=np.zeros(2, np.int64)))
+    assert used.draw == DRAW  # given back
 
 
 def check_counter():
@@ -259,6 +300,7 @@ def main():
             check_layouts(dtype)
             check_grids()
             check_flags()
+            check_errors()
             check_counter()
         print(np.dtype(dtype).name, "equal", flush=True)
 

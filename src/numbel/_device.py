@@ -364,6 +364,19 @@ def gumbel_softmax(
         return where.finish(result) if out is None else result
 
 
+def softmax(logits: Any, temperature: Any, axis: int) -> Any:
+    """softmax(logits / temperature); rows of temperature 0 become NaN."""
+    task = _Task(logits, axis, temperature, None, None, None, None)
+    with task.library.active():
+        task.library.begin()
+        result, target = task.like(None)
+        if task.rows:
+            call = task.call((0, 0))
+            for first, (view, into) in _planes(task.span, target):
+                launch.relaxed(view, call._replace(first_row=first), False, into, task.bad(), task.place)
+        return task.library.finish(result)
+
+
 def _relax(task: _Task, call: Call, target: Span, hard: bool, bad: Any, overlapping: bool) -> None:
     """Launch what makes relaxed samples, and one-hots of rows of temperature 0, or of all."""
     only, indices = task.none("uint8"), task.none("int64")
