@@ -222,7 +222,11 @@ def _planes(*spans: Span) -> Iterator[tuple[int, tuple[Any, ...]]]:
         views = []
         for at, span in enumerate(spans):
             offset = sum(i * outer[at] for i, (_, outer) in zip(place, dims, strict=True))
-            views.append(span.view(offset, (rows, span.shape[-1]), (steps[at], span.strides[-1])))
+            columns, item = span.shape[-1], span.item_size
+            # a lone column or row is contiguous whatever its stride is said to be
+            column_step = span.strides[-1] if columns > 1 else item
+            row_step = steps[at] if rows > 1 else columns * item
+            views.append(span.view(offset, (rows, columns), (row_step, column_step)))
         yield run * rows, tuple(views)
 
 

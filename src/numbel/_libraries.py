@@ -42,6 +42,11 @@ class Span(NamedTuple):
         )
 
     @property
+    def item_size(self) -> int:
+        """Bytes of an element."""
+        return _ITEM_SIZES[self.name]
+
+    @property
     def size(self) -> int:
         """How many elements it has."""
         return math.prod(self.shape)
@@ -49,7 +54,7 @@ class Span(NamedTuple):
     @property
     def contiguous(self) -> bool:
         """Whether its elements are neighbours in C order."""
-        return self.strides == _c_strides(self.shape, _ITEM_SIZES[self.name]) or self.size <= 1
+        return self.strides == _c_strides(self.shape, self.item_size) or self.size <= 1
 
     def view(self, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
         """A Numba array of part of it, from an offset in bytes on; halves as uint16."""
@@ -69,7 +74,7 @@ class Span(NamedTuple):
 
     def flat(self) -> Any:
         """A Numba vector of a contiguous array."""
-        return self.view(0, (self.size,), (_ITEM_SIZES[self.name],))
+        return self.view(0, (self.size,), (self.item_size,))
 
 
 class _Exporter:
