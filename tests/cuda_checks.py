@@ -170,6 +170,22 @@ def check_rows(dtype):
     check_vjp(dtype, (3, 20), [0.5, 1e-3, 1e3])
 
 
+def check_short_and_long():
+    """Lanes of every width, more samples than a CUDA block draws, far logits, zeros of either sign; longer rows."""
+    for columns in (1, 4, 5, 33, 512):
+        check_sample(logits((2, columns), np.float32), num_samples=2)
+    check_sample(logits((1, 5), np.float32), num_samples=70)
+    x = logits((5, 9), np.float32)
+    x[0], x[3] = 1e30, -1e30
+    x[4] *= 1e12
+    x[2] = np.minimum(x[2], -1)
+    x[2, 3], x[2, 5] = -0.0, 0.0
+    for temperature in (1.0, [0, 1e-3, 1, 0, 5], np.zeros(5)):
+        check_sample(x, temperature=temperature)
+    given = {"row_ids": [2**56 - 1, 5, 2**33], "row_mask": [True, True, False], "temperature": [0.5, 0.0, 2.0]}
+    check_sample(logits((3, 520), np.float32), num_samples=2, **given)
+
+
 def check_flags():
     """Values that only a kernel meets: they flag their row, and raise where that is asked for."""
     x = logits((2, 9), np.float32)
@@ -298,6 +314,7 @@ def main():
         check_rows(dtype)
         if dtype is np.float32:
             check_layouts(dtype)
+            check_short_and_long()
             check_grids()
             check_flags()
             check_errors()

@@ -12,18 +12,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import config, cuda
 
-from .._scalar.blocks import BLOCK
+from .._scalar.blocks import BLOCK, LANES
 from . import categorical as _categorical
 from . import conditional as _conditional
 from . import gumbel_max as _gumbel_max
 from . import noise as _noise
 from . import relaxed as _relaxed
+from . import short as _short
 from . import small as _small
 from . import vjp as _vjp
 from .forms import THREADS
 from .rows import Call, Results
 
-MODULES = (_noise, _categorical, _gumbel_max, _relaxed, _vjp, _conditional, _small)
+MODULES = (_noise, _categorical, _short, _gumbel_max, _relaxed, _vjp, _conditional, _small)
 #: CUDA blocks of a launch at most: kernels stride over what is left.
 _GRID = 1 << 20
 #: (row, sample, block) whose winners are kept at a time by gumbel_max: 64 MB.
@@ -80,6 +81,11 @@ def gumbel(out: Any, call: Call, loc: float, scale: float, place: Place) -> None
 def categorical(logits: Any, call: Call, method: str, samples: int, results: Results, place: Place) -> None:
     """Samples of rows, one at least."""
     count, columns = logits.shape
+    if method == "grouped" and columns <= LANES:
+        tiles = -(-count // (LANES // max(4, 1 << (columns - 1).bit_length())))
+        items = tiles * -(-samples // _short.SAMPLES)
+        _launch(_short, "sample_short", items, place, logits, call, samples, results, layout=_layout(logits))
+        return
     blocks = _blocks(columns)
     summed = method == "grouped" or any(part.size > 0 for part in results[1:4])
     nodes, layout = place.scratch((2, count * blocks if summed else 0), np.float64), _layout(logits)
