@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from . import estimators
 from ._info import show_config, warmup
+from .densities import entropy, log_prob, logsumexp
 from .generator import Generator, default_rng
 from .gradients import concrete_log_prob, exp_concrete_log_prob, gumbel_softmax_vjp
 from .results import Gradient, Sample
@@ -23,9 +24,12 @@ __all__ = [
     "Sample",
     "concrete_log_prob",
     "default_rng",
+    "entropy",
     "estimators",
     "exp_concrete_log_prob",
     "gumbel_softmax_vjp",
+    "log_prob",
+    "logsumexp",
     "show_config",
     "warmup",
 ]

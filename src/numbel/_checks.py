@@ -357,6 +357,22 @@ def index(value: Any, array: np.ndarray[Any, Any], row_mask: np.ndarray[Any, Any
     return flat
 
 
+def indices(value: Any, array: np.ndarray[Any, Any], raises: bool) -> np.ndarray[Any, Any]:
+    """Categories as contiguous int64, one or several for each row of `array`."""
+    given = np.asarray(value)
+    if given.size and given.dtype.kind not in "iu":
+        raise TypeError(f"index must hold integers, got {given.dtype}")
+    shape = array.shape[:-1]
+    if given.shape[: len(shape)] != shape or given.ndim > len(shape) + 1:
+        raise ValueError(f"index has shape {given.shape}, expected {shape}, the shape of the rows, or one axis more")
+    outside = (given < 0) | (given >= array.shape[-1])
+    if raises and outside.any():
+        at = np.unravel_index(int(np.argmax(outside)), given.shape)
+        row = int(np.ravel_multi_index(at[: len(shape)], shape)) if shape else 0
+        raise ValueError(f"index row {row} is {given[at]}, outside 0 .. {array.shape[-1] - 1}")
+    return np.ascontiguousarray(given, dtype=np.int64).reshape(given.shape)
+
+
 def invalid_condition(array: np.ndarray[Any, Any], index: np.ndarray[Any, Any], row: int) -> NoReturn:
     """Name what is wrong with a row of an array whose last axis is the categories, or with the index given for it."""
     values = array[np.unravel_index(row, array.shape[:-1])] if array.ndim > 1 else array
