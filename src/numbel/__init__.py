@@ -11,6 +11,7 @@ from .densities import entropy, log_prob, logsumexp
 from .generator import Generator, default_rng
 from .gradients import concrete_log_prob, exp_concrete_log_prob, gumbel_softmax_vjp
 from .results import Gradient, Sample
+from .table import CategoricalTable
 
 __version__ = "0.1.0"
 
@@ -19,6 +20,7 @@ BITS_VERSION = 0
 
 __all__ = [
     "BITS_VERSION",
+    "CategoricalTable",
     "Generator",
     "Gradient",
     "Sample",

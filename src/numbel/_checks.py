@@ -357,6 +357,14 @@ def index(value: Any, array: np.ndarray[Any, Any], row_mask: np.ndarray[Any, Any
     return flat
 
 
+def one_row(value: Any) -> np.ndarray[Any, Any]:
+    """Logits of a single row."""
+    array = logits(value, -1)
+    if array.ndim != 1:
+        raise ValueError(f"logits has shape {array.shape}, expected one row, (n,)")
+    return array
+
+
 def indices(value: Any, array: np.ndarray[Any, Any], raises: bool) -> np.ndarray[Any, Any]:
     """Categories as contiguous int64, one or several for each row of `array`."""
     given = np.asarray(value)

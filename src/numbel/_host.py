@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import _checks, _dispatch
+from . import _checks, _dispatch, _tables
 from .results import Sample
 
 _Reserve = Callable[[], AbstractContextManager[tuple[int, int]]]
@@ -72,7 +72,7 @@ def sample(
     # strided outputs are written through a copy: they have one entry a row, not one a category
     written = [r if r is None or r.flags.c_contiguous else np.empty(r.shape, r.dtype) for r in results]
     with reserve() as (seed, draw):
-        bad = _dispatch.categorical(
+        bad = _tables.categorical(
             array, samples, temperatures, per_row, ids, mask, method, seed, draw, written, progress
         )
         for given, made in zip(results, written, strict=True):
