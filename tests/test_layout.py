@@ -25,8 +25,10 @@ LAYERS = (
     ("_scalar",),
     ("_cpu", "_cuda"),
     ("_checks", "_dispatch"),
+    ("_tables", "_counts"),
     ("_host",),
-    ("generator", "table", "accumulate", "gradients"),
+    ("generator", "accumulate", "gradients", "densities"),
+    ("table",),
     ("estimators",),
 )
 LEAVES = ("_jit", "results")

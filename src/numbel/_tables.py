@@ -37,8 +37,14 @@ class Table(NamedTuple):
 
 
 def tabled(columns: int, samples: int, dtype: np.dtype[Any]) -> bool:
-    """Whether so many samples of a row are drawn from a table: part of what fixes the bits of a draw."""
-    return samples >= max(64, columns >> 9)
+    """Whether so many samples of a row are drawn from a table: part of what fixes the bits of a draw.
+
+    Measured where the two cost the same: 60 to 110 samples of up to 1000 columns and of 8192, 400 of 4096, 220 (float64:
+    130) of 2^15, 900 (480) of 2^17, 4700 (2700) of 2^20.
+    """
+    if columns <= BLOCK:
+        return samples >= max(64, columns >> 3)
+    return samples >= max(64, columns >> (8 if dtype == np.float64 else 7))
 
 
 def build(array: Array, temperature: Array, node: Array) -> Table:

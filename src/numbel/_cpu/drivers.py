@@ -17,7 +17,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from .._jit import kernel
-from . import categorical, conditional, densities, entropy, gumbel_max, noise, relaxed, relaxed_short, short, table, vjp
+from . import categorical, conditional, densities, entropy, gumbel_max, multinomial, noise, relaxed, relaxed_short, short, table, vjp
 
 #: The scalar whose type tells a worker the element type (`memory`).
 KINDS = {"float32": np.float32(0), "float64": np.float64(0), "float16": np.int16(0), "bfloat16": np.uint16(0)}
@@ -90,6 +90,7 @@ def driver(worker: str, dtype: str) -> Driver:
         "table_split": table.table_split,
         "table_draw": table.table_draw,
         "table_rows": table.table_rows,
+        "multinomial": multinomial.multinomial,
         "conditional": conditional.conditional,
         "conditional_short": conditional.conditional_short,
         "vjp": vjp.vjp,
