@@ -22,7 +22,6 @@ GAP = 20.5
 TAILS = 262144
 
 
-
 @pytest.fixture(autouse=True)
 def _one_pass(monkeypatch):
     """However many samples, none from a table: those have `test_table.py`."""

@@ -357,6 +357,22 @@ def index(value: Any, array: np.ndarray[Any, Any], row_mask: np.ndarray[Any, Any
     return flat
 
 
+def trials(value: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """Numbers of trials as contiguous int64 in 0 .. 2^62, one for each row."""
+    array = np.asarray(value)
+    if array.size and array.dtype.kind not in "iu":
+        raise TypeError(f"n must hold integers, got {array.dtype}")
+    try:
+        spread = np.broadcast_to(array, shape)
+    except ValueError:
+        raise ValueError(f"n of shape {array.shape} does not broadcast to the rows' shape {shape}") from None
+    bad = (array < 0) | (array > 1 << 62)
+    if bad.any():
+        where = f"n row {int(np.argmax(np.broadcast_to(bad, shape)))} is" if array.ndim else "n is"
+        raise ValueError(f"{where} {array.reshape(-1)[int(np.argmax(bad))]}, outside 0 .. 2^62")
+    return np.ascontiguousarray(spread, dtype=np.int64).reshape(-1)
+
+
 def one_row(value: Any) -> np.ndarray[Any, Any]:
     """Logits of a single row."""
     array = logits(value, -1)

@@ -39,8 +39,8 @@ class Table(NamedTuple):
 def tabled(columns: int, samples: int, dtype: np.dtype[Any]) -> bool:
     """Whether so many samples of a row are drawn from a table: part of what fixes the bits of a draw.
 
-    Measured where the two cost the same: 60 to 110 samples of up to 1000 columns and of 8192, 400 of 4096, 220 (float64:
-    130) of 2^15, 900 (480) of 2^17, 4700 (2700) of 2^20.
+    Measured where the two cost the same: 60 to 110 samples of up to 1000 columns and of 8192, 400 of 4096, 220
+    (float64: 130) of 2^15, 900 (480) of 2^17, 4700 (2700) of 2^20.
     """
     if columns <= BLOCK:
         return samples >= max(64, columns >> 3)
@@ -117,13 +117,15 @@ def categorical(
         if found is not None:
             bad.append(run.start + found)
         good = np.isfinite(nodes[:, 1]) & (some > 0)
-        into = indices[run], None if log_prob is None else log_prob[run]
+        some_indices, some_log_prob = indices[run], None if log_prob is None else log_prob[run]
         if not good.all():
             fixed = np.flatnonzero(~good)
-            into[0][fixed] = greedy[fixed, None]
-            if into[1] is not None:
-                into[1][fixed] = np.where(greedy[fixed, None] < 0, np.nan, 0)
-        _tabled_rows(array[part], some, per_row, ids, nodes, np.flatnonzero(good), (seed, draw_id), *into)
+            some_indices[fixed] = greedy[fixed, None]
+            if some_log_prob is not None:
+                some_log_prob[fixed] = np.where(greedy[fixed, None] < 0, np.nan, 0)
+        _tabled_rows(
+            array[part], some, per_row, ids, nodes, np.flatnonzero(good), (seed, draw_id), some_indices, some_log_prob
+        )
     return min(bad, default=None)
 
 
@@ -144,7 +146,10 @@ def _tabled_rows(
         job["seed"], job["draw"] = draw_of
         packed = Job(job)
         _run(
-            drivers.driver("table_rows", _name(result_dtype(array.dtype))), packed, len(wanted), 16 * columns + 8 * samples
+            drivers.driver("table_rows", _name(result_dtype(array.dtype))),
+            packed,
+            len(wanted),
+            16 * columns + 8 * samples,
         )
         return
     for row in wanted.tolist():
@@ -152,6 +157,4 @@ def _tabled_rows(
         own = temperatures[row : row + 1] if per_row else temperatures
         draw(build(logits, own, nodes[row]), indices[row], *draw_of, int(ids[row]))
         if log_prob is not None:
-            _dispatch.given_log_prob(
-                logits, own, False, indices[row], indices[row], nodes[row], log_prob[row]
-            )
+            _dispatch.given_log_prob(logits, own, False, indices[row], indices[row], nodes[row], log_prob[row])

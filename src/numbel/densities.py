@@ -65,9 +65,7 @@ def logsumexp(
     array, temperatures, per_row, raises = _rows(logits, axis, temperature, on_invalid)
     kind = _dispatch.result_dtype(array.dtype)
     result, target = _output(array.shape[:-1], kind, out)
-    bad = _dispatch.categorical(
-        array, 0, temperatures, per_row, None, None, "grouped", 0, 0, (None, None, target)
-    )
+    bad = _dispatch.categorical(array, 0, temperatures, per_row, None, None, "grouped", 0, 0, (None, None, target))
     return _finish(result, target, out, array, bad if raises else None)
 
 
@@ -84,11 +82,16 @@ def log_prob(
 
     Parameters
     ----------
-    logits, axis, temperature, on_invalid
-        As in `logsumexp`. A row of temperature 0 has all its probability at its first largest logit. With "flag", an
-        index that is out of range gets NaN, too.
+    logits : array_like, shape (..., n) with the categories along `axis`
+        Unnormalised natural log-probabilities: float16, bfloat16, float32 or float64; -inf is impossible.
     index : array_like of int, of the shape of logits without `axis`, or of one axis more
         Categories of each row, such as `Generator.categorical` returns, one or several of each.
+    axis : int, optional
+        The category axis.
+    temperature : float or array_like, optional
+        As in `logsumexp`. A row of temperature 0 has all its probability at its first largest logit.
+    on_invalid : {"raise", "flag"}, optional
+        As in `logsumexp`. With "flag", an index that is out of range gets NaN, too.
     out : ndarray, optional
         Where to write, of the shape of index and the dtype of the result.
 
@@ -131,7 +134,17 @@ def log_prob(
         rows = run.stop - run.start
         greedy, nodes = np.empty(rows, np.int64), np.empty((rows, 2))
         found = _dispatch.categorical(
-            array[part], 0 if some.all() else 1, some, per_row, None, None, "grouped", 0, 0, (greedy, None, None), nodes=nodes
+            array[part],
+            0 if some.all() else 1,
+            some,
+            per_row,
+            None,
+            None,
+            "grouped",
+            0,
+            0,
+            (greedy, None, None),
+            nodes=nodes,
         )
         if found is not None:
             bad.append(run.start + found)
@@ -151,8 +164,16 @@ def entropy(
 
     Parameters
     ----------
-    logits, axis, temperature, on_invalid, out
+    logits : array_like, shape (..., n) with the categories along `axis`
+        Unnormalised natural log-probabilities: float16, bfloat16, float32 or float64; -inf is impossible.
+    axis : int, optional
+        The category axis.
+    temperature : float or array_like, optional
         As in `logsumexp`. A row of temperature 0 has entropy 0.
+    on_invalid : {"raise", "flag"}, optional
+        As in `logsumexp`.
+    out : ndarray, optional
+        Where to write, of the shape and dtype of the result.
 
     Returns
     -------
@@ -194,9 +215,7 @@ def _rows(
     return array, temperatures, per_row, _checks.on_invalid(on_invalid)
 
 
-def _output(
-    shape: tuple[int, ...], kind: np.dtype[Any], out: NDArray[Any] | None
-) -> tuple[NDArray[Any], NDArray[Any]]:
+def _output(shape: tuple[int, ...], kind: np.dtype[Any], out: NDArray[Any] | None) -> tuple[NDArray[Any], NDArray[Any]]:
     """The result, and what is written: a contiguous array."""
     result = np.empty(shape, kind) if out is None else _checks.out(out, shape, kind)
     return result, result if result.flags.c_contiguous else np.empty(shape, kind)

@@ -17,18 +17,9 @@ class CategoricalTable:
     Parameters
     ----------
     logits : array_like, shape (n,)
-        Unnormalised natural log-probabilities: float16, bfloat16, float32 or float64; -inf is impossible. At most 2**34.
+        Unnormalised natural log-probabilities: float16, bfloat16, float32 or float64; -inf is impossible.
     temperature : float, optional
         Positive; it divides the logits.
-
-    Attributes
-    ----------
-    categories : int
-        How many there are.
-    logsumexp : numpy.float64
-        ln(sum(exp(logits / temperature))), of the accuracy of `numbel.logsumexp`.
-    nbytes : int
-        Memory of the table: 8 for each category.
 
     Raises
     ------
@@ -39,8 +30,8 @@ class CategoricalTable:
 
     Notes
     -----
-    An alias table (Walker 1977) in integers: weights are computed in float64 whatever the dtype, and rounded to 2^-62 of
-    their sum, so that the table itself is exact. Every probability is right within a relative (n 2^-62 + 5e-15) and
+    An alias table (Walker 1977) in integers: weights are computed in float64 whatever the dtype, and rounded to 2^-62
+    of their sum, so that the table itself is exact. Every probability is right within a relative (n 2^-62 + 5e-15) and
     n 2^-62 absolute, and the total variation distance from softmax is below n 2^-61 + 3e-15 (5e-13 at 2^20
     categories); below 2^-63 a category is not drawn, and -inf never. It is built in parallel, and is the same on any
     number of threads (after Huebschle-Schneider and Sanders, "Parallel Weighted Random Sampling", ESA 2019).
@@ -55,7 +46,7 @@ class CategoricalTable:
     True
     """
 
-    __slots__ = ("__weakref__", "_table", "logsumexp")
+    __slots__ = ("__weakref__", "_logsumexp", "_table")
 
     def __init__(self, logits: ArrayLike, *, temperature: float = 1.0) -> None:
         array = _checks.one_row(logits)
@@ -68,7 +59,7 @@ class CategoricalTable:
             _checks.invalid_row(array, bad)
         self._table = _tables.build(array, temperatures, node)
         self._table.entries.flags.writeable = False
-        self.logsumexp = logsumexp[0]
+        self._logsumexp = logsumexp[0]
 
     @property
     def categories(self) -> int:
@@ -76,18 +67,24 @@ class CategoricalTable:
         return self._table.columns
 
     @property
+    def logsumexp(self) -> np.float64:
+        """ln(sum(exp(logits / temperature))), as accurate as that of `numbel.logsumexp`."""
+        value: np.float64 = self._logsumexp
+        return value
+
+    @property
     def nbytes(self) -> int:
-        """Memory of the table."""
+        """Bytes of the table: 8 for each category."""
         return self._table.entries.nbytes
 
     def __repr__(self) -> str:
         return f"numbel.CategoricalTable({self.categories} categories)"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"table": tuple(self._table), "logsumexp": self.logsumexp}
+        return {"table": tuple(self._table), "logsumexp": self._logsumexp}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._table, self.logsumexp = _tables.Table(*state["table"]), state["logsumexp"]
+        self._table, self._logsumexp = _tables.Table(*state["table"]), state["logsumexp"]
         self._table.entries.flags.writeable = False
 
     def sample(
@@ -125,10 +122,9 @@ class CategoricalTable:
         """
         if not isinstance(rng, Generator):
             raise TypeError(f"rng must be a numbel.Generator, got {type(rng).__name__}")
-        if size is None:
-            shape = out.shape if isinstance(out, np.ndarray) else ()
-        else:
-            shape = _checks.size(size)
+        if size is None and isinstance(out, np.ndarray):
+            size = out.shape
+        shape = () if size is None else _checks.size(size)
         result = np.empty(shape, np.int64) if out is None else _checks.out(out, shape, np.dtype(np.int64))
         target = result if result.flags.c_contiguous else np.empty(shape, np.int64)
         with rng._reserve() as (seed, draw):

@@ -17,7 +17,20 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from .._jit import kernel
-from . import categorical, conditional, densities, entropy, gumbel_max, multinomial, noise, relaxed, relaxed_short, short, table, vjp
+from . import (
+    categorical,
+    conditional,
+    densities,
+    entropy,
+    gumbel_max,
+    multinomial,
+    noise,
+    relaxed,
+    relaxed_short,
+    short,
+    table,
+    vjp,
+)
 
 #: The scalar whose type tells a worker the element type (`memory`).
 KINDS = {"float32": np.float32(0), "float64": np.float64(0), "float16": np.int16(0), "bfloat16": np.uint16(0)}

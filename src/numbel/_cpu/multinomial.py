@@ -37,12 +37,6 @@ def _sums(mass, leaves):
 
 
 @njit
-def _words(firsts, seconds, nodes, split, step, row, key, mask):
-    for i in range(uint64(nodes)):
-        firsts[i], seconds[i] = scalar.split_words(uint64(split) + i * uint64(step), uint64(0), row, key, mask)
-
-
-@njit
 def _propose(mass, counts, below, above, nodes, firsts, seconds, chosen, sure):
     """What most nodes of a level give their smaller side, and which they are."""
     for i in range(uint64(nodes)):
@@ -61,43 +55,93 @@ def _propose(mass, counts, below, above, nodes, firsts, seconds, chosen, sure):
 
 
 @njit
-def _level(mass, counts, below, above, nodes, split, step, row, key, mask, firsts, seconds, chosen, sure):
-    """Counts of a level from those of the level above."""
-    if nodes >= 8:
-        _words(firsts, seconds, nodes, split, step, row, key, mask)
-        _propose(mass, counts, below, above, nodes, firsts, seconds, chosen, sure)
-    else:
-        sure[: uint64(nodes)] = 0
+def _open(mass, counts, below, above, nodes, split, step, firsts, seconds, chosen, sure, some):
+    """Invert where the mean is small; copy the other nodes that are not sure to `some`, and say how many they are."""
+    which, splits, trials, ps, qs, _, _ = some
+    count = uint64(0)
     for i in range(uint64(nodes)):
         n = counts[above + i]
-        if sure[i] == 0 and n > 0:
-            left, right = mass[below + uint64(2) * i], mass[below + uint64(2) * i + uint64(1)]
-            smaller, larger = min(left, right), max(left, right)
-            total = left + right
-            chosen[i] = scalar.binomial(
-                n, smaller / total, larger / total, uint64(split) + i * uint64(step), row, key, mask
-            )
+        if sure[i] != 0:
+            continue
+        left, right = mass[below + uint64(2) * i], mass[below + uint64(2) * i + uint64(1)]
+        smaller, larger = min(left, right), max(left, right)
+        if n == 0 or smaller == 0.0:
+            chosen[i] = int64(0)
+            continue
+        total = left + right
+        p, q = smaller / total, larger / total
+        if product(float64(n), p) < scalar.LARGE:
+            chosen[i] = scalar.invert(n, p, q, firsts[i])
+            continue
+        which[count], splits[count] = int64(i), uint64(split) + i * uint64(step)
+        trials[count], ps[count], qs[count] = n, p, q
+        firsts[count], seconds[count] = firsts[i], seconds[i]
+        count += uint64(1)
+    return count
+
+
+@njit
+def _judge(count, some, firsts, seconds):
+    """`verdict` on the proposals of those nodes."""
+    _, _, trials, ps, qs, verdicts, ts = some
+    for i in range(uint64(count)):
+        mean = product(float64(trials[i]), ps[i])
+        deviation = math.sqrt(product(mean, qs[i]))
+        verdicts[i], ts[i] = scalar.verdict(trials[i], mean, deviation, ps[i], firsts[i], seconds[i])
+
+
+@njit
+def _settle(count, some, firsts, seconds, chosen):
+    """Note what is accepted; move the others to the front, and say how many they are."""
+    which, splits, trials, ps, qs, verdicts, ts = some
+    left = uint64(0)
+    for i in range(uint64(count)):
+        mean = product(float64(trials[i]), ps[i])
+        good = verdicts[i] == 1
+        if verdicts[i] == 2:
+            deviation, other = math.sqrt(product(mean, qs[i])), product(float64(trials[i]), qs[i])
+            good = scalar.weigh(trials[i], ts[i], mean, other, deviation, ps[i], firsts[i], seconds[i])
+        # stored in any case: a branch on it would be guessed wrong every other time
+        chosen[which[i]] = int64(mean) + int64(ts[i])
+        which[left], splits[left], trials[left], ps[left], qs[left] = which[i], splits[i], trials[i], ps[i], qs[i]
+        left += uint64(not good)
+    return left
+
+
+@njit
+def _level(mass, counts, below, above, nodes, split, step, row, key, mask, buffers, some):
+    """Counts of a level from those of the level above."""
+    firsts, seconds, chosen, sure = buffers
+    for i in range(uint64(nodes)):
+        firsts[i], seconds[i] = scalar.split_words(uint64(split) + i * uint64(step), uint64(0), row, key, mask)
+    _propose(mass, counts, below, above, nodes, firsts, seconds, chosen, sure)
+    count = _open(mass, counts, below, above, nodes, split, step, firsts, seconds, chosen, sure, some)
+    attempt = uint64(0)
+    while count > uint64(0):
+        _judge(count, some, firsts, seconds)
+        count = _settle(count, some, firsts, seconds, chosen)
+        attempt += uint64(1)
+        splits = some[1]
+        for i in range(count):
+            firsts[i], seconds[i] = scalar.split_words(splits[i], attempt, row, key, mask)
     for i in range(uint64(nodes)):
         n = counts[above + i]
         left, right = mass[below + uint64(2) * i], mass[below + uint64(2) * i + uint64(1)]
-        k = chosen[i] if n > 0 else int64(0)
+        k = chosen[i]
         counts[below + uint64(2) * i] = k if left <= right else n - k
         counts[below + uint64(2) * i + uint64(1)] = n - k if left <= right else k
 
 
 @njit
-def _split(mass, counts, leaves, n, first, unit, row, key, mask, buffers):
+def _split(mass, counts, leaves, n, first, unit, row, key, mask, buffers, some):
     """counts[: leaves]: n split over `leaves` (a power of two) masses, `unit` columns each from column `first` on."""
-    firsts, seconds, chosen, sure = buffers
     above = uint64(2) * uint64(leaves) - uint64(2)
     counts[above] = n
     nodes, step = uint64(1), uint64(leaves) * uint64(unit)
     while nodes < uint64(leaves):
         below = above - uint64(2) * nodes
-        _level(
-            mass, counts, below, above, nodes, uint64(first) + (step >> uint64(1)), step, row, key, mask, firsts,
-            seconds, chosen, sure,
-        )  # fmt: skip
+        middle = uint64(first) + (step >> uint64(1))
+        _level(mass, counts, below, above, nodes, middle, step, row, key, mask, buffers, some)
         above = below
         nodes <<= uint64(1)
         step >>= uint64(1)
@@ -150,9 +194,15 @@ def multinomial(kind, job):
     leaves, tops = _power(min(j.columns, int64(BLOCK))), _power(blocks)
     mass, counts = np.empty(2 * leaves, np.float64), np.empty(2 * leaves, np.int64)
     own = np.empty(2 * blocks if j.segments == 1 else 0, np.float64)
-    widest = max(leaves, tops)
+    widest = max(leaves, tops, int64(2)) // 2
     buffers = (
-        np.empty(widest, np.uint64), np.empty(widest, np.uint64), np.empty(widest, np.int64), np.empty(widest, np.int64),
+        np.empty(widest, np.uint64), np.empty(widest, np.uint64),
+        np.empty(widest, np.int64), np.empty(widest, np.int64),
+    )  # fmt: skip
+    some = (
+        np.empty(widest, np.int64), np.empty(widest, np.uint64), np.empty(widest, np.int64),
+        np.empty(widest, np.float64), np.empty(widest, np.float64), np.empty(widest, np.int64),
+        np.empty(widest, np.float64),
     )  # fmt: skip
     key, mask = draw_key(j.seed, j.draw)
     while True:
@@ -169,7 +219,7 @@ def multinomial(kind, job):
             temperature = row_temperature(j, row)
             r, total = load(float64(0), j.row_node, 2 * row), load(float64(0), j.row_node, 2 * row + 1)
             n = load(_I, j.given, row)
-            if temperature == 0.0 or not total == total:
+            if temperature == 0.0 or total != total:
                 if j.phase == 0:
                     count = min(last * BLOCK, j.columns) - first * BLOCK
                     _write_fixed(j, target, first * BLOCK, count, load(_I, j.indices, row), n)
@@ -187,7 +237,7 @@ def multinomial(kind, job):
                     top[b] = load(float64(0), nodes, 2 * b)
                 top[uint64(blocks) : uint64(tops)] = 0.0
                 _sums(top, tops)
-                _split(top, shares, tops, n, int64(0), int64(BLOCK), identity, key, mask, buffers)
+                _split(top, shares, tops, n, int64(0), int64(BLOCK), identity, key, mask, buffers, some)
                 for b in range(blocks):
                     store(_I, nodes, 2 * b + 1, shares[b])
                 if j.segments > 1:
@@ -199,5 +249,5 @@ def multinomial(kind, job):
                     counts[: uint64(count)] = 0
                 else:
                     _masses(kind, j, address, b, leaves, x, factors, mass)
-                    _split(mass, counts, leaves, share, b * BLOCK, int64(1), identity, key, mask, buffers)
+                    _split(mass, counts, leaves, share, b * BLOCK, int64(1), identity, key, mask, buffers, some)
                 _write(j, target, b * BLOCK, count, counts)

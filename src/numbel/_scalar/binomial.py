@@ -2,8 +2,8 @@
 
 Where the mean is 10 or more, transformed rejection (Hoermann 1993, BTRS); its ratio of probabilities is taken as a
 difference of deviances (Loader 2000), in which nothing of the size of n is cancelled, and bounded first as in BTPE
-(Kachitvichyanukul and Schmeiser 1988). Below, inversion. n < 2^62; counts are integers throughout, and distances from the
-mean are exact in float64. The mean is n p rounded to float64, off by at most 2^-22 standard deviations.
+(Kachitvichyanukul and Schmeiser 1988). Below, inversion. n <= 2^62; counts are integers throughout, and distances from
+the mean are exact in float64. The mean is n p rounded to float64, off by at most 2^-20 standard deviations.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numba import float64, int64, uint64
 from .._jit import inlined
 from .address import COUNTS, block_words
 from .bits import fma, product
-from .elementary import exp_float64, log1p_float64, log_float64
+from .elementary import exp_float64, finite_log_float64, log1p_float64, log_float64
 
 #: From this mean on, rejection.
 LARGE = 10.0
@@ -113,27 +113,47 @@ def log_pmf(n, k, mean, other, delta):
 
 
 @inlined
-def accepts(n, k, centre, mean, other, deviation, p, us, word):
-    """Whether a proposal k that is not sure is accepted; centre = floor(mean)."""
+def verdict(n, mean, deviation, p, first, second):
+    """(1 accepted, 0 rejected or 2 to be weighed, k - floor(mean)) of a proposal."""
+    us, t = proposal(mean, deviation, p, first)
+    centre = floor(mean)
+    limit = proposal_limit(us, deviation, p, second)
+    variance = product(deviation, deviation)
+    # from the mode, floor((n + 1) p)
+    d = abs(t - (1.0 if (mean - centre) + p >= 1.0 else 0.0))
+    e = d / variance
+    margin = e * (fma(d, fma(d, 1.0 / 3.0, 0.625), 1.0 / 6.0) / variance + 0.5)
+    middle = -0.5 * (d * e)
+    bounded = (d > 20.0) & (d < 0.5 * variance - 1.0)
+    possible = (t >= -centre) & (t <= float64(n) - centre)
+    sure = surely(us, deviation, second)
+    accepted = sure | (possible & bounded & (limit < middle - margin))
+    rejected = (not sure) & ((not possible) | (bounded & (limit > middle + margin)))
+    return (int64(1) if accepted else int64(0) if rejected else int64(2)), t
+
+
+@inlined
+def proposal_limit(us, deviation, p, word):
+    """What ln(f(k) / f(mode)) must reach for a proposal to be accepted."""
     b = fma(2.53, deviation, 1.15)
     a = fma(0.01, p, fma(0.0248, b, -0.0873))
     alpha = (2.83 + 5.1 / b) * deviation
-    limit = log_float64(uniform(word) * alpha / (a / (us * us) + b))
+    return finite_log_float64(uniform(word) * alpha / (a / (us * us) + b))
+
+
+@inlined
+def weigh(n, t, mean, other, deviation, p, first, second):
+    """Whether a proposal that nothing has decided is accepted."""
+    us, _ = proposal(mean, deviation, p, first)
+    centre = int64(floor(mean))
+    k = centre + int64(t)
+    if k < int64(0) or k > n:
+        return False
     fraction = mean - float64(centre)
-    # the mode is floor((n + 1) p)
     mode = centre + int64(fraction + p >= 1.0)
-    d = abs(float64(k - mode))
-    variance = product(deviation, deviation)
-    if d > 20.0 and d < 0.5 * variance - 1.0:
-        e = d / variance
-        margin = e * (fma(d, fma(d, 1.0 / 3.0, 0.625), 1.0 / 6.0) / variance + 0.5)
-        middle = -0.5 * (d * e)
-        if limit < middle - margin:
-            return True
-        if limit > middle + margin:
-            return False
     top = log_pmf(n, mode, mean, other, float64(mode - centre) - fraction)
-    return limit <= log_pmf(n, k, mean, other, float64(k - centre) - fraction) - top
+    ratio = log_pmf(n, k, mean, other, float64(k - centre) - fraction) - top
+    return proposal_limit(us, deviation, p, second) <= ratio
 
 
 @inlined
@@ -164,12 +184,8 @@ def binomial(n, p, q, split, row, key, mask):
     centre = int64(floor(mean))
     attempt = uint64(0)
     while True:
-        us, t = proposal(mean, deviation, p, first)
-        if surely(us, deviation, second):
+        decided, t = verdict(n, mean, deviation, p, first, second)
+        if decided == int64(1) or (decided == int64(2) and weigh(n, t, mean, other, deviation, p, first, second)):
             return centre + int64(t)
-        if t >= -float64(centre) and t <= float64(n - centre):
-            k = centre + int64(t)
-            if k >= int64(0) and k <= n and accepts(n, k, centre, mean, other, deviation, p, us, second):
-                return k
         attempt += uint64(1)
         first, second = split_words(split, attempt, row, key, mask)
