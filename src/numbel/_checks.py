@@ -359,6 +359,8 @@ def index(value: Any, array: np.ndarray[Any, Any], row_mask: np.ndarray[Any, Any
 
 def trials(value: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """Numbers of trials as contiguous int64 in 0 .. 2^62, one for each row."""
+    if isinstance(value, int) and not 0 <= value <= 1 << 62:
+        raise ValueError(f"n is {value}, outside 0 .. 2^62")
     array = np.asarray(value)
     if array.size and array.dtype.kind not in "iu":
         raise TypeError(f"n must hold integers, got {array.dtype}")

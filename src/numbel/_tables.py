@@ -98,11 +98,12 @@ def categorical(
     progress: Progress | None = None,
 ) -> int | None:
     """`_dispatch.categorical`, or the same law from a table of each row where many samples are asked for."""
-    if method != "grouped" or not tabled(array.shape[-1], samples, array.dtype):
+    if results[0] is None or method != "grouped" or not tabled(array.shape[-1], samples, array.dtype):
         return _dispatch.categorical(
             array, samples, temperatures, per_row, row_ids, row_mask, method, seed, draw_id, results, progress
         )
-    indices, log_prob, logsumexp = (r if r is None else r.reshape(-1, *r.shape[array.ndim - 1 :]) for r in results)
+    indices = results[0].reshape(-1, samples)
+    log_prob, logsumexp = (r if r is None else r.reshape(-1, *r.shape[array.ndim - 1 :]) for r in results[1:])
     bad: list[int] = []
     for part, run in parts(array.shape[:-1]):
         rows = run.stop - run.start

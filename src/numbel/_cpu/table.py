@@ -1,9 +1,9 @@
 """Alias tables: masses, the parallel split, draws.
 
 Columns below the unit C (light) are filled up by those above (heavy), each in order of their columns: the next light
-one takes what it lacks from the current heavy one; where that has not enough left, it is done itself, and the next heavy
-one fills it. After n columns the state is unique: the most light ones that the heavy ones could serve. So any number of
-workers may start at any n, and the table is the same (after Huebschle-Schneider and Sanders, ESA 2019).
+one takes what it lacks from the current heavy one; where that has not enough left, it is done itself, and the next
+heavy one fills it. After n columns the state is unique: the most light ones that the heavy ones could serve. So any
+number of workers may start at any n, and the table is the same (after Huebschle-Schneider and Sanders, ESA 2019).
 
 Arrays of int64 are known by their addresses. The plan is a head, then FIELDS numbers for each block of 4096 columns.
 """
