@@ -25,7 +25,10 @@ SEED, DRAW = 20240607, 3
 _TEMPERATURES = (1.0, 0.05, 30.0)
 _SHAPES = ((7, 3), (5, 64), (5, 65), (3, 4096), (2, 4097), (1, 300_000))
 #: What the subprocesses of `test_bits.py` recompute: few kernels, since each must be compiled for them.
-SIMD_GROUPS = ("noise_float32", "grouped_float32", "gumbel_max_float32", "relaxed_float32", "vjp_float32")
+SIMD_GROUPS = (
+    "noise_float32", "grouped_float32", "gumbel_max_float32", "relaxed_float32", "vjp_float32", "densities_float32",
+    "table_float32", "counts_float32",
+)  # fmt: skip
 _RELAXED_SHAPES = ((7, 3), (5, 64), (40, 128), (5, 129), (2, 4097), (1, 300_000))
 
 
@@ -141,6 +144,40 @@ def _vjp(dtype: np.dtype) -> dict[str, object]:
     return found
 
 
+def _densities(dtype: np.dtype) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, array, options in relaxed_cases(dtype):
+        t = {"temperature": options.get("temperature", 1.0)}
+        index = np.arange(3) * (array.shape[-1] // 3) + np.zeros((*array.shape[:-1], 1), np.int64)
+        found[name] = _hash(
+            numbel.entropy(array, **t), numbel.logsumexp(array, **t), numbel.log_prob(array, index, **t)
+        )
+    found["values"] = [float(numbel.entropy(logits((5,), dtype))), float(numbel.logsumexp(logits((5,), dtype)))]
+    return found
+
+
+def _tables(dtype: np.dtype) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for shape in ((7, 3), (5, 64), (3, 4096), (2, 5001), (1, 300_000)):
+        for temperature in _TEMPERATURES:
+            sample = numbel.Generator(SEED, DRAW).sample(logits(shape, dtype), 4000, temperature=temperature)
+            found[f"{shape}, T {temperature}"] = _hash(*sample)
+    table = numbel.CategoricalTable(logits((300_000,), dtype))
+    found["table"] = _hash(table.sample(numbel.Generator(SEED, DRAW), (30, 1000)), table.logsumexp)
+    found["values"] = table.sample(numbel.Generator(SEED, DRAW), 5).tolist()
+    return found
+
+
+def _counts(dtype: np.dtype) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for shape in ((7, 3), (5, 64), (3, 4096), (2, 5001), (1, 300_000)):
+        for n in (5, 1000, 10**6, 1 << 40, 1 << 62):
+            counts = numbel.Generator(SEED, DRAW).multinomial(n, logits(shape, dtype), temperature=0.7)
+            found[f"{shape}, {n}"] = _hash(counts)
+    found["values"] = numbel.Generator(SEED, DRAW).multinomial(1000, logits((5,), dtype)).tolist()
+    return found
+
+
 def groups() -> dict[str, Callable[[], dict[str, object]]]:
     """What each group of golden values is made by."""
     found: dict[str, Callable[[], dict[str, object]]] = {}
@@ -151,6 +188,9 @@ def groups() -> dict[str, Callable[[], dict[str, object]]]:
         found[f"relaxed_{name}"] = lambda dtype=dtype: _relaxed(dtype)
         found[f"conditional_{name}"] = lambda dtype=dtype: _conditional(dtype)
         found[f"vjp_{name}"] = lambda dtype=dtype: _vjp(dtype)
+        found[f"densities_{name}"] = lambda dtype=dtype: _densities(dtype)
+        found[f"table_{name}"] = lambda dtype=dtype: _tables(dtype)
+        found[f"counts_{name}"] = lambda dtype=dtype: _counts(dtype)
     found["spawn"] = lambda: {"seeds": [str(child.seed) for child in numbel.Generator(SEED, DRAW).spawn(5)]}
     return found
 

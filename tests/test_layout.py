@@ -25,9 +25,10 @@ LAYERS = (
     ("_scalar",),
     ("_cpu", "_cuda"),
     ("_checks", "_dispatch"),
-    ("_libraries",),
+    ("_libraries", "_tables", "_counts"),
     ("_host", "_device"),
-    ("generator", "table", "accumulate", "gradients"),
+    ("generator", "accumulate", "gradients", "densities"),
+    ("table",),
     ("estimators",),
 )
 LEAVES = ("_jit", "results")

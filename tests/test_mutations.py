@@ -311,6 +311,127 @@ MUTATIONS = {
         ],
         ["test_cuda.py::test_some_kernels_in_the_simulator"],
     ),
+    "a table without aliases": (
+        [("_scalar/table.py", "    return column if own else entry", "    return column if own or not own else entry")],
+        ["test_table.py::test_draws_fit", "test_table.py::test_draws_are_those_of_their_address[300]"],
+    ),
+    "a level by the column's word": (
+        [
+            (
+                "_scalar/table.py",
+                "(x0 << uint64(32)) | x1, (x2 << uint64(32)) | x3",
+                "(x0 << uint64(32)) | x1, (x0 << uint64(32)) | x1",
+            )
+        ],
+        ["test_table.py::test_draws_fit"],
+    ),
+    "a piece of a table that begins elsewhere": (
+        [("_cpu/table.py", "1, n - done + 1) + unit:", "1, n - done + 1):")],
+        ["test_table.py::test_a_table_does_not_depend_on_threads_or_pieces[4097]"],
+    ),
+    "masses without their share of the rest": (
+        [("_cpu/table.py", "m + each + int64(seen < extra)", "m + each")],
+        ["test_table.py::test_a_table_has_the_law[20000]"],
+    ),
+    "tables of all rows by one row's bits": (
+        [("_cpu/table.py", "            identity = uint64(row_id(j, row))\n", "            identity = uint64(0)\n")],
+        ["test_table.py::test_rows_by_one_worker_or_by_all[float32]"],
+    ),
+    "a rule that knows the first sample": (
+        [
+            (
+                "_tables.py",
+                "    if columns <= BLOCK:\n        return samples >= max(64, columns >> 3)",
+                "    if columns <= BLOCK:\n        return samples >= 1",
+            )
+        ],
+        ["test_table.py::test_the_rule"],
+    ),
+    "counts of the wrong side": (
+        [
+            (
+                "_cpu/multinomial.py",
+                "counts[below + uint64(2) * i] = k if left <= right else n - k",
+                "counts[below + uint64(2) * i] = k",
+            ),
+            (
+                "_cpu/multinomial.py",
+                "counts[below + uint64(2) * i + uint64(1)] = n - k if left <= right else k",
+                "counts[below + uint64(2) * i + uint64(1)] = n - k",
+            ),
+        ],
+        ["test_multinomial.py::test_small_n_against_enumeration[3]", "test_multinomial.py::test_moments[1000]"],
+    ),
+    "a squeeze that knows the sign": (
+        [
+            (
+                "_scalar/binomial.py",
+                "    d = abs(t - (1.0 if (mean - centre) + p >= 1.0 else 0.0))\n",
+                "    d = t - (1.0 if (mean - centre) + p >= 1.0 else 0.0)\n",
+            ),
+            ("_scalar/binomial.py", "    bounded = (d > 20.0) &", "    bounded = (abs(d) > 20.0) &"),
+            ("_scalar/binomial.py", "    e = d / variance\n", "    e = abs(d) / variance\n"),
+        ],
+        [
+            "test_multinomial.py::test_binomial_variates_of_huge_n[0.5-1099511627776]",
+            "test_multinomial.py::test_counts_of_many_categories_fit[1099511627776-4097]",
+        ],
+    ),
+    "a rejection without a test": (
+        [
+            (
+                "_scalar/binomial.py",
+                "accepted = sure | (possible & bounded & (limit < middle - margin))",
+                "accepted = sure | possible",
+            )
+        ],
+        [
+            "test_multinomial.py::test_binomial_variates_fit[3000-0.3]",
+            "test_multinomial.py::test_binomial_variates_fit[21-0.48]",
+        ],
+    ),
+    "a factorial without its correction": (
+        [("_scalar/binomial.py", "    s = fma(s, z, 1.0 / 12.0)\n", "    s = fma(s, z, -1.0 / 12.0)\n")],
+        ["test_multinomial.py::test_binomial_variates_fit[200-0.5]"],
+    ),
+    "an inversion with an off-by-one": (
+        [("_scalar/binomial.py", "product(float64(n - k) + 1.0, rate)", "product(float64(n - k), rate)")],
+        ["test_multinomial.py::test_binomial_variates_fit[19-0.5]"],
+    ),
+    "nodes of a level with the same words": (
+        [
+            (
+                "_cpu/multinomial.py",
+                "scalar.split_words(uint64(split) + i * uint64(step), uint64(0), row, key, mask)",
+                "scalar.split_words(uint64(split), uint64(0), row, key, mask)",
+            )
+        ],
+        ["test_multinomial.py::test_moments[1000]"],
+    ),
+    "an entropy that rounds what is not the largest": (
+        [("_cpu/entropy.py", "    if total < LONE:\n", "    if total < 0.0:\n")],
+        ["test_densities.py::test_entropy_is_right[float32-1.0]"],
+    ),
+    "an entropy that forgets a second largest": (
+        [
+            (
+                "_scalar/entropy.py",
+                "        return m1, v1 + v2 + 1.0, a1 + a2\n",
+                "        return m1, v1 + v2, a1 + a2\n",
+            )
+        ],
+        ["test_densities.py::test_entropy_of_ties_and_certainty"],
+    ),
+    "a log-probability of the row before": (
+        [
+            (
+                "_cpu/densities.py",
+                "            row = at // j.samples\n",
+                "            row = max(at // j.samples - 1, 0)\n",
+            )
+        ],
+        ["test_densities.py::test_log_prob_of_every_category"],
+    ),
 }
 
 

@@ -68,7 +68,7 @@ def checks(small: bool) -> dict[str, Callable[[], str]]:
         return {
             "bits": lambda: gpu_checks.equal_bits(True),
             "all words": lambda: gpu_checks.all_words(1 << 8),
-            "frequencies": lambda: gpu_checks.frequencies(1, 60, 8),
+            "frequencies": lambda: gpu_checks.frequencies(2, 50, 8),
             "tail": lambda: gpu_checks.tail(1 << 8),
             "halves": lambda: gpu_checks.halves(16, 8),
         }

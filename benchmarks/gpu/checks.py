@@ -97,7 +97,7 @@ def all_words(words: int = 1 << 32) -> str:
     return f"{words} words: float32 hash {found[0]:016x}, float64 hash {found[1]:016x}, as on the host"
 
 
-def frequencies(rows: int = 10_000, samples: int = 1000, categories: int = 256) -> str:
+def frequencies(rows: int = 200_000, samples: int = 50, categories: int = 256) -> str:
     """10^7 draws of 256 categories: a bias of 3 % of one of average frequency would be seen."""
     logits = np.random.default_rng(1).standard_normal(categories).astype(np.float32)
     p = np.exp(logits.astype(np.float64))

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from . import estimators
 from ._info import show_config, warmup
+from .densities import entropy, log_prob, logsumexp
 from .generator import Generator, default_rng
 from .gradients import concrete_log_prob, exp_concrete_log_prob, gumbel_softmax_vjp
 from .results import Gradient, Sample
+from .table import CategoricalTable
 
 __version__ = "0.1.0"
 
@@ -18,14 +20,18 @@ BITS_VERSION = 0
 
 __all__ = [
     "BITS_VERSION",
+    "CategoricalTable",
     "Generator",
     "Gradient",
     "Sample",
     "concrete_log_prob",
     "default_rng",
+    "entropy",
     "estimators",
     "exp_concrete_log_prob",
     "gumbel_softmax_vjp",
+    "log_prob",
+    "logsumexp",
     "show_config",
     "warmup",
 ]

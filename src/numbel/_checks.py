@@ -95,7 +95,7 @@ def host_index(value: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
 
 def _as_numpy(value: Any, name: str) -> np.ndarray[Any, Any]:
     if on_device(value):
-        raise TypeError(f"{name} lives on a CUDA device, and what goes with it on the host")
+        raise TypeError(f"{name} lives on a CUDA device, where this is not done: copy it to the host first")
     if getattr(value, "requires_grad", False) is True:
         raise TypeError(
             f"{name} is a tensor that requires a gradient, which NumPy methods would drop: "
@@ -381,6 +381,48 @@ def index(value: Any, array: np.ndarray[Any, Any], row_mask: np.ndarray[Any, Any
         row = int(np.argmax(outside))
         raise ValueError(f"index row {row} is {flat[row]}, outside 0 .. {array.shape[-1] - 1}")
     return flat
+
+
+def trials(value: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """Numbers of trials as contiguous int64 in 0 .. 2^62, one for each row."""
+    if isinstance(value, int) and not 0 <= value <= 1 << 62:
+        raise ValueError(f"n is {value}, outside 0 .. 2^62")
+    array = np.asarray(value)
+    if array.size and array.dtype.kind not in "iu":
+        raise TypeError(f"n must hold integers, got {array.dtype}")
+    try:
+        spread = np.broadcast_to(array, shape)
+    except ValueError:
+        raise ValueError(f"n of shape {array.shape} does not broadcast to the rows' shape {shape}") from None
+    bad = (array < 0) | (array > 1 << 62)
+    if bad.any():
+        where = f"n row {int(np.argmax(np.broadcast_to(bad, shape)))} is" if array.ndim else "n is"
+        raise ValueError(f"{where} {array.reshape(-1)[int(np.argmax(bad))]}, outside 0 .. 2^62")
+    return np.ascontiguousarray(spread, dtype=np.int64).reshape(-1)
+
+
+def one_row(value: Any) -> np.ndarray[Any, Any]:
+    """Logits of a single row."""
+    array = logits(value, -1)
+    if array.ndim != 1:
+        raise ValueError(f"logits has shape {array.shape}, expected one row, (n,)")
+    return array
+
+
+def indices(value: Any, array: np.ndarray[Any, Any], raises: bool) -> np.ndarray[Any, Any]:
+    """Categories as contiguous int64, one or several for each row of `array`."""
+    given = np.asarray(value)
+    if given.size and given.dtype.kind not in "iu":
+        raise TypeError(f"index must hold integers, got {given.dtype}")
+    shape = array.shape[:-1]
+    if given.shape[: len(shape)] != shape or given.ndim > len(shape) + 1:
+        raise ValueError(f"index has shape {given.shape}, expected {shape}, the shape of the rows, or one axis more")
+    outside = (given < 0) | (given >= array.shape[-1])
+    if raises and outside.any():
+        at = np.unravel_index(int(np.argmax(outside)), given.shape)
+        row = int(np.ravel_multi_index(at[: len(shape)], shape)) if shape else 0
+        raise ValueError(f"index row {row} is {given[at]}, outside 0 .. {array.shape[-1] - 1}")
+    return np.ascontiguousarray(given, dtype=np.int64).reshape(given.shape)
 
 
 def invalid_condition(array: np.ndarray[Any, Any], index: np.ndarray[Any, Any], row: int) -> NoReturn:

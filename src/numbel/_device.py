@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from . import _checks
+from . import _checks, _tables
 from ._cuda import launch
 from ._cuda.launch import Place
 from ._cuda.rows import Call, Results
@@ -302,6 +302,12 @@ def sample(
     task = _Task(logits, axis, temperature, row_ids, row_mask, on_invalid, stream)
     samples = 1 if num_samples is None else _checks.num_samples(num_samples)
     _checks.method(method)
+    columns, wide_dtype = task.span.shape[-1], np.dtype(_wide(task.span.name))
+    if method == "grouped" and _tables.tabled(columns, samples, wide_dtype):
+        raise NotImplementedError(
+            f"{samples} samples of {columns} categories come from a table, which is not made on a CUDA device yet: "
+            'take fewer at a time, method="gumbel_max", or copy the logits to the host'
+        )
     where, shape = task.library, task.shape
     many = shape if num_samples is None else (*shape, samples)
     wide = _wide(task.span.name)

@@ -42,6 +42,8 @@ _HELD = 12 << 20
 #: Rows up to this long are done many at a time where there are many, and where there are few. One at a time, noise
 #: of 65536 x 128 is made at 230 M/s in place of 565, of 16384 x 512 at 420 in place of 570.
 _SHORT, _SHORT_OF_FEW = 512, 128
+#: Categories whose log-probabilities one thread looks up at a time.
+_ENTRIES = 4096
 #: Blocks whose three numbers are kept at a time: 6 MB, or one row's.
 _NODES = 1 << 18
 
@@ -162,17 +164,18 @@ def categorical(
     results: Sequence[Array | None],
     progress: Progress | None = None,
     sums: Array | None = None,
+    nodes: Array | None = None,
 ) -> int | None:
     """Sample the rows of `array` (categories last) into contiguous results, a Sample; the first bad row, if any.
 
-    `sums` takes each row's logsumexp in float64.
+    `sums` takes each row's logsumexp in float64, `nodes` the (r, S) that stands for the row.
     """
     indices, log_prob, logsumexp = results
     rows, columns = math.prod(array.shape[:-1]), array.shape[-1]
-    if rows == 0 or (samples == 0 and logsumexp is None and sums is None):
+    if rows == 0 or (samples == 0 and logsumexp is None and sums is None and nodes is None):
         return None
-    if samples == 0:  # logsumexp is asked for all the same
-        samples, indices, log_prob = 1, np.empty(rows, np.int64), None
+    if samples == 0:  # only what stands for a row is asked for
+        method, indices, log_prob = "grouped", None, None
     job = EMPTY.copy()
     geometry = _place_rows(job, array)
     job["rows"] = rows
@@ -183,7 +186,7 @@ def categorical(
     job["row_ids"], job["row_mask"] = _address(row_ids), _address(row_mask)
     job["all_samples"] = samples
     job["indices"], job["log_prob"], job["logsumexp"] = _address(indices), _address(log_prob), _address(logsumexp)
-    job["row_result"] = _address(sums)
+    job["row_result"], job["row_node"] = _address(sums), _address(nodes)
     job["seed"], job["draw"] = seed, draw
     strided = job["column_stride"] != array.itemsize
     if columns <= SHORT:
@@ -208,7 +211,7 @@ def categorical(
     driver = drivers.driver(worker, _name(array.dtype))
     bad = None
     at_once = _SAMPLES if segments == 1 else max(1, _SEGMENT_SAMPLES // items)
-    for first in range(0, samples, at_once):
+    for first in range(0, max(samples, 1), at_once):
         count = min(at_once, samples - first)
         job["samples"], job["first_sample"] = count, first
         if segments > 1:
@@ -364,6 +367,49 @@ def vjp(
         _run_short("vjp_short", y.dtype, job)
     else:
         _run_rows("vjp", y.dtype, job, twice=True)
+
+
+def entropy(array: Array, temperatures: Array, per_row: bool, out: Array) -> int | None:
+    """Entropy of the rows of `array` (categories last) into contiguous `out`, NaN if bad; the first bad row, if any."""
+    job, kept = _rows_job(array, temperatures, per_row)
+    rows, columns = job["rows"], job["columns"]
+    if rows == 0:
+        return None
+    job["out"] = _address(out)
+    job["group"] = job["grab"] = 1
+    if columns <= SHORT:
+        side = job["segment_blocks"] = _tile_rows(rows, columns)
+        packed = Job(job)
+        _run(drivers.driver("entropy_short", _name(array.dtype)), packed, -(-rows // side), side * columns)
+        return packed.bad_row
+    segments, size = _segments(rows, columns)
+    if rows > 1 and job["column_stride"] != array.itemsize:
+        # cache lines hold columns of neighbouring rows: visit those side by side, in short segments
+        while size > 1 and rows * -(-columns // (size // 2 * BLOCK)) <= _STRIDED_ITEMS:
+            size //= 2
+        segments = -(-columns // (size * BLOCK))
+        job["group"] = job["grab"] = 16
+    job["segments"], job["segment_blocks"] = segments, size
+    nodes, pending = np.empty((rows * segments, 3)), np.full(rows, segments, np.int64)
+    job["node_s"], job["pending"] = _address(nodes), _address(pending)
+    kept += [nodes, pending]
+    packed = Job(job)
+    _run(drivers.driver("entropy", _name(array.dtype)), packed, rows * segments, min(size * BLOCK, columns))
+    return packed.bad_row
+
+
+def given_log_prob(
+    array: Array, temperatures: Array, per_row: bool, given: Array, greedy: Array, nodes: Array, out: Array
+) -> None:
+    """Log-probabilities of `given` categories, an equal number of each row, from the rows' nodes and argmaxes."""
+    job, kept = _rows_job(array, temperatures, per_row)
+    if given.size == 0:
+        return
+    kept += [given, greedy, nodes]
+    job["samples"], job["segment_blocks"], job["grab"] = given.size // job["rows"], _ENTRIES, 1
+    job["given"], job["indices"], job["row_node"] = _address(given), _address(greedy), _address(nodes)
+    job["log_prob"] = _address(out)
+    _run(drivers.driver("given_log_prob", _name(array.dtype)), Job(job), -(-given.size // _ENTRIES), 8 * _ENTRIES)
 
 
 def gumbel(out: Array, seed: int, draw: int, loc: float, scale: float, progress: Progress | None = None) -> None:

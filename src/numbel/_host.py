@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import _checks, _dispatch
+from . import _checks, _counts, _dispatch, _tables
 from .results import Sample
 
 _Reserve = Callable[[], AbstractContextManager[tuple[int, int]]]
@@ -72,7 +72,7 @@ def sample(
     # strided outputs are written through a copy: they have one entry a row, not one a category
     written = [r if r is None or r.flags.c_contiguous else np.empty(r.shape, r.dtype) for r in results]
     with reserve() as (seed, draw):
-        bad = _dispatch.categorical(
+        bad = _tables.categorical(
             array, samples, temperatures, per_row, ids, mask, method, seed, draw, written, progress
         )
         for given, made in zip(results, written, strict=True):
@@ -134,6 +134,37 @@ def conditional_gumbel(
             if np.may_share_memory(source, target):
                 _checks.overwritten_row(bad)
             _checks.invalid_condition(source, given, bad)
+    return result
+
+
+def multinomial(
+    reserve: _Reserve,
+    n: ArrayLike,
+    logits: ArrayLike,
+    axis: int,
+    temperature: ArrayLike,
+    row_ids: ArrayLike | None,
+    row_mask: ArrayLike | None,
+    on_invalid: str | None,
+    out: NDArray[np.int64] | None,
+) -> NDArray[np.int64]:
+    """Counts of n draws."""
+    rows = rows_of(logits, axis, temperature, row_ids, row_mask, _checks.temperature)
+    raises = _checks.on_invalid(on_invalid)
+    trials = _checks.trials(n, rows.array.shape[:-1])
+    shape = np.moveaxis(rows.array, -1, axis).shape
+    result = np.empty(shape, np.int64) if out is None else _checks.out(out, shape, np.dtype(np.int64))
+    target = np.moveaxis(result, axis, -1)
+    bad: list[int] = []
+    with reserve() as draw:
+        for index, run, part in rows.parts():
+            found = _counts.multinomial(
+                part.array, trials[run], part.temperatures, part.per_row, part.ids, part.mask, draw, target[index]
+            )
+            if found is not None:
+                bad.append(run.start + found)
+        if bad and raises:
+            _checks.invalid_row(rows.array, min(bad))
     return result
 
 

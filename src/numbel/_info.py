@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import _checks, _jit
+from .densities import entropy, log_prob
 from .generator import Generator
 from .gradients import gumbel_softmax_vjp
+from .table import CategoricalTable
 
 
 def warmup(dtypes: Iterable[DTypeLike] = (np.float32,)) -> None:
@@ -49,6 +51,11 @@ def warmup(dtypes: Iterable[DTypeLike] = (np.float32,)) -> None:
             y = rng.gumbel_softmax(logits)
             rng.conditional_gumbel(logits, np.zeros(len(logits), np.int64))
             gumbel_softmax_vjp(y, logits)
+            entropy(logits)
+            index = rng.categorical(logits[:8], 1 << 10)
+            log_prob(logits[:8], index)
+            rng.multinomial(100, logits)
+        CategoricalTable(np.zeros(2, dtype)).sample(rng, 2)
 
 
 def show_config() -> None:

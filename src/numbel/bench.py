@@ -370,6 +370,143 @@ def _mkl_gumbel(work: Work) -> Call:
     return lambda: mkl_random.gumbel(size=size)
 
 
+# Densities, tables, counts
+
+
+def _by_row(function: Callable[[Array], Array]) -> Callable[[Work], Call]:
+    def prepare(work: Work) -> Call:
+        x = _logits(work)
+        return lambda: function(x)
+
+    return prepare
+
+
+def _numbel_log_prob(work: Work) -> Call:
+    x, index = _logits(work), np.zeros(work.rows, np.int64)
+    return lambda: numbel.log_prob(x, index)
+
+
+def _softmax(x: Array) -> Array:
+    """In float64, since NumPy wants sums of 1."""
+    p: Array = np.exp(x.astype(np.float64) - x.max())
+    p /= p.sum()
+    return p
+
+
+def _scipy_logsumexp(work: Work) -> Call:
+    from scipy import special
+
+    x = _logits(work)
+    return lambda: special.logsumexp(x, axis=-1)
+
+
+def _scipy_log_prob(work: Work) -> Call:
+    from scipy import special
+
+    x, index = _logits(work), np.zeros((work.rows, 1), np.int64)
+    return lambda: np.take_along_axis(special.log_softmax(x, axis=-1), index, -1)
+
+
+def _scipy_entropy(work: Work) -> Call:
+    from scipy import special
+
+    x = _logits(work)
+    return lambda: special.entr(special.softmax(x, axis=-1)).sum(-1)
+
+
+def _torch_logsumexp(work: Work) -> Call:
+    x = _tensor(work)
+    return lambda: x.logsumexp(-1)
+
+
+def _torch_log_prob(work: Work) -> Call:
+    import torch
+
+    x, index = _tensor(work), torch.zeros(work.rows, dtype=torch.int64)
+    return lambda: torch.distributions.Categorical(logits=x, validate_args=False).log_prob(index)
+
+
+def _torch_entropy(work: Work) -> Call:
+    import torch
+
+    x = _tensor(work)
+    return lambda: torch.distributions.Categorical(logits=x, validate_args=False).entropy()
+
+
+def _jax_logsumexp(work: Work) -> Call:
+    import jax
+
+    x, call = jax.numpy.asarray(_logits(work)), jax.jit(functools.partial(jax.nn.logsumexp, axis=-1))
+    return lambda: call(x).block_until_ready()
+
+
+#: Samples of each category in the works on many samples of one row, preparation included.
+_MANY = 4
+
+
+def _numbel_many(work: Work) -> Call:
+    rng, x = numbel.default_rng(5), _logits(work)[0]
+    return lambda: rng.categorical(x, _MANY * work.columns)
+
+
+def _numpy_many(work: Work) -> Call:
+    rng, x = np.random.default_rng(5), _logits(work)[0]
+    return lambda: rng.choice(work.columns, _MANY * work.columns, p=_softmax(x))
+
+
+def _torch_many(work: Work) -> Call:
+    import torch
+
+    x = _tensor(work)[0]
+    return lambda: torch.multinomial(torch.softmax(x, -1), _MANY * work.columns, replacement=True)
+
+
+def _numbel_table(work: Work) -> Call:
+    x = _logits(work)[0]
+    return lambda: numbel.CategoricalTable(x)
+
+
+def _numbel_table_draws(work: Work) -> Call:
+    rng, table = numbel.default_rng(5), numbel.CategoricalTable(_logits(work)[0])
+    out = np.zeros(_MANY * work.columns, np.int64)
+    return lambda: table.sample(rng, out=out)
+
+
+def _scipy_table(name: str) -> Callable[[Work], Call]:
+    def prepare(work: Work) -> Call:
+        from scipy.stats import sampling
+
+        x = _logits(work)[0]
+        return lambda: getattr(sampling, name)(_softmax(x))
+
+    return prepare
+
+
+def _scipy_table_draws(name: str) -> Callable[[Work], Call]:
+    def prepare(work: Work) -> Call:
+        from scipy.stats import sampling
+
+        table = getattr(sampling, name)(_softmax(_logits(work)[0]), random_state=np.random.default_rng(5))
+        return lambda: table.rvs(_MANY * work.columns)
+
+    return prepare
+
+
+#: Draws that the works on counts stand for.
+_TRIALS = 1 << 40
+
+
+def _numbel_multinomial(work: Work) -> Call:
+    rng, x = numbel.default_rng(5), _logits(work)
+    out = np.zeros(x.shape, np.int64)
+    return lambda: rng.multinomial(_TRIALS, x, out=out)
+
+
+def _numpy_multinomial(work: Work) -> Call:
+    rng, x = np.random.default_rng(5), _logits(work)[0]
+    return lambda: rng.multinomial(_TRIALS, _softmax(x))
+
+
 class _Entry(NamedTuple):
     prepare: Callable[[Work], Call]
     most: int = FULL
@@ -416,6 +553,44 @@ _TASKS: dict[str, dict[str, _Entry]] = {
         "torch gumbel_softmax": _Entry(functools.partial(_by_torch, _torch_backward), _SLOW),
         "jax softmax(x + gumbel)": _Entry(functools.partial(_by_jax, _jax_gradient), _SLOW),
     },
+    "logsumexp": {
+        "numbel": _Entry(_by_row(numbel.logsumexp)),
+        **_LIMITS,
+        "scipy logsumexp": _Entry(_scipy_logsumexp, _SLOW),
+        "torch logsumexp": _Entry(_torch_logsumexp),
+        "jax logsumexp": _Entry(_jax_logsumexp),
+    },
+    "log_prob": {
+        "numbel": _Entry(_numbel_log_prob),
+        **_LIMITS,
+        "scipy log_softmax": _Entry(_scipy_log_prob, _SLOW),
+        "torch Categorical": _Entry(_torch_log_prob),
+    },
+    "entropy": {
+        "numbel": _Entry(_by_row(numbel.entropy)),
+        **_LIMITS,
+        "scipy softmax + entr": _Entry(_scipy_entropy, _SLOW),
+        "torch Categorical": _Entry(_torch_entropy),
+    },
+    "4 samples a category": {
+        "numbel": _Entry(_numbel_many),
+        "numpy choice": _Entry(_numpy_many),
+        "torch softmax + multinomial": _Entry(_torch_many),
+    },
+    "table": {
+        "numbel": _Entry(_numbel_table),
+        "scipy DiscreteAliasUrn": _Entry(_scipy_table("DiscreteAliasUrn")),
+        "scipy DiscreteGuideTable": _Entry(_scipy_table("DiscreteGuideTable")),
+    },
+    "4 table draws a category": {
+        "numbel": _Entry(_numbel_table_draws),
+        "scipy DiscreteAliasUrn": _Entry(_scipy_table_draws("DiscreteAliasUrn")),
+        "scipy DiscreteGuideTable": _Entry(_scipy_table_draws("DiscreteGuideTable")),
+    },
+    "multinomial of 2^40": {
+        "numbel": _Entry(_numbel_multinomial),
+        "numpy multinomial": _Entry(_numpy_multinomial),
+    },
 }
 _WORKS = (
     Work("sample", 64, 1 << 20, "float32"),
@@ -437,6 +612,13 @@ _WORKS = (
     Work("gumbel_softmax and gradient", 64, 1 << 20, "float32"),
     Work("gumbel_softmax and gradient", 65536, 128, "float32"),
     Work("gumbel_softmax and gradient", 1 << 20, 8, "float32"),
+    Work("logsumexp", 64, 1 << 20, "float32"),
+    Work("log_prob", 64, 1 << 20, "float32"),
+    Work("entropy", 64, 1 << 20, "float32"),
+    Work("4 samples a category", 1, 1 << 20, "float32"),
+    Work("table", 1, 1 << 20, "float32"),
+    Work("4 table draws a category", 1, 1 << 20, "float32"),
+    Work("multinomial of 2^40", 1, 1 << 20, "float32"),
 )
 
 

@@ -17,7 +17,20 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from .._jit import kernel
-from . import categorical, conditional, gumbel_max, noise, relaxed, relaxed_short, short, vjp
+from . import (
+    categorical,
+    conditional,
+    densities,
+    entropy,
+    gumbel_max,
+    multinomial,
+    noise,
+    relaxed,
+    relaxed_short,
+    short,
+    table,
+    vjp,
+)
 
 #: The scalar whose type tells a worker the element type (`memory`).
 KINDS = {"float32": np.float32(0), "float64": np.float64(0), "float16": np.int16(0), "bfloat16": np.uint16(0)}
@@ -82,6 +95,15 @@ def driver(worker: str, dtype: str) -> Driver:
         "relaxed_float64": relaxed.relaxed_float64,
         "relaxed_short_float32": relaxed_short.relaxed_short_float32,
         "relaxed_short_float64": relaxed_short.relaxed_short_float64,
+        "entropy": entropy.entropy,
+        "entropy_short": entropy.entropy_short,
+        "given_log_prob": densities.given_log_prob,
+        "table_weights": table.table_weights,
+        "table_head": table.table_head,
+        "table_split": table.table_split,
+        "table_draw": table.table_draw,
+        "table_rows": table.table_rows,
+        "multinomial": multinomial.multinomial,
         "conditional": conditional.conditional,
         "conditional_short": conditional.conditional_short,
         "vjp": vjp.vjp,

@@ -62,6 +62,10 @@ _INTEGERS = (
     "first_row",  # of this pass: rows before it have no scratch
     "held",  # columns of a row whose weights a worker may keep
     "given",  # int64, the category that a row is conditioned on
+    "row_node",  # (r, S), float64 each, one a row; or 0
+    "masses",  # of the columns of a row, int64 (`table`)
+    "entries",
+    "plan",
     "row_result",  # float64, one a row: a logsumexp, or a derivative in the temperature; or 0
 )
 

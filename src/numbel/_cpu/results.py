@@ -31,6 +31,14 @@ def store_logsumexp(kind, j, row, value):
 
 
 @njit
+def store_node(j, row, r, total):
+    """Write what stands for a row where it is asked for."""
+    if j.row_node != 0:
+        store(float64(0), j.row_node, 2 * row, r)
+        store(float64(0), j.row_node, 2 * row + 1, total)
+
+
+@njit
 def write_empty(kind, j, row):
     """A row that was left out or is bad: index -1, NaN for everything else."""
     start = row * j.all_samples + j.first_sample
@@ -38,6 +46,7 @@ def write_empty(kind, j, row):
         store(int64(0), j.indices, start + int64(s), int64(-1))
         store_float(kind, j.log_prob, start + int64(s), _NAN)
     store_logsumexp(kind, j, row, _NAN)
+    store_node(j, row, 0.0, _NAN)
 
 
 @njit
@@ -51,6 +60,7 @@ def write_bad(kind, j, row):
 def write_logsumexp(kind, j, row, r, total):
     if j.logsumexp != 0 or j.row_result != 0:
         store_logsumexp(kind, j, row, scalar.logsumexp(r, total))
+    store_node(j, row, r, total)
 
 
 @njit
@@ -84,3 +94,4 @@ def write_argmax(kind, j, row):
         store_float(kind, j.log_prob, start + int64(s), 0.0)
     limit = 0.0 if largest == 0 else math.copysign(math.inf, float64(largest))
     store_logsumexp(kind, j, row, limit)
+    store_node(j, row, 0.0, 1.0)

@@ -21,7 +21,7 @@ from .blocks import choice_word
 from .job import job_at, row_address, row_id, row_temperature, row_wanted
 from .memory import atomic_add, load, store, workspace, zero
 from .noise import fill_across
-from .results import store_float, store_logsumexp, write_argmax, write_bad, write_empty
+from .results import store_float, store_logsumexp, store_node, write_argmax, write_bad, write_empty
 from .tiles import read_form
 
 _INF = math.inf
@@ -155,7 +155,7 @@ def _irregular(kind, j, row, largest):
 def _short(kind, j, race):
     """Take tiles of `segment_blocks` rows (the width) until none is left."""
     key, mask = draw_key(j.seed, j.draw)
-    sums = j.logsumexp != 0 or j.row_result != 0 or j.log_prob != 0
+    sums = j.logsumexp != 0 or j.row_result != 0 or j.log_prob != 0 or j.row_node != 0
     width = uint64(j.segment_blocks)
     size = uint64(j.columns) * width
     x, largest, r, shift = workspace(kind, size), workspace(kind, width), workspace(kind, width), workspace(kind, width)
@@ -193,7 +193,7 @@ def _short(kind, j, race):
                 for i in range(size):
                     weights[i] = x[i]
             _tile_weights(weights, j.columns, width, high, low, r, shift)
-        if not race:
+        if not race and j.samples != 0:
             _tile_quantise(weights, j.columns, width, rise, quantised, totals)
         if sums:
             _halve(weights, j.columns, width)
@@ -205,6 +205,9 @@ def _short(kind, j, race):
                 values[i] = scalar.logsumexp(node_r[i], node_s[i])
             for i in range(uint64(rows)):
                 store_logsumexp(kind, j, first + int64(i), values[i])
+        if j.row_node != 0:
+            for i in range(uint64(rows)):
+                store_node(j, first + int64(i), node_r[i], node_s[i])
         for s in range(uint64(j.samples)):
             sample = uint64(j.first_sample) + s
             if race:

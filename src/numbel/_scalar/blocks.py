@@ -275,11 +275,21 @@ def log_prob(x, high, low, r, total):
     Equal to x / T - logsumexp, but the large parts cancel before they are rounded, so that it stays
     accurate where |x| / T is huge.
     """
-    x = float64(x)
-    near = abs(r) < 4503599627370496.0  # 2^52, as in far_node
-    z = fma(x, low, fma(x, high, -r)) if near else product(x, high) - r
-    y = fma(z, LN2, -log_float64(total))
+    return log_prob_beside(x, high, low, r, log_float64(total))
+
+
+@inlined
+def log_prob_beside(x, high, low, r, log_total):
+    """`log_prob` from ln S, for many categories of one row."""
+    y = fma(relative(float64(x), high, low, r), LN2, -log_total)
     return y if y < 0.0 else 0.0  # rounding could give a lone category 5e-16
+
+
+@inlined
+def relative(x, high, low, r):
+    """Z - r of a logit x, float64, the large parts cancelled first."""
+    near = abs(r) < 4503599627370496.0  # 2^52, as in far_node
+    return fma(x, low, fma(x, high, -r)) if near else product(x, high) - r
 
 
 def _by_width(of_float32: Any, of_float64: Any) -> Any:

@@ -1,0 +1,232 @@
+"""Log-probabilities, logsumexp and entropy of categorical distributions, one pass over the logits each."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _checks, _dispatch
+
+
+def logsumexp(
+    logits: ArrayLike,
+    *,
+    axis: int = -1,
+    temperature: ArrayLike = 1.0,
+    on_invalid: str | None = None,
+    out: NDArray[Any] | None = None,
+) -> Any:
+    """Logarithm of the sum of exp(logits / temperature) of each row: that of `Generator.sample`, bit for bit.
+
+    Parameters
+    ----------
+    logits : array_like, shape (..., n) with the categories along `axis`
+        Unnormalised natural log-probabilities: float16, bfloat16, float32 or float64; -inf is impossible. Any
+        strides, read-only and memory-mapped arrays, without copying the array; at most 2**34 categories.
+    axis : int, optional
+        The category axis.
+    temperature : float or array_like, optional
+        Positive; an array broadcasts to the shape of logits without `axis`, and 0 there means the limit of max / T:
+        -inf, 0 or inf.
+    on_invalid : {"raise", "flag"}, optional
+        What to do with rows that hold NaN or +inf or nothing but -inf: raise (None too), or NaN.
+    out : ndarray, optional
+        Where to write, of the shape and dtype of the result.
+
+    Returns
+    -------
+    ndarray, of the shape of logits without `axis`, or a NumPy scalar for 1-D logits
+        In nats; float64 for float64 logits, else float32.
+
+    Raises
+    ------
+    TypeError
+        If logits is not of one of the four dtypes in native byte order, or `out` not an array of the result's.
+    ValueError
+        If there are no categories or more than 2**34, if a parameter is out of range or of the wrong shape, or
+        if a row is invalid and on_invalid is "raise": the message names the first bad row and column.
+    numpy.exceptions.AxisError
+        If axis is out of range.
+
+    Notes
+    -----
+    Within 1.5e-7 of the exact value before it is rounded (float64 logits: 1e-15 and a relative 2e-16). It depends on
+    no thread count, memory layout or batch split.
+
+    Examples
+    --------
+    >>> import numbel, numpy as np
+    >>> float(numbel.logsumexp(np.zeros(8))) == float(np.log(8.0))
+    True
+    """
+    array, temperatures, per_row, raises = _rows(logits, axis, temperature, on_invalid)
+    kind = _dispatch.result_dtype(array.dtype)
+    result, target = _output(array.shape[:-1], kind, out)
+    bad = _dispatch.categorical(array, 0, temperatures, per_row, None, None, "grouped", 0, 0, (None, None, target))
+    return _finish(result, target, out, array, bad if raises else None)
+
+
+def log_prob(
+    logits: ArrayLike,
+    index: ArrayLike,
+    *,
+    axis: int = -1,
+    temperature: ArrayLike = 1.0,
+    on_invalid: str | None = None,
+    out: NDArray[Any] | None = None,
+) -> Any:
+    """Logarithm of the probability of given categories: that of `Generator.sample`, bit for bit.
+
+    Parameters
+    ----------
+    logits : array_like, shape (..., n) with the categories along `axis`
+        Unnormalised natural log-probabilities: float16, bfloat16, float32 or float64; -inf is impossible.
+    index : array_like of int, of the shape of logits without `axis`, or of one axis more
+        Categories of each row, such as `Generator.categorical` returns, one or several of each.
+    axis : int, optional
+        The category axis.
+    temperature : float or array_like, optional
+        As in `logsumexp`. A row of temperature 0 has all its probability at its first largest logit.
+    on_invalid : {"raise", "flag"}, optional
+        As in `logsumexp`. With "flag", an index that is out of range gets NaN, too.
+    out : ndarray, optional
+        Where to write, of the shape of index and the dtype of the result.
+
+    Returns
+    -------
+    ndarray, of the shape of index, or a NumPy scalar where that is one
+        In nats, never above 0, -inf for an impossible category; float64 for float64 logits, else float32.
+
+    Raises
+    ------
+    TypeError
+        As in `logsumexp`, or if index does not hold integers.
+    ValueError
+        As in `logsumexp`, or if an index is out of range: the message names its row.
+    numpy.exceptions.AxisError
+        If axis is out of range.
+
+    Notes
+    -----
+    logits / T - logsumexp at the index, the large parts cancelled before they are rounded, so that it stays accurate
+    where |logits| / T is huge. A category of a float32 row that has nearly all the probability gets 0 within 1e-7.
+
+    Examples
+    --------
+    >>> import numbel, numpy as np
+    >>> logits = np.log(np.arange(1.0, 5.0))
+    >>> np.exp(numbel.log_prob(logits, [0, 3])).round(6).tolist()
+    [0.1, 0.4]
+    """
+    array, temperatures, per_row, raises = _rows(logits, axis, temperature, on_invalid)
+    given = _checks.indices(index, array, raises)
+    kind = _dispatch.result_dtype(array.dtype)
+    result, target = _output(given.shape, kind, out)
+    bad: list[int] = []
+    shape = array.shape[:-1]
+    each = given.reshape(math.prod(shape), -1) if given.size else given
+    flat = target.reshape(each.shape)
+    for part, run in _dispatch.parts(shape):
+        some = temperatures[run] if per_row else temperatures
+        rows = run.stop - run.start
+        greedy, nodes = np.empty(rows, np.int64), np.empty((rows, 2))
+        found = _dispatch.categorical(
+            array[part],
+            0 if some.all() else 1,
+            some,
+            per_row,
+            None,
+            None,
+            "grouped",
+            0,
+            0,
+            (greedy, None, None),
+            nodes=nodes,
+        )
+        if found is not None:
+            bad.append(run.start + found)
+        _dispatch.given_log_prob(array[part], some, per_row, each[run], greedy, nodes, flat[run])
+    return _finish(result, target, out, array, min(bad) if bad and raises else None)
+
+
+def entropy(
+    logits: ArrayLike,
+    *,
+    axis: int = -1,
+    temperature: ArrayLike = 1.0,
+    on_invalid: str | None = None,
+    out: NDArray[Any] | None = None,
+) -> Any:
+    """Entropy of softmax(logits / temperature), in nats.
+
+    Parameters
+    ----------
+    logits : array_like, shape (..., n) with the categories along `axis`
+        Unnormalised natural log-probabilities: float16, bfloat16, float32 or float64; -inf is impossible.
+    axis : int, optional
+        The category axis.
+    temperature : float or array_like, optional
+        As in `logsumexp`. A row of temperature 0 has entropy 0.
+    on_invalid : {"raise", "flag"}, optional
+        As in `logsumexp`.
+    out : ndarray, optional
+        Where to write, of the shape and dtype of the result.
+
+    Returns
+    -------
+    ndarray, of the shape of logits without `axis`, or a NumPy scalar for 1-D logits
+        Not negative; float64 for float64 logits, else float32.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError
+        As in `logsumexp`.
+
+    Notes
+    -----
+    With z = (logits - max) / T: H = ln(sum(e^z)) - sum(z e^z) / sum(e^z), two terms of which neither is negative, so
+    that rows of nearly one category keep their relative accuracy, at any size of the logits. Relative error below
+    1e-6, and 6e-6 where the entropy is below 0.01 (float64 logits: 4e-15 and 2e-14); categories below 2^-125 of their
+    block's largest count as impossible. Blocks of 4096 are joined along a fixed tree: it depends on no thread count,
+    memory layout or batch split.
+
+    Examples
+    --------
+    >>> import numbel, numpy as np
+    >>> float(numbel.entropy(np.zeros(8))) == float(np.log(8.0))
+    True
+    >>> bool(np.isclose(numbel.entropy(np.array([0.0, -40.0])), 41 * np.exp(-40.0), rtol=1e-12, atol=0))
+    True
+    """
+    array, temperatures, per_row, raises = _rows(logits, axis, temperature, on_invalid)
+    result, target = _output(array.shape[:-1], _dispatch.result_dtype(array.dtype), out)
+    bad = _dispatch.entropy(array, temperatures, per_row, target)
+    return _finish(result, target, out, array, bad if raises else None)
+
+
+def _rows(
+    logits: ArrayLike, axis: int, temperature: ArrayLike, on_invalid: str | None
+) -> tuple[NDArray[Any], NDArray[Any], bool, bool]:
+    """Logits with the categories last, the rows' temperatures, whether each has its own, and whether bad ones raise."""
+    array = _checks.logits(logits, axis)
+    temperatures, per_row = _checks.temperature(temperature, array.shape[:-1])
+    return array, temperatures, per_row, _checks.on_invalid(on_invalid)
+
+
+def _output(shape: tuple[int, ...], kind: np.dtype[Any], out: NDArray[Any] | None) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The result, and what is written: a contiguous array."""
+    result = np.empty(shape, kind) if out is None else _checks.out(out, shape, kind)
+    return result, result if result.flags.c_contiguous else np.empty(shape, kind)
+
+
+def _finish(
+    result: NDArray[Any], target: NDArray[Any], out: NDArray[Any] | None, array: NDArray[Any], bad: int | None
+) -> Any:
+    if result is not target:
+        result[...] = target
+    if bad is not None:
+        _checks.invalid_row(array, bad)
+    return result if out is not None or result.shape else result[()]

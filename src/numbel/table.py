@@ -1,0 +1,134 @@
+"""CategoricalTable: a distribution prepared once for many draws."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _checks, _dispatch, _tables
+from .generator import Generator
+
+
+class CategoricalTable:
+    """One categorical distribution, prepared once, from which each draw takes the same short time.
+
+    Parameters
+    ----------
+    logits : array_like, shape (n,)
+        Unnormalised natural log-probabilities: float16, bfloat16, float32 or float64; -inf is impossible.
+    temperature : float, optional
+        Positive; it divides the logits.
+
+    Raises
+    ------
+    TypeError
+        If logits is not of one of the four dtypes in native byte order.
+    ValueError
+        If logits is not one row, if it holds NaN, +inf or nothing but -inf, or if temperature is out of range.
+
+    Notes
+    -----
+    An alias table (Walker 1977) in integers: weights are computed in float64 whatever the dtype, and rounded to 2^-62
+    of their sum, so that the table itself is exact. Every probability is right within a relative (n 2^-62 + 5e-15) and
+    n 2^-62 absolute, and the total variation distance from softmax is below n 2^-61 + 3e-15 (5e-13 at 2^20
+    categories); below 2^-63 a category is not drawn, and -inf never. It is built in parallel, and is the same on any
+    number of threads (after Huebschle-Schneider and Sanders, "Parallel Weighted Random Sampling", ESA 2019).
+    It cannot be changed: threads may share it. Pickles hold the table, not the logits.
+
+    Examples
+    --------
+    >>> import numbel, numpy as np
+    >>> table = numbel.CategoricalTable(np.log([0.2, 0.3, 0.5]))
+    >>> counts = np.bincount(table.sample(numbel.default_rng(5), 100_000), minlength=3)
+    >>> bool(np.allclose(counts / 100_000, [0.2, 0.3, 0.5], atol=0.01))
+    True
+    """
+
+    __slots__ = ("__weakref__", "_logsumexp", "_table")
+
+    def __init__(self, logits: ArrayLike, *, temperature: float = 1.0) -> None:
+        array = _checks.one_row(logits)
+        temperatures, _ = _checks.temperature(temperature, ())
+        node, logsumexp = np.empty((1, 2)), np.empty(1)
+        bad = _dispatch.categorical(
+            array, 0, temperatures, False, None, None, "grouped", 0, 0, (None,) * 3, sums=logsumexp, nodes=node
+        )
+        if bad is not None:
+            _checks.invalid_row(array, bad)
+        self._table = _tables.build(array, temperatures, node)
+        self._table.entries.flags.writeable = False
+        self._logsumexp = logsumexp[0]
+
+    @property
+    def categories(self) -> int:
+        """How many categories there are."""
+        return self._table.columns
+
+    @property
+    def logsumexp(self) -> np.float64:
+        """ln(sum(exp(logits / temperature))), as accurate as that of `numbel.logsumexp`."""
+        value: np.float64 = self._logsumexp
+        return value
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the table: 8 for each category."""
+        return self._table.entries.nbytes
+
+    def __repr__(self) -> str:
+        return f"numbel.CategoricalTable({self.categories} categories)"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"table": tuple(self._table), "logsumexp": self._logsumexp}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._table, self._logsumexp = _tables.Table(*state["table"]), state["logsumexp"]
+        self._table.entries.flags.writeable = False
+
+    def sample(
+        self, rng: Generator, size: int | tuple[int, ...] | None = None, *, out: NDArray[np.int64] | None = None
+    ) -> Any:
+        """Draw categories.
+
+        Parameters
+        ----------
+        rng : Generator
+            It gives one draw id, whatever the size.
+        size : int or tuple of int, optional
+            Output shape. None: that of `out`, or else one category.
+        out : ndarray of int64, optional
+            Where to write.
+
+        Returns
+        -------
+        ndarray of int64, or numpy.int64 where the shape is ()
+            Categories, 0 .. n - 1: those of `rng.categorical(logits, size)` where that takes a table.
+
+        Raises
+        ------
+        TypeError
+            If rng is not a Generator, or `out` not an int64 array.
+        ValueError
+            If size is negative, or `out` of another shape or read-only.
+
+        Examples
+        --------
+        >>> import numbel, numpy as np
+        >>> table = numbel.CategoricalTable(np.zeros(10))
+        >>> table.sample(numbel.default_rng(5), (2, 3)).shape
+        (2, 3)
+        """
+        if not isinstance(rng, Generator):
+            raise TypeError(f"rng must be a numbel.Generator, got {type(rng).__name__}")
+        if size is None and isinstance(out, np.ndarray):
+            size = out.shape
+        shape = () if size is None else _checks.size(size)
+        result = np.empty(shape, np.int64) if out is None else _checks.out(out, shape, np.dtype(np.int64))
+        target = result if result.flags.c_contiguous else np.empty(shape, np.int64)
+        with rng._reserve() as (seed, draw):
+            _tables.draw(self._table, target, seed, draw, 0)
+            if target is not result:
+                result[...] = target
+        return result if out is not None or shape else result[()]
