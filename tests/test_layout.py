@@ -26,6 +26,7 @@ LAYERS = (
     ("_cpu", "_cuda"),
     ("_checks", "_dispatch"),
     ("_host",),
+    ("_top_k",),
     ("generator", "table", "accumulate", "gradients"),
     ("estimators",),
 )

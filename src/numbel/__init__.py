@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from . import estimators
 from ._info import show_config, warmup
+from ._top_k import top_k_weights
 from .generator import Generator, default_rng
 from .gradients import concrete_log_prob, exp_concrete_log_prob, gumbel_softmax_vjp
-from .results import Gradient, Sample
+from .results import Gradient, Sample, TopK
 
 __version__ = "0.1.0"
 
@@ -21,11 +22,13 @@ __all__ = [
     "Generator",
     "Gradient",
     "Sample",
+    "TopK",
     "concrete_log_prob",
     "default_rng",
     "estimators",
     "exp_concrete_log_prob",
     "gumbel_softmax_vjp",
     "show_config",
+    "top_k_weights",
     "warmup",
 ]

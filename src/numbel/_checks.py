@@ -166,6 +166,31 @@ def positive_count(value: Any, name: str) -> int:
     return count
 
 
+def top_k_count(value: Any, columns: int) -> int:
+    """`k` of a sample without replacement, 1 .. the number of categories."""
+    count = positive_count(value, "k")
+    if count > columns:
+        raise ValueError(f"k is {count}, but logits has {columns} categories to choose from")
+    return count
+
+
+def top_k_result(
+    result: Any, array: np.ndarray[Any, Any]
+) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.float64]]]:
+    """Indices and thresholds of a TopK that was drawn from `array`, whose last axis is the categories."""
+    indices, threshold = np.asarray(result.indices), np.asarray(result.threshold)
+    if indices.dtype.kind not in "iu" or threshold.dtype != np.float64:
+        raise TypeError(f"result holds {indices.dtype} indices and {threshold.dtype} thresholds: not a drawn TopK")
+    shape = array.shape[:-1]
+    if indices.shape[:-1] != shape or threshold.shape != shape:
+        raise ValueError(f"result has indices of shape {indices.shape}, expected {shape} and k, for the rows of logits")
+    outside = (indices < -1) | (indices >= array.shape[-1])
+    if outside.any():
+        found = indices[outside][0]
+        raise ValueError(f"result.indices holds {found}, but logits has {array.shape[-1]} categories")
+    return indices.astype(np.int64, copy=False), np.ascontiguousarray(threshold)
+
+
 def finite(value: Any, name: str) -> float:
     """A finite real number."""
     if not isinstance(value, (float, int, np.floating, np.integer)):
@@ -373,6 +398,16 @@ def invalid_condition(array: np.ndarray[Any, Any], index: np.ndarray[Any, Any], 
 def overwritten_row(row: int) -> NoReturn:
     """As `invalid_row`, where the output has replaced the logits."""
     raise ValueError(f"logits row {row} held NaN or +inf, or had no possible category")
+
+
+def too_few_categories(array: np.ndarray[Any, Any], row: int, k: int) -> NoReturn:
+    """As `invalid_row`, where k possible categories are needed."""
+    values = array[np.unravel_index(row, array.shape[:-1])] if array.ndim > 1 else array
+    with np.errstate(invalid="ignore"):
+        possible, largest = int(np.count_nonzero(values > -math.inf)), float(values.max())
+    if possible and largest < math.inf:  # so there is no NaN
+        raise ValueError(f"logits row {row} has {possible} possible categories, fewer than k = {k}")
+    invalid_row(array, row)
 
 
 def invalid_row(array: np.ndarray[Any, Any], row: int) -> NoReturn:

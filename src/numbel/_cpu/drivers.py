@@ -17,7 +17,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from .._jit import kernel
-from . import categorical, conditional, gumbel_max, noise, relaxed, relaxed_short, short, vjp
+from . import categorical, conditional, gumbel_max, noise, relaxed, relaxed_short, short, top_k, vjp
 
 #: The scalar whose type tells a worker the element type (`memory`).
 KINDS = {"float32": np.float32(0), "float64": np.float64(0), "float16": np.int16(0), "bfloat16": np.uint16(0)}
@@ -84,6 +84,8 @@ def driver(worker: str, dtype: str) -> Driver:
         "relaxed_short_float64": relaxed_short.relaxed_short_float64,
         "conditional": conditional.conditional,
         "conditional_short": conditional.conditional_short,
+        "top_k": top_k.top_k,
+        "top_k_weights": top_k.top_k_weights,
         "vjp": vjp.vjp,
         "vjp_short": vjp.vjp_short,
     }[worker]

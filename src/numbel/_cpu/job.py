@@ -63,6 +63,12 @@ _INTEGERS = (
     "held",  # columns of a row whose weights a worker may keep
     "given",  # int64, the category that a row is conditioned on
     "row_result",  # float64, one a row: a logsumexp, or a derivative in the temperature; or 0
+    "k",  # categories drawn without replacement
+    "perturbed",  # float64, k a row
+    "threshold",  # float64, one a row
+    "keeps_nodes",  # whether blocks' nodes are kept, for the sum of what is left
+    "limits",  # ordered int64, one a row: a bound of the threshold, which its segments share; or 0
+    "counts",  # lengths of the segments' lists
 )
 
 _REALS = ("loc", "scale", "temperature")
