@@ -12,7 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _checks, _dispatch, _host
+from ._cpu import drivers
+from ._cpu.job import Job
 from ._dispatch import _address
+from ._scalar.blocks import BLOCK
 from .results import TopK
 
 _Reserve = Callable[[], AbstractContextManager[tuple[int, int]]]
@@ -74,10 +77,10 @@ def _choose(rows: _host.Rows, k: int, draw: tuple[int, int], results: list[NDArr
     job["row_ids"], job["row_mask"] = _address(rows.ids), _address(rows.mask)
     job["k"], job["seed"], job["draw"] = k, *draw
     job["indices"], job["perturbed"], job["log_prob"], job["threshold"] = map(_address, results)
-    blocks = -(-columns // _dispatch.BLOCK)
+    blocks = -(-columns // BLOCK)
     # Where the k lie in few blocks, the others' sums come from the first pass over the logits; else all come from
-    # a second one, which then reads no more than those few would.
-    job["keeps_nodes"] = int(4 * k < blocks <= _NODES)
+    # a second one, which then reads little more than those few blocks.
+    job["keeps_nodes"] = int(k < blocks <= _NODES)
     # asking for the number of threads starts them, which short work must not: OpenMP's are torch's, too
     threads = numba.get_num_threads() if count * columns >= _dispatch._PARALLEL_FROM else 1
     wanted = (_PER_THREAD if k < _MANY else _PER_THREAD_OF_MANY) * threads if threads > 1 else 1
@@ -86,10 +89,10 @@ def _choose(rows: _host.Rows, k: int, draw: tuple[int, int], results: list[NDArr
     segments = -(-blocks // size)
     job["segments"], job["segment_blocks"] = segments, size
     job["group"] = job["grab"] = 1
-    driver = _dispatch.drivers.driver("top_k", array.dtype.name)
-    per_item = min(size * _dispatch.BLOCK, columns)
+    driver = drivers.driver("top_k", array.dtype.name)
+    per_item = min(size * BLOCK, columns)
     if segments == 1:
-        packed = _dispatch.Job(job)
+        packed = Job(job)
         _dispatch._run(driver, packed, count, per_item)
         return packed.bad_row
     bad = None
@@ -104,7 +107,7 @@ def _choose(rows: _host.Rows, k: int, draw: tuple[int, int], results: list[NDArr
         last = min(first + at_once, count)
         job["first_row"] = first
         pending[:], limits[:] = segments, np.iinfo(np.int64).min
-        packed = _dispatch.Job(job)
+        packed = Job(job)
         _dispatch._run(driver, packed, last * segments, per_item, first=first * segments)
         if packed.bad_row is not None and bad is None:
             bad = packed.bad_row
@@ -144,10 +147,9 @@ def top_k_weights(
         w_i = p_i / q_i,    q_i = 1 - exp(-exp(phi_i - kappa)),
 
     q_i being the probability that i is chosen, given the noise of all others. Then E[sum_i w_i f(i)] over the chosen i
-    is the sum of p_i f(i) over all categories: unbiased, for any k >= 1. Normalised weights have the smaller variance, as
-    their errors cancel where f is nearly constant, and a bias that vanishes as k grows (it is exact at k = K, where
-    w = p, and at k = 1 the weight is 1, which is unbiased, too). Computed in float64 by way of logarithms: accurate for
-    probabilities down to 1e-300 and below.
+    is the sum of p_i f(i) over all categories: unbiased, for any k >= 1. Normalised weights have the smaller variance,
+    as their errors cancel where f is nearly constant, and a bias that vanishes as k grows; at k = 1 and at k = K, where
+    w = p, they have none. Computed in float64 by way of logarithms: accurate for probabilities of 1e-300 and below.
 
     References
     ----------
@@ -183,7 +185,7 @@ def top_k_weights(
     kept += [thresholds, sums]
     job["threshold"], job["row_result"], job["given"] = _address(thresholds), _address(sums), int(normalized)
     job["grab"] = max(1, (1 << 12) // phi.shape[-1])
-    packed = _dispatch.Job(job)
-    _dispatch._run(_dispatch.drivers.driver("top_k_weights", "float64"), packed, job["rows"], phi.shape[-1])
+    packed = Job(job)
+    _dispatch._run(drivers.driver("top_k_weights", "float64"), packed, job["rows"], phi.shape[-1])
     phi[empty] = math.nan
     return phi

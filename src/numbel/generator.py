@@ -503,20 +503,20 @@ class Generator:
         axis : int, optional
             The category axis.
         temperature : float or array_like, optional
-            Positive; an array broadcasts to the shape of logits without `axis`, and 0 there means the k largest logits of
-            that row, the first of equals first.
+            Positive; an array broadcasts to the shape of logits without `axis`, and 0 there means the k largest logits
+            of that row, the first of equals first.
         row_ids, row_mask, on_invalid
-            As in `categorical`. Rows that are masked out or flagged get -1 and NaN; so do, with "flag", those with fewer
-            than k possible categories.
+            As in `categorical`. Rows that are masked out or flagged get -1 and NaN; so do, with "flag", those with
+            fewer than k possible categories.
         out : TopK, optional
             Arrays to write to; an entry that is None is allocated.
 
         Returns
         -------
         TopK
-            `indices` and `perturbed` of the shape of logits without `axis`, plus k; `log_prob` of the ordered sample and
-            `threshold`, the (k+1)-th perturbed value, one for each row. In a row of temperature 0 log_prob is 0, and
-            perturbed and threshold are the limits of logit / T: -inf, 0 or inf.
+            `indices` and `perturbed` of the shape of logits without `axis`, plus k; `log_prob` of the ordered sample
+            and `threshold`, the (k+1)-th perturbed value, one for each row. In a row of temperature 0 log_prob is 0,
+            and perturbed and threshold are the limits of logit / T: -inf, 0 or inf.
 
         Raises
         ------
@@ -551,9 +551,7 @@ class Generator:
         >>> int(numbel.Generator(5).categorical(logits, method="gumbel_max")) == int(chosen.indices[0])
         True
         """
-        return _top_k.gumbel_top_k(
-            self._reserve, logits, k, axis, temperature, row_ids, row_mask, on_invalid, out
-        )
+        return _top_k.gumbel_top_k(self._reserve, logits, k, axis, temperature, row_ids, row_mask, on_invalid, out)
 
     def conditional_gumbel(
         self,

@@ -11,33 +11,34 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import float32, float64, int32, int64, uint32, uint64
+from numba import float32, float64, int32, int64, uint64
 
-from .._jit import njit
+from .._jit import inlined, njit
 from .._scalar import blocks as scalar
 from .._scalar.address import NOISE, REFINEMENT, draw_key
-from .._scalar.bits import from_ordered_float64, ordered_float64
-from .._scalar.blocks import BLOCK, LANES
+from .._scalar.bits import bits_to_float, fma, from_ordered_float64, ordered_float64
+from .._scalar.blocks import BLOCK, LANES, join, log_prob
 from .._scalar.elementary import LOG2E, exp_float64
 from .._scalar.gumbel import gumbel_float64
-from .._scalar.top_k import add_category, log_odds_of_inclusion, log_prob_among, log_weight
+from .._scalar.top_k import category_node, finite_node, log_weight
 from .blocks import LEVELS, block_address, block_max, block_node, collapse, push
-from .gumbel_max import _above, _below, _key, _smallest
+from .gumbel_max import _below, _key, _smallest
 from .job import job_at, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
-from .memory import atomic_add, atomic_max, atomic_min, element_size, load, store, workspace, zero
+from .memory import atomic_add, atomic_max, atomic_min, copy, element_size, load, store, workspace, zero
 from .noise import fill_noise
 from .results import store_float
 
 _INF = math.inf
 _NAN = math.nan
-#: Columns that share a maximum, and those that are counted together, by the filter.
+#: Columns between two looks at the list, and those whose candidates are counted together.
 _TILE, _GROUP = 512, 64
 #: Candidates in a tile from which it is cheaper to compute every key of it (3 ns each, 40 ns for one alone).
 _MANY = 32
 #: Candidates beyond those wanted, at least, before the best are selected.
-_SPARE = 128
-#: Lists up to this long are sorted by insertion.
-_FEW = 24
+_SPARE = 32
+#: Lists up to this long are sorted by insertion, longer ones by this many bits at a time.
+_FEW, _BITS = 192, 11
+_DIGITS = 1 << _BITS
 _NONE = -(1 << 63)
 
 
@@ -89,62 +90,79 @@ def _select(keys, places, n, wanted, spare):
     return least
 
 
+@inlined
+def _rank(key, top):
+    """How far a key lies below the largest, as uint64: ascending where keys descend; 0.0 and -0.0 are equal."""
+    return uint64(top - ordered_float64(key + 0.0))
+
+
 @njit
-def _digit(key, shift):
-    """Eight bits of a key, as they sort in descending order; 0.0 and -0.0 are equal."""
-    return (uint64(ordered_float64(key + 0.0)) ^ uint64(0x7FFFFFFFFFFFFFFF)) >> uint64(shift) & uint64(255)
+def _insert(keys, places, n):
+    """Sort n keys by insertion."""
+    for i in range(1, n):
+        key, place = keys[i], places[i]
+        k = i - 1
+        while k >= 0 and keys[k] < key:
+            keys[k + 1], places[k + 1] = keys[k], places[k]
+            k -= 1
+        keys[k + 1], places[k + 1] = key, place
 
 
 @njit
 def _sort(keys, places, n, spare_keys, spare_places, counts):
     """Sort n keys, with their places, from the largest on; equal ones keep their order."""
     if n <= _FEW:
-        for i in range(1, n):
-            key, place = keys[i], places[i]
-            k = i - 1
-            while k >= 0 and keys[k] < key:
-                keys[k + 1], places[k + 1] = keys[k], places[k]
-                k -= 1
-            keys[k + 1], places[k + 1] = key, place
+        _insert(keys, places, n)
         return
-    counts[:] = 0
+    top = ordered_float64(keys[0] + 0.0)
     for i in range(uint64(n)):
-        for d in range(uint64(8)):
-            counts[d, _digit(keys[i], uint64(8) * d)] += 1
+        top = max(top, ordered_float64(keys[i] + 0.0))
+    ranks = uint64(0)
+    for i in range(uint64(n)):
+        ranks |= _rank(keys[i], top)
     a, b, at_a, at_b = keys, spare_keys, places, spare_places
     swapped = False
-    for d in range(uint64(8)):
-        shift = uint64(8) * d
-        if counts[d, _digit(a[0], shift)] == n:
-            continue
+    shift = uint64(0)
+    while shift < uint64(64) and (ranks >> shift) != uint64(0):
+        for v in range(uint64(_DIGITS)):
+            counts[v] = 0
+        for i in range(uint64(n)):
+            counts[_rank(a[i], top) >> shift & uint64(_DIGITS - 1)] += 1
         start = int64(0)
-        for v in range(uint64(256)):
-            count = counts[d, v]
-            counts[d, v] = start
+        for v in range(uint64(_DIGITS)):
+            count = counts[v]
+            counts[v] = start
             start += count
         for i in range(uint64(n)):
-            v = _digit(a[i], shift)
-            to = counts[d, v]
-            counts[d, v] = to + 1
+            v = _rank(a[i], top) >> shift & uint64(_DIGITS - 1)
+            to = uint64(counts[v])
+            counts[v] += 1
             b[to], at_b[to] = a[i], at_a[i]
         a, b, at_a, at_b = b, a, at_b, at_a
         swapped = not swapped
+        shift += uint64(_BITS)
     if swapped:
         for i in range(uint64(n)):
             keys[i], places[i] = a[i], at_a[i]
 
 
+@inlined
+def _bound(x, largest, rate, offset):
+    """A float32 not below exp(x / T - best): `_above` with the factor in its exponent."""
+    z = fma(float32(x - largest), rate, offset)
+    return bits_to_float(int32(max(z, float32(0.0))))
+
+
 @njit
-def _count_candidates(kind, address, count, x, first, largest, rate, limit, hits):
-    """How many columns of a tile pass the filter; those of each group in `hits`."""
+def _count_candidates(kind, address, first, count, x, largest, rate, offset, hits):
+    """How many columns of each group of a block, from column `first` on, pass the filter."""
     total = int32(0)
-    for g in range(uint64(count + _GROUP - 1) // uint64(_GROUP)):
+    for g in range(uint64(first) // uint64(_GROUP), uint64(count + _GROUP - 1) // uint64(_GROUP)):
         start = g * uint64(_GROUP)
         end = min(start + uint64(_GROUP), uint64(count))
         found = int32(0)
         for i in range(start, end):
-            hit = _below(x[uint64(first) + i]) <= _above(load(kind, address, int64(i)), largest, rate) * limit
-            found += int32(hit)
+            found += int32(_below(x[i]) <= _bound(load(kind, address, int64(i)), largest, rate, offset))
         hits[g] = found
         total += found
     return total
@@ -152,17 +170,17 @@ def _count_candidates(kind, address, count, x, first, largest, rate, limit, hits
 
 @njit
 def _few(
-    kind, address, count, x, first, largest, rate, limit, hits, temperature, column, row, key, mask, own, shared,
+    kind, address, first, last, x, largest, rate, offset, hits, temperature, column, row, key, mask, own, shared,
     keys, places, n,
 ):  # fmt: skip
     """Append the columns of a tile that pass the filter and whose keys are large enough."""
-    for g in range(uint64(count + _GROUP - 1) // uint64(_GROUP)):
+    for g in range(uint64(first) // uint64(_GROUP), uint64(last + _GROUP - 1) // uint64(_GROUP)):
         if hits[g] == 0:
             continue
         start = int64(g) * _GROUP
-        for i in range(start, min(start + _GROUP, int64(count))):
-            logit, word = load(kind, address, i), x[uint64(first + i)]
-            if logit == -_INF or not _below(word) <= _above(logit, largest, rate) * limit:
+        for i in range(start, min(start + _GROUP, int64(last))):
+            logit, word = load(kind, address, i), x[uint64(i)]
+            if not _below(word) <= _bound(logit, largest, rate, offset) or logit == -_INF:
                 continue
             value = _key(logit, word, temperature, column + i, uint64(0), row, key, mask)
             if value >= shared and not value <= own:
@@ -212,7 +230,7 @@ def _segment(
     kind, j, row, own_row, first, last, temperature, wanted, room, nodes_r, nodes_s,
     keys, places, spare, x, y, values, hits, lanes, buffer,
 ):  # fmt: skip
-    """(length of the list of candidates, least key of a full one or NaN, whether bad) of blocks first .. last - 1."""
+    """(length of the list of candidates, whether the row is bad) after blocks first .. last - 1."""
     greedy = temperature == 0.0
     high64, low64 = scalar.scale(1.0 if greedy else temperature)
     z = zero(kind)
@@ -236,47 +254,52 @@ def _segment(
                 store(float64(0), nodes_r, block, r)
                 store(float64(0), nodes_s, block, total)
         shared = _share(j.limits, own_row, own)
+        largest, nan = block_max(kind, at, count)
+        if nan or largest == _INF:
+            return n, True
+        if largest == -_INF:
+            continue
+        top = float64(largest) if greedy else float64(largest) / temperature
+        offset = float32(0)
+        counted = False
         for start in range(0, count, _TILE):
             tile, width = at + start * size, min(int64(count - start), int64(_TILE))
-            nearest, nan = block_max(kind, tile, width)
-            if nan or nearest == _INF:
-                return n, own, True
-            if nearest == -_INF:
-                continue
-            top = float64(nearest) if greedy else float64(nearest) / temperature
             best = own if own > shared else shared
-            # Beyond 60 a weight of 0 in float32 proves nothing, and from 2^22 on the sum rounds the noise.
-            gap = top - best
-            if greedy:
-                if top < shared or top <= own:
+            if not counted and not greedy and top - best < 80.0 and abs(top) <= 4194304.0:
+                # log2 of exp(max / T - best), biased; 2^-11 for its rounding and that of the logits' differences
+                offset = float32((127.0 + max(top - best, -80.0) * LOG2E + 2.0**-11) * 8388608.0)
+                if not _below(_smallest(x, start, count)) <= bits_to_float(int32(offset)):
+                    break
+                if _count_candidates(kind, at, start, count, x, largest, rate, offset, hits) == 0:
+                    break
+                counted = True
+            if counted:
+                found = int32(0)
+                for g in range(start // _GROUP, (start + width + _GROUP - 1) // _GROUP):
+                    found += hits[g]
+                if found == 0:
                     continue
-                _plain_keys(kind, tile, width, values)
-                n = _append(kind, tile, width, values, column + start, own, shared, keys, places, n)
-            else:
-                many = True
-                if gap < 60.0 and abs(top) <= 4194304.0:
-                    limit = float32(exp_float64(max(gap, -80.0)) * (1.0 + 2.0**-12))
-                    if not _below(_smallest(x, start, start + width)) <= limit:
-                        continue
-                    found = _count_candidates(kind, tile, width, x, start, nearest, rate, limit, hits)
-                    if found == 0:
-                        continue
-                    many = found > _MANY
-                    if not many:
-                        n = _few(
-                            kind, tile, width, x, start, nearest, rate, limit, hits, temperature, column + start,
-                            identity, key, mask, own, shared, keys, places, n,
-                        )  # fmt: skip
-                if many:
-                    fill_noise(
-                        y, width, uint64(column + start), uint64(0), identity, uint64(REFINEMENT), key, mask
-                    )
+                if found <= _MANY:
+                    n = _few(
+                        kind, at, start, start + width, x, largest, rate, offset, hits, temperature, column,
+                        identity, key, mask, own, shared, keys, places, n,
+                    )  # fmt: skip
+            if not counted or found > _MANY:
+                nearest, _ = block_max(kind, tile, width)
+                # no noise exceeds 45.06
+                above = float64(nearest) if greedy else float64(nearest) / temperature + 45.1
+                if above < best or nearest == -_INF:
+                    continue
+                if greedy:
+                    _plain_keys(kind, tile, width, values)
+                else:
+                    fill_noise(y, width, uint64(column + start), uint64(0), identity, uint64(REFINEMENT), key, mask)
                     _tile_keys(kind, tile, width, x, start, y, temperature, values)
-                    n = _append(kind, tile, width, values, column + start, own, shared, keys, places, n)
+                n = _append(kind, tile, width, values, column + start, own, shared, keys, places, n)
             if n >= room or (own != own and n > wanted):
                 own = _select(keys, places, n, wanted, spare)
                 n = wanted
-    return n, own, False
+    return n, False
 
 
 @njit
@@ -297,15 +320,45 @@ def _rest(kind, j, row, temperature, k, nodes_r, nodes_s, places, lanes, stack_r
         if end == chosen and nodes_r != 0:
             r, total = load(float64(0), nodes_r, block), load(float64(0), nodes_s, block)
         else:
-            # an item size of -1: a copy, even where columns are neighbours
-            own = j.item_size if end == chosen else int64(-1)
-            at = block_address(kind, address, j.column_stride, own, block, count, buffer)
+            at = block_address(kind, address, j.column_stride, j.item_size, block, count, buffer)
+            copied = int64(buffer.ctypes.data)
+            if end != chosen and at != copied:
+                for i in range(count):
+                    copy(kind, copied, int64(i), at + int64(i) * element_size(kind))
+                at = copied
             for i in range(chosen, end):
                 store(kind, at, places[i] - block * BLOCK, type(z)(-_INF))
             guess, r, total = block_node(kind, at, count, high64, low64, high, low, guess, lanes)
         chosen = end
         push(stack_r, stack_s, block, r, total)
-    return collapse(stack_r, stack_s, blocks)
+    r, total = collapse(stack_r, stack_s, blocks)
+    return finite_node(r, total)
+
+
+@njit
+def _log_prob(kind, j, row, temperature, r, total, places, terms):
+    """Sum of phi_i - R_i over the places in order, (r, total) being the node of all other columns."""
+    high64, low64 = scalar.scale(temperature)
+    address = row_address(j, row)
+    result = 0.0
+    for end in range(j.k, 0, -_TILE):
+        n = uint64(min(int64(end), int64(_TILE)))
+        first = uint64(end) - n
+        # four loops: only that of the sums waits for the one before
+        for i in range(n):
+            x = load(kind, address + places[first + i] * j.column_stride, int64(0))
+            terms[0, i] = float64(x)
+        for i in range(n):
+            terms[1, i], terms[2, i] = category_node(terms[0, i], high64, low64)
+        for i in range(n):
+            at = n - uint64(1) - i
+            r, total = join(terms[1, at], terms[2, at], r, total)
+            terms[1, at], terms[2, at] = r, total
+        for i in range(n):
+            terms[0, i] = log_prob(terms[0, i], high64, low64, terms[1, i], terms[2, i])
+        for i in range(n):
+            result += terms[0, n - uint64(1) - i]
+    return result
 
 
 @njit
@@ -320,13 +373,13 @@ def _write_none(kind, j, row):
 
 @njit
 def _limit_value(logit):
-    """logit / T for T -> 0."""
+    """The limit of logit / T for T -> 0."""
     return 0.0 if logit == 0 else math.copysign(_INF, logit)
 
 
 @njit
 def _write_row(
-    kind, j, row, temperature, n, wanted, nodes_r, nodes_s, keys, places, spare, spare_places, counts, lanes,
+    kind, j, row, temperature, n, wanted, nodes_r, nodes_s, keys, places, spare, spare_places, counts, terms, lanes,
     stack_r, stack_s, buffer,
 ):  # fmt: skip
     """Results of a row from its n candidates, in column order."""
@@ -347,7 +400,7 @@ def _write_row(
         threshold = keys[last]
         for i in range(last, k):
             keys[i], places[i] = keys[i + 1], places[i + 1]
-    log_prob = 0.0
+    log_p = 0.0
     if temperature == 0.0:
         _sort(keys, places, k, spare, spare_places, counts)
         for i in range(k):
@@ -356,16 +409,11 @@ def _write_row(
     else:
         r, total = _rest(kind, j, row, temperature, k, nodes_r, nodes_s, places, lanes, stack_r, stack_s, buffer)
         _sort(keys, places, k, spare, spare_places, counts)
-        high64, low64 = scalar.scale(temperature)
-        address = row_address(j, row)
-        for i in range(k - 1, -1, -1):
-            x = float64(load(kind, address + places[i] * j.column_stride, int64(0)))
-            r, total = add_category(x, high64, low64, r, total)
-            log_prob += log_prob_among(x, high64, low64, r, total)
+        log_p = _log_prob(kind, j, row, temperature, r, total, places, terms)
     for i in range(k):
         store(int64(0), j.indices, row * k + i, places[i])
         store(float64(0), j.perturbed, row * k + i, keys[i])
-    store_float(kind, j.log_prob, row, log_prob)
+    store_float(kind, j.log_prob, row, log_p)
     store(float64(0), j.threshold, row, threshold)
 
 
@@ -398,13 +446,13 @@ def top_k(kind, job):
     size = min(room, j.columns) + _TILE + 1
     keys, spare = np.empty(size, np.float64), np.empty(size, np.float64)
     places, spare_places = np.empty(size, np.int64), np.empty(j.k, np.int64)
-    counts = np.empty((8, 256), np.int64)
+    counts = np.empty(_DIGITS if j.k > _FEW else 0, np.int64)
     blocks = (j.columns + BLOCK - 1) // BLOCK
     padded = min((j.columns + 3) // 4 * 4, int64(BLOCK))
     x, y = np.empty(padded, np.uint32), np.empty(_TILE, np.uint32)
-    values, hits = np.empty(_TILE, np.float64), np.empty(_TILE // _GROUP, np.int32)
+    values, hits = np.empty(_TILE, np.float64), np.empty(BLOCK // _GROUP, np.int32)
     lanes, buffer = workspace(kind, LANES), np.empty(min(j.columns, int64(BLOCK)), np.float64)
-    stack_r, stack_s = np.empty(LEVELS, np.float64), np.empty(LEVELS, np.float64)
+    stack_r, stack_s, terms = np.empty(LEVELS), np.empty(LEVELS), np.empty((3, min(j.k, int64(_TILE))))
     nodes = np.empty(2 * blocks if j.keeps_nodes and j.segments == 1 else 0, np.float64)
     while True:
         begin, end = take_items(j)
@@ -423,7 +471,7 @@ def top_k(kind, job):
                 nodes_s = nodes_r + 8 * blocks
             temperature = row_temperature(j, row)
             first = segment * j.segment_blocks
-            n, own, bad = _segment(
+            n, bad = _segment(
                 kind, j, row, own_row, first, min(first + j.segment_blocks, blocks), temperature, wanted, room,
                 nodes_r, nodes_s, keys, places, spare, x, y, values, hits, lanes, buffer,
             )  # fmt: skip
@@ -443,7 +491,7 @@ def top_k(kind, job):
                 n = int64(-1)
             _write_row(
                 kind, j, row, temperature, n, wanted, nodes_r, nodes_s, keys, places, spare, spare_places, counts,
-                lanes, stack_r, stack_s, buffer,
+                terms, lanes, stack_r, stack_s, buffer,
             )  # fmt: skip
 
 

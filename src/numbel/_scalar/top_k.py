@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import math
 
-from numba import float64
-
 from .._jit import inlined
 from .bits import fma
-from .blocks import far_node, join, log_prob
+from .blocks import far_node
 from .elementary import exp_float64, log1p_float64
 
 #: References of logits / T that overflow are kept finite, so that their difference is a number.
@@ -22,17 +20,16 @@ _INF = math.inf
 
 
 @inlined
-def add_category(x, high, low, r, total):
-    """The node of mass (r, total) and the category of logit x together; high + low = log2(e) / T, float64."""
-    one_r, one_s = far_node(float64(x), high, low, 1.0)
-    one_r = min(max(one_r, -_LARGEST), _LARGEST)
-    return join(min(max(r, -_LARGEST), _LARGEST), total, one_r, one_s)
+def finite_node(r, total):
+    """A node whose reference is a number of which a difference can be taken."""
+    return min(max(r, -_LARGEST), _LARGEST), total
 
 
 @inlined
-def log_prob_among(x, high, low, r, total):
-    """Ln of the probability of logit x in a row of node (r, total) that may have come from `add_category`."""
-    return log_prob(x, high, low, min(max(r, -_LARGEST), _LARGEST), total)
+def category_node(x, high, low):
+    """The node of a lone category of logit x, high + low = log2(e) / T; all float64."""
+    r, total = far_node(x, high, low, 1.0)
+    return finite_node(r, total)
 
 
 @inlined
