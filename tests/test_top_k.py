@@ -84,7 +84,9 @@ def test_top_k_is_the_oracles(columns, k):
             assert abs(got.log_prob[0] - log_prob) < limit * (1 + abs(log_prob))
 
 
-@pytest.mark.parametrize("order", ["ascending", "descending", "one peak", "equal", "huge", "two sizes", "overflow"])
+@pytest.mark.parametrize(
+    "order", ["ascending", "descending", "one peak", "equal", "huge", "close and far", "two sizes", "overflow"]
+)
 def test_adversarial_rows_are_those_of_the_definition(order):
     """Steep rows, rows in which the noise is lost, and those where nearly everything or nothing passes the filter."""
     x = np.random.default_rng(7).standard_normal((2, 20_000))
@@ -99,6 +101,9 @@ def test_adversarial_rows_are_those_of_the_definition(order):
         x[:] = 3.0
     elif order == "huge":
         x = np.round(x) * 1e30
+    elif order == "close and far":  # the leading digits of nearly all keys are the same
+        x[:] = 1e6
+        x[:, 7], dtype = -1e300, np.float64
     elif order == "two sizes":  # as far below the best as float32 weights reach, and further
         x[:, ::2] -= 90
         x[:, 1::4] -= 70
@@ -381,19 +386,24 @@ def test_out_is_filled():
 def test_threads_and_segments_change_no_bit(shape, k, monkeypatch):
     x = np.random.default_rng(9).standard_normal(shape).astype(np.float32)
     x[:, 1000:1100] = 4.0
+    if k < 1000:
+        x[-1, 9000:] = np.where(np.arange(shape[1] - 9000) % 3, -INF, x[-1, 9000:])
     threads = numba.get_num_threads()
-    plain = numbel.Generator(88).gumbel_top_k(x, k)
+    monkeypatch.setattr(_dispatch, "_WAVE", 1 << 17)
+    results = []
     try:
-        for count in {1, threads}:
+        for count in sorted({1, threads}):
             numba.set_num_threads(count)
-            for per_thread, nodes in itertools.product((1, 7, 64), (0, 1 << 20)):
-                monkeypatch.setattr(_top_k, "_PER_THREAD", per_thread)
-                monkeypatch.setattr(_top_k, "_PER_THREAD_OF_MANY", per_thread)
+            results.append(numbel.Generator(88).gumbel_top_k(x, k))
+            for blocks, nodes in itertools.product((1, 3, 100), (0, 1 << 20)):
+                monkeypatch.setattr(_top_k, "_segment_blocks", lambda *_, blocks=blocks: blocks)
                 monkeypatch.setattr(_top_k, "_NODES", nodes)
-                monkeypatch.setattr(_dispatch, "_WAVE", 1 << 17)
-                assert same(numbel.Generator(88).gumbel_top_k(x, k), plain), (count, per_thread, nodes)
+                results.append(numbel.Generator(88).gumbel_top_k(x, k))
+            monkeypatch.undo()
     finally:
         numba.set_num_threads(threads)
+    assert all(same(result, results[0]) for result in results)
+    assert results[0].indices[0].tolist() == by_definition(x[:1], k, 1.0, 88, 0)[0][0].tolist()
 
 
 @each_dtype

@@ -45,6 +45,7 @@ def warmup(dtypes: Iterable[DTypeLike] = (np.float32,)) -> None:
             logits = np.zeros(shape, dtype)
             rng.sample(logits)
             rng.sample(logits, method="gumbel_max")
+            rng.gumbel_top_k(logits, 1)
             rng.gumbel(size=shape, dtype=dtype)
             y = rng.gumbel_softmax(logits)
             rng.conditional_gumbel(logits, np.zeros(len(logits), np.int64))

@@ -24,6 +24,8 @@ _Reserve = Callable[[], AbstractContextManager[tuple[int, int]]]
 _PER_THREAD = 8
 #: Segments that keep long lists: fewer, since each holds up to k + 1 candidates.
 _PER_THREAD_OF_MANY, _MANY = 2, 1 << 14
+#: Entries of the lists of all segments that are kept, unless one row has more.
+_LISTS = 1 << 20
 #: Blocks of a row whose nodes are kept, at most: 16 MB.
 _NODES = 1 << 20
 
@@ -83,9 +85,7 @@ def _choose(rows: _host.Rows, k: int, draw: tuple[int, int], results: list[NDArr
     job["keeps_nodes"] = int(k < blocks <= _NODES)
     # asking for the number of threads starts them, which short work must not: OpenMP's are torch's, too
     threads = numba.get_num_threads() if count * columns >= _dispatch._PARALLEL_FROM else 1
-    wanted = (_PER_THREAD if k < _MANY else _PER_THREAD_OF_MANY) * threads if threads > 1 else 1
-    size = max(16, -(-blocks * count // wanted))
-    size = blocks if count >= wanted else min(blocks, size)
+    size = _segment_blocks(count, blocks, k, threads)
     segments = -(-blocks // size)
     job["segments"], job["segment_blocks"] = segments, size
     job["group"] = job["grab"] = 1
@@ -96,7 +96,7 @@ def _choose(rows: _host.Rows, k: int, draw: tuple[int, int], results: list[NDArr
         _dispatch._run(driver, packed, count, per_item)
         return packed.bad_row
     bad = None
-    at_once = max(1, min(count, wanted // segments, _NODES // blocks))
+    at_once = max(1, min(count, _LISTS // (segments * (k + 1)), _NODES // blocks))
     length = min(k + 1, columns)
     keys, places = np.empty(at_once * segments * length), np.empty(at_once * segments * length, np.int64)
     nodes = np.empty((at_once, 2, blocks) if job["keeps_nodes"] else 0)
@@ -114,6 +114,14 @@ def _choose(rows: _host.Rows, k: int, draw: tuple[int, int], results: list[NDArr
     return bad
 
 
+def _segment_blocks(rows: int, blocks: int, k: int, threads: int) -> int:
+    """Blocks in a segment of a row: whole rows, where there are enough of them for all threads."""
+    wanted = (_PER_THREAD if k < _MANY else _PER_THREAD_OF_MANY) * threads
+    if threads == 1 or rows >= wanted:
+        return blocks
+    return min(blocks, max(16, -(-blocks * rows // wanted)))
+
+
 def top_k_weights(
     result: TopK, logits: ArrayLike, *, axis: int = -1, temperature: ArrayLike = 1.0, normalized: bool = False
 ) -> NDArray[np.float64]:
@@ -123,8 +131,10 @@ def top_k_weights(
     ----------
     result : TopK
         What `Generator.gumbel_top_k` returned.
-    logits : array_like, axis, temperature
+    logits : array_like, shape (..., n) with the categories along `axis`
         What it was given. The chosen logits are read, and all of them once for their logsumexp unless `normalized`.
+    axis, temperature
+        What it was given.
     normalized : bool, optional
         Whether the weights are divided by their sum.
 

@@ -36,38 +36,54 @@ _TILE, _GROUP = 512, 64
 _MANY = 32
 #: Candidates beyond those wanted, at least, before the best are selected.
 _SPARE = 32
-#: Lists up to this long are sorted by insertion, longer ones by this many bits at a time.
-_FEW, _BITS = 192, 11
-_DIGITS = 1 << _BITS
+#: Lists up to this long are sorted by insertion.
+_FEW = 40
+#: Counters of digits: eight of 8 bits, or six of 11.
+_COUNTERS = 6 << 11
+#: Keys from which a pivot is chosen.
+_SAMPLE = 63
 _NONE = -(1 << 63)
 
 
 @njit
-def _nth_largest(a, n, rank):
+def _partition(a, low, high, pivot, inclusive):
+    """Move elements above the pivot (or equal, if inclusive) to the front of a[low .. high - 1]; where they end."""
+    to = uint64(low)
+    for i in range(uint64(low), uint64(high)):
+        # no branch: it would be mispredicted every other time
+        value = a[i]
+        a[i] = a[to]
+        a[to] = value
+        to += uint64(value > pivot) | (uint64(value == pivot) & inclusive)
+    return int64(to)
+
+
+@njit
+def _nth_largest(a, n, rank, sample):
     """The element of a[:n] that `rank` others precede in descending order; it reorders them."""
-    low, high = int64(0), int64(n - 1)
+    low, high = int64(0), int64(n)
     state = uint64(n)
-    while low < high:
-        # pivots at pseudo-random places: no order of the input is slow
-        state = state * uint64(6364136223846793005) + uint64(1442695040888963407)
-        pivot = a[low + int64((state >> uint64(33)) % uint64(high - low + 1))]
-        i, k = low, high
-        while i <= k:
-            while a[i] > pivot:
-                i += 1
-            while a[k] < pivot:
+    while True:
+        # the pivot comes from a sample at pseudo-random places, so that no order of the input is slow, and lies where
+        # the element sought should: most passes leave a small part
+        count = int64(1) if high - low < 16 else int64(7) if high - low < 1024 else int64(_SAMPLE)
+        for i in range(count):
+            state = state * uint64(6364136223846793005) + uint64(1442695040888963407)
+            value = a[low + int64((state >> uint64(33)) % uint64(high - low))]
+            k = i
+            while k > 0 and sample[k - 1] < value:
+                sample[k] = sample[k - 1]
                 k -= 1
-            if i <= k:
-                a[i], a[k] = a[k], a[i]
-                i += 1
-                k -= 1
-        if rank <= k:
-            high = k
-        elif rank >= i:
-            low = i
-        else:
-            break
-    return a[rank]
+            sample[k] = value
+        pivot = sample[(rank - low) * count // (high - low)]
+        above = _partition(a, low, high, pivot, uint64(0))
+        if rank < above:
+            high = above
+            continue
+        equal = _partition(a, above, high, pivot, uint64(1))
+        if rank < equal:
+            return pivot
+        low = equal
 
 
 @njit
@@ -75,7 +91,7 @@ def _select(keys, places, n, wanted, spare):
     """Keep the `wanted` largest of n keys, the first of equals, in their order; the smallest of those kept."""
     for i in range(uint64(n)):
         spare[i] = keys[i]
-    least = _nth_largest(spare, n, wanted - 1)
+    least = _nth_largest(spare, n, wanted - 1, spare[n:])
     above = int64(0)
     for i in range(uint64(n)):
         above += int64(keys[i] > least)
@@ -83,10 +99,10 @@ def _select(keys, places, n, wanted, spare):
     kept = uint64(0)
     for i in range(uint64(n)):
         key = keys[i]
-        tie = key == least and equals > 0
-        equals -= int64(tie)
+        tie = int64(key == least)
         keys[kept], places[kept] = key, places[i]
-        kept += uint64(tie or key > least)
+        kept += uint64(key > least) | (uint64(tie) & uint64(equals > 0))
+        equals -= tie
     return least
 
 
@@ -97,8 +113,9 @@ def _rank(key, top):
 
 
 @njit
-def _insert(keys, places, n):
-    """Sort n keys by insertion."""
+def _insert(keys, places, n, most):
+    """Sort n keys by insertion, in at most so many moves; whether that did."""
+    moves = int64(0)
     for i in range(1, n):
         key, place = keys[i], places[i]
         k = i - 1
@@ -106,13 +123,47 @@ def _insert(keys, places, n):
             keys[k + 1], places[k + 1] = keys[k], places[k]
             k -= 1
         keys[k + 1], places[k + 1] = key, place
+        moves += i - 1 - k
+        if moves > most:
+            return False
+    return True
+
+
+@njit
+def _by_digits(keys, places, n, spare_keys, spare_places, counts, top, first, last, bits):
+    """Sort n keys by bits first .. last - 1 of their rank, `bits` at a time; equal ones keep their order."""
+    digits = uint64(1) << bits
+    passes = (last - first + bits - uint64(1)) // bits
+    for v in range(passes * digits):
+        counts[v] = 0
+    for i in range(uint64(n)):
+        rank = _rank(keys[i], top) >> first
+        for d in range(passes):
+            counts[d * digits + (rank >> (d * bits) & (digits - uint64(1)))] += 1
+    a, b, at_a, at_b = keys, spare_keys, places, spare_places
+    for d in range(passes):
+        base, shift = d * digits, first + d * bits
+        start = int64(0)
+        for v in range(base, base + digits):
+            count = counts[v]
+            counts[v] = start
+            start += count
+        for i in range(uint64(n)):
+            v = base + (_rank(a[i], top) >> shift & (digits - uint64(1)))
+            to = uint64(counts[v])
+            counts[v] += 1
+            b[to], at_b[to] = a[i], at_a[i]
+        a, b, at_a, at_b = b, a, at_b, at_a
+    if passes & uint64(1):
+        for i in range(uint64(n)):
+            keys[i], places[i] = a[i], at_a[i]
 
 
 @njit
 def _sort(keys, places, n, spare_keys, spare_places, counts):
     """Sort n keys, with their places, from the largest on; equal ones keep their order."""
     if n <= _FEW:
-        _insert(keys, places, n)
+        _insert(keys, places, n, n * n)
         return
     top = ordered_float64(keys[0] + 0.0)
     for i in range(uint64(n)):
@@ -120,30 +171,15 @@ def _sort(keys, places, n, spare_keys, spare_places, counts):
     ranks = uint64(0)
     for i in range(uint64(n)):
         ranks |= _rank(keys[i], top)
-    a, b, at_a, at_b = keys, spare_keys, places, spare_places
-    swapped = False
-    shift = uint64(0)
-    while shift < uint64(64) and (ranks >> shift) != uint64(0):
-        for v in range(uint64(_DIGITS)):
-            counts[v] = 0
-        for i in range(uint64(n)):
-            counts[_rank(a[i], top) >> shift & uint64(_DIGITS - 1)] += 1
-        start = int64(0)
-        for v in range(uint64(_DIGITS)):
-            count = counts[v]
-            counts[v] = start
-            start += count
-        for i in range(uint64(n)):
-            v = _rank(a[i], top) >> shift & uint64(_DIGITS - 1)
-            to = uint64(counts[v])
-            counts[v] += 1
-            b[to], at_b[to] = a[i], at_a[i]
-        a, b, at_a, at_b = b, a, at_b, at_a
-        swapped = not swapped
-        shift += uint64(_BITS)
-    if swapped:
-        for i in range(uint64(n)):
-            keys[i], places[i] = a[i], at_a[i]
+    last = uint64(0)
+    while last < uint64(64) and ranks >> last != uint64(0):
+        last += uint64(1)
+    # the leading 32 or 33 bits leave few neighbours to exchange, unless most keys are close and others far away
+    bits, leading = (uint64(8), uint64(32)) if n < 4096 else (uint64(11), uint64(33))
+    first = last - leading if last > leading else uint64(0)
+    _by_digits(keys, places, n, spare_keys, spare_places, counts, top, first, last, bits)
+    if not _insert(keys, places, n, 4 * n):
+        _by_digits(keys, places, n, spare_keys, spare_places, counts, top, uint64(0), last, bits)
 
 
 @inlined
@@ -444,9 +480,9 @@ def top_k(kind, job):
     wanted = min(j.k + 1, j.columns)
     room = wanted + max(wanted, int64(_SPARE))
     size = min(room, j.columns) + _TILE + 1
-    keys, spare = np.empty(size, np.float64), np.empty(size, np.float64)
+    keys, spare = np.empty(size, np.float64), np.empty(size + _SAMPLE, np.float64)
     places, spare_places = np.empty(size, np.int64), np.empty(j.k, np.int64)
-    counts = np.empty(_DIGITS if j.k > _FEW else 0, np.int64)
+    counts = np.empty(_COUNTERS if j.k > _FEW else 0, np.int64)
     blocks = (j.columns + BLOCK - 1) // BLOCK
     padded = min((j.columns + 3) // 4 * 4, int64(BLOCK))
     x, y = np.empty(padded, np.uint32), np.empty(_TILE, np.uint32)
