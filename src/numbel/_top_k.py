@@ -133,7 +133,9 @@ def top_k_weights(
         What `Generator.gumbel_top_k` returned.
     logits : array_like, shape (..., n) with the categories along `axis`
         What it was given. The chosen logits are read, and all of them once for their logsumexp unless `normalized`.
-    axis, temperature
+    axis : int, optional
+        The category axis.
+    temperature : float or array_like, optional
         What it was given.
     normalized : bool, optional
         Whether the weights are divided by their sum.

@@ -449,6 +449,7 @@ _GUMBEL = {
 _TOP_K = {
     "numbel": _Entry(_numbel_top_k),
     "numbel gumbel_max": _Entry(_numbel_gumbel_max),
+    "philox": _Entry(_philox),
     "numpy gumbel + argpartition": _Entry(_numpy_top_k, _SLOW),
     "torch multinomial(replacement=False)": _Entry(_torch_multinomial_top_k, _SLOW),
     "torch gumbel + topk": _Entry(_torch_top_k, _SLOW),
