@@ -26,7 +26,7 @@ LAYERS = (
     ("_cpu", "_cuda"),
     ("_checks", "_dispatch"),
     ("_host",),
-    ("_top_k",),
+    ("_ragged", "_top_k"),
     ("generator", "table", "accumulate", "gradients"),
     ("estimators",),
 )

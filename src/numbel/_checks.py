@@ -155,6 +155,43 @@ def num_samples(value: Any) -> int:
     return count
 
 
+def ragged_logits(value: Any, axis: int) -> np.ndarray[Any, Any]:
+    """1-D logits, which offsets cut into rows."""
+    array = value if isinstance(value, np.ndarray) else _as_numpy(value, "logits")
+    float_dtype(array.dtype)
+    if array.ndim != 1:
+        raise ValueError(f"logits has {array.ndim} axes; offsets cut rows from one axis")
+    if operator.index(axis) not in (-1, 0):
+        raise np.exceptions.AxisError(axis, 1)
+    return array
+
+
+def offsets(value: Any, length: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Where ragged rows begin and end, as contiguous int64: from 0 to the length of logits, never falling."""
+    array = np.asarray(value)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"offsets has shape {array.shape}, expected one axis: the number of rows, and 1")
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"offsets must hold integers, got {array.dtype}")
+    if array[0] != 0 or array[-1] != length:
+        raise ValueError(f"offsets run from {array[0]} to {array[-1]}, expected 0 to {length}, the length of logits")
+    falls = array[1:] < array[:-1]
+    if falls.any():
+        row = int(np.argmax(falls))
+        raise ValueError(f"offsets fall from {array[row]} to {array[row + 1]} at row {row}")
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def ragged_lengths(starts: np.ndarray[Any, np.dtype[np.int64]], mask: np.ndarray[Any, Any] | None) -> None:
+    """Rows between offsets: none that is read may be empty or too long."""
+    lengths = np.diff(starts)
+    for wrong, what in ((lengths == 0, "zero categories"), (lengths > MAX_COLUMNS, "more than 2^34 categories")):
+        if mask is not None:
+            wrong &= mask
+        if wrong.any():
+            raise ValueError(f"logits row {int(np.argmax(wrong))} has {what}, from its offsets")
+
+
 def positive_count(value: Any, name: str) -> int:
     """An integer, at least 1."""
     try:

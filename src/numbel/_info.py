@@ -41,6 +41,8 @@ def warmup(dtypes: Iterable[DTypeLike] = (np.float32,)) -> None:
     rng = Generator(0)
     for entry in dtypes:
         dtype = _checks.float_dtype(entry)
+        for method in ("grouped", "gumbel_max"):
+            rng.categorical(np.zeros(600, dtype), offsets=[0, 500, 600], method=method)
         for shape in ((1, 70), (1, 2), (1, 1 << 17), (1 << 16, 2)):
             logits = np.zeros(shape, dtype)
             rng.sample(logits)

@@ -13,7 +13,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import _checks, _dispatch, _host, _top_k
+from . import _checks, _dispatch, _host, _ragged, _top_k
 from .results import Sample, TopK
 
 _Vector = np.ndarray[tuple[int], np.dtype[Any]]
@@ -228,6 +228,7 @@ class Generator:
         axis: int = -1,
         temperature: ArrayLike = 1.0,
         method: _Method = "grouped",
+        offsets: None = None,
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
         on_invalid: _OnInvalid = None,
@@ -243,6 +244,7 @@ class Generator:
         axis: int = -1,
         temperature: ArrayLike = 1.0,
         method: _Method = "grouped",
+        offsets: ArrayLike | None = None,
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
         on_invalid: _OnInvalid = None,
@@ -258,6 +260,7 @@ class Generator:
         axis: int = -1,
         temperature: ArrayLike = 1.0,
         method: _Method = "grouped",
+        offsets: ArrayLike | None = None,
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
         on_invalid: _OnInvalid = None,
@@ -272,6 +275,7 @@ class Generator:
         axis: int = -1,
         temperature: ArrayLike = 1.0,
         method: _Method = "grouped",
+        offsets: ArrayLike | None = None,
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
         on_invalid: _OnInvalid = None,
@@ -295,6 +299,9 @@ class Generator:
             "grouped" reads memory once and takes one exponential for each 4096 categories. "gumbel_max" is the
             argmax of logits / temperature + gumbel with the float64 noise of the same draw, smaller index on
             ties, without storing that noise. Both are exact; they give different categories.
+        offsets : array_like of int, optional
+            For 1-D logits: row i is logits[offsets[i] : offsets[i + 1]], from offsets[0] = 0 to offsets[-1] =
+            len(logits), an index counts within its row, and temperature, row_ids and row_mask have one entry for each.
         row_ids : array_like of int, optional
             Integers in 0 .. 2**56 - 1 that replace each row's position as the address of its random bits.
         row_mask : array_like of bool, optional
@@ -315,7 +322,8 @@ class Generator:
             If logits is not of one of the four dtypes in native byte order, or `out` not an int64 array.
         ValueError
             If there are no categories or more than 2**34, if a parameter is out of range or of the wrong shape, or
-            if a row is invalid and on_invalid is "raise": the message names the first bad row and column.
+            if a row is invalid and on_invalid is "raise": the message names the first bad row and column. If offsets
+            do not ascend from 0 to len(logits), or a row that is not masked out is empty.
         numpy.exceptions.AxisError
             If axis is out of range.
 
@@ -334,7 +342,12 @@ class Generator:
         2
         >>> rng.categorical(np.zeros((2, 10), np.float32), 3).shape
         (2, 3)
+        >>> rng.categorical(np.array([0.0, -np.inf, -np.inf, 0.0, 0.0]), offsets=[0, 2, 4, 5])  # three rows
+        array([0, 1, 0])
         """
+        if offsets is not None:
+            rows = (num_samples, axis, temperature, method, row_ids, row_mask, on_invalid)
+            return _ragged.sample(self._reserve, logits, offsets, *rows, (out, None, None), False).indices
         indices, _, _ = _host.sample(
             self._reserve,
             logits,
@@ -358,6 +371,7 @@ class Generator:
         axis: int = -1,
         temperature: ArrayLike = 1.0,
         method: _Method = "grouped",
+        offsets: ArrayLike | None = None,
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
         on_invalid: _OnInvalid = None,
@@ -367,7 +381,7 @@ class Generator:
 
         Parameters
         ----------
-        logits, num_samples, axis, temperature, method, row_ids, row_mask, on_invalid
+        logits, num_samples, axis, temperature, method, offsets, row_ids, row_mask, on_invalid
             As in `categorical`. Rows that are masked out or flagged get NaN beside the index -1.
         out : Sample, optional
             Arrays to write to; an entry that is None is allocated.
@@ -400,6 +414,10 @@ class Generator:
         """
         if out is not None and (not isinstance(out, tuple) or len(out) != 3):
             raise TypeError(f"out must be a numbel.Sample, got {type(out).__name__}")
+        if offsets is not None:
+            rows = (num_samples, axis, temperature, method, row_ids, row_mask, on_invalid)
+            given = (None, None, None) if out is None else tuple(out)
+            return _ragged.sample(self._reserve, logits, offsets, *rows, given, True)
         return _host.sample(
             self._reserve,
             logits,

@@ -17,7 +17,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from .._jit import kernel
-from . import categorical, conditional, gumbel_max, noise, relaxed, relaxed_short, short, top_k, vjp
+from . import categorical, conditional, gumbel_max, noise, ragged, relaxed, relaxed_short, short, top_k, vjp
 
 #: The scalar whose type tells a worker the element type (`memory`).
 KINDS = {"float32": np.float32(0), "float64": np.float64(0), "float16": np.int16(0), "bfloat16": np.uint16(0)}
@@ -78,6 +78,9 @@ def driver(worker: str, dtype: str) -> Driver:
         "gumbel_max_short": short.gumbel_max_short,
         "noise_float32": noise.noise_float32,
         "noise_float64": noise.noise_float64,
+        "ragged_gather": ragged.gather,
+        "ragged_grouped": ragged.ragged_grouped,
+        "ragged_gumbel_max": ragged.ragged_gumbel_max,
         "relaxed_float32": relaxed.relaxed_float32,
         "relaxed_float64": relaxed.relaxed_float64,
         "relaxed_short_float32": relaxed_short.relaxed_short_float32,
