@@ -338,9 +338,9 @@ MUTATIONS = {
         [("_cpu/ragged.py", "type(zero(kind))(-_INF))", "zero(kind))")],
         ["test_ragged.py::test_the_law_of_padded_rows[grouped]"],
     ),
-    "the scratch of another ragged row": (
-        [("_cpu/ragged.py", "own.pending = j.pending + 8 * (place - row)", "own.pending = j.pending - 8 * row")],
-        ["test_ragged.py::test_cuts_and_threads_change_no_bit[grouped]"],
+    "the place of a ragged row among padded ones": (
+        [("_ragged.py", "rows.ids[chosen], mask,", "np.arange(len(chosen)), mask,")],
+        ["test_ragged.py::test_each_row_is_that_of_a_call_of_its_own[None-grouped-float32]"],
     ),
     "written before it is read": (
         [("_checks.py", "    return source.copy()\n", "    return source\n")],
