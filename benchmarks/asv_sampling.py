@@ -36,6 +36,22 @@ class Categorical(Work):
     track_rate.unit = "values/s"  # type: ignore[attr-defined]
 
 
+class TopK(Work):
+    params = (
+        [f"gumbel_top_k {work} float32" for work in ("100 64 x 2^20", "65536 64 x 2^17", "10 65536 x 128")],
+        ["numbel", "torch multinomial(replacement=False)", "jax choice(replace=False)"],
+    )
+    param_names = ("work", "library")
+
+    def setup(self, work: str, library: str) -> None:
+        self.prepare(work, library)
+
+    def track_rate(self, work: str, library: str) -> float:
+        return self.rate()
+
+    track_rate.unit = "values/s"  # type: ignore[attr-defined]
+
+
 class Memory(Work):
     params = ("sample 64 x 2^20 float32", "gumbel_max 64 x 2^20 float32", *_NOISE, *_RELAXED)
     param_names = ("work",)

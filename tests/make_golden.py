@@ -178,6 +178,19 @@ def _counts(dtype: np.dtype) -> dict[str, object]:
     return found
 
 
+def _top_k(dtype: np.dtype) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, array, options in relaxed_cases(dtype):
+        for k in (1, 2, 50):
+            if k <= (array != -np.inf).sum(-1).min():
+                chosen = numbel.Generator(SEED, DRAW).gumbel_top_k(array, k, **options)
+                weights = numbel.top_k_weights(chosen, array, temperature=options.get("temperature", 1.0))
+                found[f"{name}, k {k}"] = _hash(*chosen, weights)
+    chosen = numbel.Generator(SEED, DRAW).gumbel_top_k(logits((5,), dtype), 2)
+    found["values"] = [part.tolist() for part in chosen]
+    return found
+
+
 def groups() -> dict[str, Callable[[], dict[str, object]]]:
     """What each group of golden values is made by."""
     found: dict[str, Callable[[], dict[str, object]]] = {}
@@ -187,6 +200,7 @@ def groups() -> dict[str, Callable[[], dict[str, object]]]:
             found[f"{method}_{name}"] = lambda dtype=dtype, method=method: _samples(dtype, method)
         found[f"relaxed_{name}"] = lambda dtype=dtype: _relaxed(dtype)
         found[f"conditional_{name}"] = lambda dtype=dtype: _conditional(dtype)
+        found[f"top_k_{name}"] = lambda dtype=dtype: _top_k(dtype)
         found[f"vjp_{name}"] = lambda dtype=dtype: _vjp(dtype)
         found[f"densities_{name}"] = lambda dtype=dtype: _densities(dtype)
         found[f"table_{name}"] = lambda dtype=dtype: _tables(dtype)

@@ -548,3 +548,24 @@ def conditional(logits, index, temperature, seed, draw, row=0):
         z = np.where(z == -np.inf, -np.inf, low - np.log1p(np.exp(low - high)))
     z[index] = top
     return z
+
+
+def top_k(logits, k, temperature, seed, draw, row=0):
+    """Indices, perturbed values, log P(ordered) and threshold of the k largest logits / T + G64 of a row."""
+    keys = np.asarray(logits).astype(np.float64) / np.float64(temperature)
+    keys = keys + noise(seed, draw, len(keys), row).astype(np.float64)
+    order = np.lexsort((np.arange(len(keys)), -keys))
+    rest = keys[order[k]] if k < len(keys) else -np.inf
+    return order[:k], keys[order[:k]], plackett_luce(logits, order[:k], temperature), rest
+
+
+def plackett_luce(logits, order, temperature=1.0):
+    """Ln of the probability of drawing `order` without replacement, the sums from what is left upwards."""
+    z = np.asarray(logits).astype(np.longdouble) / np.longdouble(temperature)
+    left = np.setdiff1d(np.arange(len(z)), order)
+    mass = log_sum_exp(z[left]) if len(left) and z[left].max() > -np.inf else np.longdouble(-np.inf)
+    result = np.longdouble(0)
+    for i in order[::-1]:
+        mass = np.logaddexp(mass, z[i])
+        result += z[i] - mass
+    return result

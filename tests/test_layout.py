@@ -27,6 +27,7 @@ LAYERS = (
     ("_checks", "_dispatch"),
     ("_libraries", "_tables", "_counts"),
     ("_host", "_device"),
+    ("_ragged", "_top_k"),
     ("generator", "accumulate", "gradients", "densities"),
     ("table",),
     ("estimators",),

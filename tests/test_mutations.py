@@ -279,6 +279,69 @@ MUTATIONS = {
         [("_dispatch.py", "if twice and segments > 1 else (0,)", "if twice else (0,)")],
         ["test_relaxed.py::test_layouts[shape2-float32-relaxed]"],
     ),
+    "the threshold of the last one chosen": (
+        [("_cpu/top_k.py", "        threshold = keys[last]\n", "        threshold = keys[0]\n")],
+        [
+            "test_top_k.py::test_the_law_of_the_threshold",
+            "test_top_k.py::test_top_k_is_the_oracles[300-20]",
+        ],
+    ),
+    "the chosen stay in the mass that is left": (
+        [("_cpu/top_k.py", "places[i] - block * BLOCK, type(z)(-_INF))", "places[i] - block * BLOCK, type(z)(0))")],
+        [
+            "test_top_k.py::test_log_prob_where_the_chosen_hold_nearly_everything",
+            "test_top_k.py::test_probabilities_down_to_1e_300[50]",
+            "test_top_k.py::test_ordered_samples_follow_plackett_luce[2-6]",
+        ],
+    ),
+    "the mass of the categories before": (
+        [
+            (
+                "_cpu/top_k.py",
+                "            at = n - uint64(1) - i\n            r, total",
+                "            at = i\n            r, total",
+            )
+        ],
+        [
+            "test_top_k.py::test_ordered_samples_follow_plackett_luce[2-6]",
+            "test_top_k.py::test_top_k_is_the_oracles[5-3]",
+        ],
+    ),
+    "a filter too narrow": (
+        [("_cpu/top_k.py", "LOG2E + 2.0**-11)", "LOG2E - 20.0)")],
+        [
+            "test_top_k.py::test_long_rows_and_any_k[1000]",
+            "test_top_k.py::test_a_row_of_2_to_the_24",
+        ],
+    ),
+    "a filter beyond its range": (
+        [("_cpu/top_k.py", "top - best < 80.0 and", "top - best < 1e300 and")],
+        ["test_top_k.py::test_adversarial_rows_are_those_of_the_definition[one peak]"],
+    ),
+    "the last of equal keys is kept": (
+        [("_cpu/top_k.py", "(uint64(tie) & uint64(equals > 0))", "(uint64(tie) & uint64(equals <= 0))")],
+        ["test_top_k.py::test_equal_keys_go_to_the_smaller_index"],
+    ),
+    "a list of candidates that is forgotten": (
+        [("_cpu/top_k.py", "    for g in range(j.segments):\n", "    for g in range(1, j.segments):\n")],
+        ["test_top_k.py::test_threads_and_segments_change_no_bit[shape1-500]"],
+    ),
+    "a sort by its leading digits": (
+        [("_cpu/top_k.py", "    if not _insert(keys, places, n, 4 * n):\n", "    if n < 0:\n")],
+        ["test_top_k.py::test_adversarial_rows_are_those_of_the_definition[close and far]"],
+    ),
+    "a weight p / (p exp(-kappa))": (
+        [("_scalar/top_k.py", "return -_log_ratio(y) if y <= 0.5", "return 0.0 if y <= 0.5")],
+        ["test_top_k.py::test_weights_are_accurate_at_both_ends", "test_top_k.py::test_weights_are_unbiased"],
+    ),
+    "ragged rows padded with zeros": (
+        [("_cpu/ragged.py", "type(zero(kind))(-_INF))", "zero(kind))")],
+        ["test_ragged.py::test_the_law_of_padded_rows[grouped]"],
+    ),
+    "the place of a ragged row among padded ones": (
+        [("_ragged.py", "rows.ids[chosen], mask,", "np.arange(len(chosen)), mask,")],
+        ["test_ragged.py::test_each_row_is_that_of_a_call_of_its_own[None-grouped-float32]"],
+    ),
     "written before it is read": (
         [("_checks.py", "    return source.copy()\n", "    return source\n")],
         ["test_relaxed.py::test_overlapping_views[shape2-float32-relaxed]"],

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from . import estimators
 from ._info import show_config, warmup
+from ._top_k import top_k_weights
 from .densities import entropy, log_prob, logsumexp
 from .generator import Generator, default_rng
 from .gradients import concrete_log_prob, exp_concrete_log_prob, gumbel_softmax_vjp
-from .results import Gradient, Sample
+from .results import Gradient, Sample, TopK
 from .table import CategoricalTable
 
 __version__ = "0.1.0"
@@ -24,6 +25,7 @@ __all__ = [
     "Generator",
     "Gradient",
     "Sample",
+    "TopK",
     "concrete_log_prob",
     "default_rng",
     "entropy",
@@ -33,5 +35,6 @@ __all__ = [
     "log_prob",
     "logsumexp",
     "show_config",
+    "top_k_weights",
     "warmup",
 ]

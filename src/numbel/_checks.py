@@ -185,6 +185,43 @@ def num_samples(value: Any) -> int:
     return count
 
 
+def ragged_logits(value: Any, axis: int) -> np.ndarray[Any, Any]:
+    """1-D logits, which offsets cut into rows."""
+    array = value if isinstance(value, np.ndarray) else _as_numpy(value, "logits")
+    float_dtype(array.dtype)
+    if array.ndim != 1:
+        raise ValueError(f"logits has {array.ndim} axes; offsets cut rows from one axis")
+    if operator.index(axis) not in (-1, 0):
+        raise np.exceptions.AxisError(axis, 1)
+    return array
+
+
+def offsets(value: Any, length: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Where ragged rows begin and end, as contiguous int64: from 0 to the length of logits, never falling."""
+    array = np.asarray(value)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"offsets has shape {array.shape}, expected one axis: the number of rows, and 1")
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"offsets must hold integers, got {array.dtype}")
+    if array[0] != 0 or array[-1] != length:
+        raise ValueError(f"offsets run from {array[0]} to {array[-1]}, expected 0 to {length}, the length of logits")
+    falls = array[1:] < array[:-1]
+    if falls.any():
+        row = int(np.argmax(falls))
+        raise ValueError(f"offsets fall from {array[row]} to {array[row + 1]} at row {row}")
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def ragged_lengths(starts: np.ndarray[Any, np.dtype[np.int64]], mask: np.ndarray[Any, Any] | None) -> None:
+    """Rows between offsets: none that is read may be empty or too long."""
+    lengths = np.diff(starts)
+    for wrong, what in ((lengths == 0, "zero categories"), (lengths > MAX_COLUMNS, "more than 2^34 categories")):
+        if mask is not None:
+            wrong &= mask
+        if wrong.any():
+            raise ValueError(f"logits row {int(np.argmax(wrong))} has {what}, from its offsets")
+
+
 def positive_count(value: Any, name: str) -> int:
     """An integer, at least 1."""
     try:
@@ -194,6 +231,31 @@ def positive_count(value: Any, name: str) -> int:
     if count < 1:
         raise ValueError(f"{name} must be at least 1, got {count}")
     return count
+
+
+def top_k_count(value: Any, columns: int) -> int:
+    """`k` of a sample without replacement, 1 .. the number of categories."""
+    count = positive_count(value, "k")
+    if count > columns:
+        raise ValueError(f"k is {count}, but logits has {columns} categories to choose from")
+    return count
+
+
+def top_k_result(
+    result: Any, array: np.ndarray[Any, Any]
+) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.float64]]]:
+    """Indices and thresholds of a TopK that was drawn from `array`, whose last axis is the categories."""
+    indices, threshold = np.asarray(result.indices), np.asarray(result.threshold)
+    if indices.dtype.kind not in "iu" or threshold.dtype != np.float64:
+        raise TypeError(f"result holds {indices.dtype} indices and {threshold.dtype} thresholds: not a drawn TopK")
+    shape = array.shape[:-1]
+    if indices.shape[:-1] != shape or threshold.shape != shape:
+        raise ValueError(f"result has indices of shape {indices.shape}, expected {shape} and k, for the rows of logits")
+    outside = (indices < -1) | (indices >= array.shape[-1])
+    if outside.any():
+        found = indices[outside][0]
+        raise ValueError(f"result.indices holds {found}, but logits has {array.shape[-1]} categories")
+    return indices.astype(np.int64, copy=False), np.ascontiguousarray(threshold)
 
 
 def finite(value: Any, name: str) -> float:
@@ -441,6 +503,16 @@ def invalid_condition(array: np.ndarray[Any, Any], index: np.ndarray[Any, Any], 
 def overwritten_row(row: int) -> NoReturn:
     """As `invalid_row`, where the output has replaced the logits."""
     raise ValueError(f"logits row {row} held NaN or +inf, or had no possible category")
+
+
+def too_few_categories(array: np.ndarray[Any, Any], row: int, k: int) -> NoReturn:
+    """As `invalid_row`, where k possible categories are needed."""
+    values = array[np.unravel_index(row, array.shape[:-1])] if array.ndim > 1 else array
+    with np.errstate(invalid="ignore"):
+        possible, largest = int(np.count_nonzero(values > -math.inf)), float(values.max())
+    if possible and largest < math.inf:  # so there is no NaN
+        raise ValueError(f"logits row {row} has {possible} possible categories, fewer than k = {k}")
+    invalid_row(array, row)
 
 
 def invalid_row(array: np.ndarray[Any, Any], row: int) -> NoReturn:

@@ -43,10 +43,13 @@ def warmup(dtypes: Iterable[DTypeLike] = (np.float32,)) -> None:
     rng = Generator(0)
     for entry in dtypes:
         dtype = _checks.float_dtype(entry)
+        for method in ("grouped", "gumbel_max"):
+            rng.categorical(np.zeros(600, dtype), offsets=[0, 500, 600], method=method)
         for shape in ((1, 70), (1, 2), (1, 1 << 17), (1 << 16, 2)):
             logits = np.zeros(shape, dtype)
             rng.sample(logits)
             rng.sample(logits, method="gumbel_max")
+            rng.gumbel_top_k(logits, 1)
             rng.gumbel(size=shape, dtype=dtype)
             y = rng.gumbel_softmax(logits)
             rng.conditional_gumbel(logits, np.zeros(len(logits), np.int64))

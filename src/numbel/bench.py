@@ -161,6 +161,16 @@ def _numbel_gumbel_max(work: Work) -> Call:
     return lambda: rng.categorical(x, method="gumbel_max")
 
 
+def _numbel_top_k(work: Work) -> Call:
+    rng, x, k = numbel.default_rng(5), _logits(work), _count(work)
+    return lambda: rng.gumbel_top_k(x, k)
+
+
+def _count(work: Work) -> int:
+    """The k at the end of a task's name."""
+    return int(work.task.rpartition(" ")[2])
+
+
 def _numbel_gumbel(work: Work) -> Call:
     rng, out = numbel.default_rng(5), np.zeros((work.rows, work.columns), work.dtype)
     return lambda: rng.gumbel(dtype=out.dtype, out=out)
@@ -220,6 +230,18 @@ def _numpy_gumbel(work: Work) -> Call:
     return lambda: rng.gumbel(size=size)
 
 
+def _numpy_top_k(work: Work) -> Call:
+    rng, x, k = np.random.default_rng(5), _logits(work), _count(work)
+
+    def call() -> Array:
+        keys = x + rng.gumbel(size=x.shape)
+        chosen = np.argpartition(keys, -k, axis=-1)[:, -k:]
+        order = np.argsort(-np.take_along_axis(keys, chosen, -1), axis=-1)
+        return np.take_along_axis(chosen, order, -1)
+
+    return call
+
+
 def _scipy_inverse(work: Work) -> Call:
     from scipy import special
 
@@ -256,6 +278,20 @@ def _torch_multinomial(work: Work) -> Call:
 
     x = _tensor(work)
     return lambda: torch.multinomial(torch.softmax(x, -1, dtype=torch.float32), 1)
+
+
+def _torch_multinomial_top_k(work: Work) -> Call:
+    import torch
+
+    x, k = _tensor(work), _count(work)
+    return lambda: torch.multinomial(torch.softmax(x, -1, dtype=torch.float32), k, replacement=False)
+
+
+def _torch_top_k(work: Work) -> Call:
+    import torch
+
+    x, k = _tensor(work), _count(work)
+    return lambda: (x - torch.empty_like(x, dtype=torch.float32).exponential_().log_()).topk(k)
 
 
 def _torch_inverse(work: Work) -> Call:
@@ -323,6 +359,26 @@ def _jax_categorical(work: Work) -> Call:
     import jax
 
     keys, x, draw = _jax_keys(), jax.numpy.asarray(_logits(work)), jax.jit(jax.random.categorical)
+    return lambda: draw(keys(), x).block_until_ready()
+
+
+def _jax_choice(work: Work) -> Call:
+    import jax
+
+    keys, x, k = _jax_keys(), jax.numpy.asarray(_logits(work)), _count(work)
+
+    def one(key: Any, p: Any) -> Any:
+        return jax.random.choice(key, len(p), (k,), replace=False, p=p)
+
+    draw = jax.jit(lambda key, x: jax.vmap(one)(jax.random.split(key, len(x)), jax.nn.softmax(x)))
+    return lambda: draw(keys(), x).block_until_ready()
+
+
+def _jax_top_k(work: Work) -> Call:
+    import jax
+
+    keys, x, k = _jax_keys(), jax.numpy.asarray(_logits(work)), _count(work)
+    draw = jax.jit(lambda key, x: jax.lax.top_k(x + jax.random.gumbel(key, x.shape), k)[1])
     return lambda: draw(keys(), x).block_until_ready()
 
 
@@ -527,6 +583,16 @@ _GUMBEL = {
     "mkl_random gumbel, float64, 1 thread": _Entry(_mkl_gumbel, _SLOW),
     "torch -log(exponential)": _Entry(_torch_gumbel, _SLOW),
 }
+_TOP_K = {
+    "numbel": _Entry(_numbel_top_k),
+    "numbel gumbel_max": _Entry(_numbel_gumbel_max),
+    "philox": _Entry(_philox),
+    "numpy gumbel + argpartition": _Entry(_numpy_top_k, _SLOW),
+    "torch multinomial(replacement=False)": _Entry(_torch_multinomial_top_k, _SLOW),
+    "torch gumbel + topk": _Entry(_torch_top_k, _SLOW),
+    "jax choice(replace=False)": _Entry(_jax_choice, _SLOW),
+    "jax gumbel + top_k": _Entry(_jax_top_k, _SLOW),
+}
 _TASKS: dict[str, dict[str, _Entry]] = {
     "sample": {
         "numbel": _Entry(_numbel_sample),
@@ -536,6 +602,9 @@ _TASKS: dict[str, dict[str, _Entry]] = {
     },
     "categorical": {"numbel": _Entry(_numbel_categorical), **_LIMITS, **_CATEGORICAL},
     "gumbel_max": {"numbel": _Entry(_numbel_gumbel_max), "philox": _Entry(_philox), **_LIMITS, **_CATEGORICAL},
+    "gumbel_top_k 10": _TOP_K,
+    "gumbel_top_k 100": _TOP_K,
+    "gumbel_top_k 65536": _TOP_K,
     "gumbel": {"numbel": _Entry(_numbel_gumbel), "philox": _Entry(_philox), **_GUMBEL},
     "gumbel_softmax": {
         "numbel": _Entry(_numbel_gumbel_softmax),
@@ -600,6 +669,9 @@ _WORKS = (
     Work("categorical", 64, 1 << 20, "bfloat16"),
     Work("categorical", 64, 1 << 20, "float16"),
     Work("gumbel_max", 64, 1 << 20, "float32"),
+    Work("gumbel_top_k 100", 64, 1 << 20, "float32"),
+    Work("gumbel_top_k 65536", 64, 1 << 17, "float32"),
+    Work("gumbel_top_k 10", 65536, 128, "float32"),
     Work("gumbel", 1, 1 << 26, "float32"),
     Work("gumbel", 1, 1 << 26, "float64"),
     Work("categorical", 1 << 20, 8, "float32"),

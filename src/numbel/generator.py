@@ -13,8 +13,8 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import _checks, _dispatch, _host
-from .results import Sample
+from . import _checks, _dispatch, _host, _ragged, _top_k
+from .results import Sample, TopK
 
 _Vector = np.ndarray[tuple[int], np.dtype[Any]]
 _Tensor = np.ndarray[tuple[int, int, *tuple[int, ...]], np.dtype[Any]]
@@ -252,6 +252,7 @@ class Generator:
         axis: int = -1,
         temperature: ArrayLike = 1.0,
         method: _Method = "grouped",
+        offsets: None = None,
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
         on_invalid: _OnInvalid = None,
@@ -268,6 +269,7 @@ class Generator:
         axis: int = -1,
         temperature: ArrayLike = 1.0,
         method: _Method = "grouped",
+        offsets: ArrayLike | None = None,
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
         on_invalid: _OnInvalid = None,
@@ -284,6 +286,7 @@ class Generator:
         axis: int = -1,
         temperature: ArrayLike = 1.0,
         method: _Method = "grouped",
+        offsets: ArrayLike | None = None,
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
         on_invalid: _OnInvalid = None,
@@ -299,6 +302,7 @@ class Generator:
         axis: int = -1,
         temperature: ArrayLike = 1.0,
         method: _Method = "grouped",
+        offsets: ArrayLike | None = None,
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
         on_invalid: _OnInvalid = None,
@@ -323,6 +327,9 @@ class Generator:
             "grouped" reads memory once and takes one exponential variate for each 4096 categories. "gumbel_max" is the
             argmax of logits / temperature + gumbel with the float64 noise of the same draw, smaller index on
             ties, without storing that noise. Both are exact; they give different categories.
+        offsets : array_like of int, optional
+            For 1-D logits: row i is logits[offsets[i] : offsets[i + 1]], from offsets[0] = 0 to offsets[-1] =
+            len(logits), an index counts within its row, and temperature, row_ids and row_mask have one entry for each.
         row_ids : array_like of int, optional
             Integers in 0 .. 2**56 - 1 that replace each row's position as the address of its random bits.
         row_mask : array_like of bool, optional
@@ -346,7 +353,8 @@ class Generator:
             If logits is not of one of the four dtypes in native byte order, or `out` not an int64 array.
         ValueError
             If there are no categories or more than 2**34, if a parameter is out of range or of the wrong shape, or
-            if a row is invalid and on_invalid is "raise": the message names the first bad row and column.
+            if a row is invalid and on_invalid is "raise": the message names the first bad row and column. If offsets
+            do not ascend from 0 to len(logits), or a row that is not masked out is empty.
         numpy.exceptions.AxisError
             If axis is out of range.
 
@@ -370,10 +378,15 @@ class Generator:
         2
         >>> rng.categorical(np.zeros((2, 10), np.float32), 3).shape
         (2, 3)
+        >>> rng.categorical(np.array([0.0, -np.inf, -np.inf, 0.0, 0.0]), offsets=[0, 2, 4, 5])  # three rows
+        array([0, 1, 0])
         """
         each = num_samples, axis, temperature, method, row_ids, row_mask, on_invalid, (out, None, None), False
         if self._on_device(logits, stream):
+            _on_host_only(offsets=offsets)
             return _device().sample(self._reserve, logits, *each, stream).indices
+        if offsets is not None:
+            return _ragged.sample(self._reserve, logits, offsets, *each).indices
         return _host.sample(self._reserve, logits, *each).indices
 
     def sample(
@@ -384,6 +397,7 @@ class Generator:
         axis: int = -1,
         temperature: ArrayLike = 1.0,
         method: _Method = "grouped",
+        offsets: ArrayLike | None = None,
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
         on_invalid: _OnInvalid = None,
@@ -394,7 +408,7 @@ class Generator:
 
         Parameters
         ----------
-        logits, num_samples, axis, temperature, method, row_ids, row_mask, on_invalid, stream
+        logits, num_samples, axis, temperature, method, offsets, row_ids, row_mask, on_invalid, stream
             As in `categorical`. Rows that are masked out or flagged get NaN beside the index -1.
         out : Sample, optional
             Arrays to write to; an entry that is None is allocated.
@@ -430,7 +444,10 @@ class Generator:
         given = (None, None, None) if out is None else tuple(out)
         each = num_samples, axis, temperature, method, row_ids, row_mask, on_invalid, given, True
         if self._on_device(logits, stream):
+            _on_host_only(offsets=offsets)
             return _device().sample(self._reserve, logits, *each, stream)  # type: ignore[no-any-return]
+        if offsets is not None:
+            return _ragged.sample(self._reserve, logits, offsets, *each)
         return _host.sample(self._reserve, logits, *each)
 
     def gumbel_softmax(
@@ -565,6 +582,79 @@ class Generator:
         """
         return _host.multinomial(self._reserve, n, logits, axis, temperature, row_ids, row_mask, on_invalid, out)
 
+    def gumbel_top_k(
+        self,
+        logits: ArrayLike,
+        k: int,
+        *,
+        axis: int = -1,
+        temperature: ArrayLike = 1.0,
+        row_ids: ArrayLike | None = None,
+        row_mask: ArrayLike | None = None,
+        on_invalid: _OnInvalid = None,
+        out: TopK | None = None,
+    ) -> TopK:
+        """Draw k categories without replacement: the k largest of logits / temperature + G, in that order.
+
+        Parameters
+        ----------
+        logits : array_like, shape (..., n) with the categories along `axis`
+            Unnormalised natural log-probabilities: float16, bfloat16, float32 or float64; -inf is impossible.
+        k : int
+            How many, 1 .. n. Each row must have as many possible categories.
+        axis : int, optional
+            The category axis.
+        temperature : float or array_like, optional
+            Positive; an array broadcasts to the shape of logits without `axis`, and 0 there means the k largest logits
+            of that row, the first of equals first.
+        row_ids, row_mask, on_invalid
+            As in `categorical`. Rows that are masked out or flagged get -1 and NaN; so do, with "flag", those with
+            fewer than k possible categories.
+        out : TopK, optional
+            Arrays to write to; an entry that is None is allocated.
+
+        Returns
+        -------
+        TopK
+            `indices` and `perturbed` of the shape of logits without `axis`, plus k; `log_prob` of the ordered sample
+            and `threshold`, the (k+1)-th perturbed value, one for each row. In a row of temperature 0 log_prob is 0,
+            and perturbed and threshold are the limits of logit / T: -inf, 0 or inf.
+
+        Raises
+        ------
+        TypeError, numpy.exceptions.AxisError
+            As in `categorical`.
+        ValueError
+            As in `categorical`, if k is not in 1 .. n, or if a row has fewer than k possible categories.
+
+        Notes
+        -----
+        G is the float64 noise of the same draw, as in `categorical(method="gumbel_max")`, whose index is the first one,
+        with the same rule for ties: the smaller index. The first category has the law softmax(logits / temperature),
+        each further one the same law among those left (Plackett-Luce): with phi = logits / temperature and R_j the
+        logsumexp of phi over all categories but the first j - 1 chosen, log_prob is the sum of phi_j - R_j. R is
+        summed from the unselected categories upwards, so that nothing cancels where the chosen hold nearly all of the
+        mass. Logits are read once, and the blocks of 4096 that hold chosen categories once more. Memory is O(k)
+        for each thread. `numbel.top_k_weights` makes importance weights of the result.
+
+        References
+        ----------
+        Kool, van Hoof and Welling (2019), "Stochastic Beams and Where to Find Them: The Gumbel-Top-k Trick for Sampling
+        Sequences Without Replacement", ICML; Plackett (1975), "The Analysis of Permutations", Applied Statistics 24.
+
+        Examples
+        --------
+        >>> import numbel, numpy as np
+        >>> logits = np.log(np.array([0.1, 0.2, 0.3, 0.4]))
+        >>> chosen = numbel.Generator(5).gumbel_top_k(logits, 2)
+        >>> first, second = np.exp(logits[chosen.indices])
+        >>> bool(np.isclose(np.exp(chosen.log_prob), first * second / (1 - first)))
+        True
+        >>> int(numbel.Generator(5).categorical(logits, method="gumbel_max")) == int(chosen.indices[0])
+        True
+        """
+        return _top_k.gumbel_top_k(self._reserve, logits, k, axis, temperature, row_ids, row_mask, on_invalid, out)
+
     def conditional_gumbel(
         self,
         logits: ArrayLike,
@@ -636,6 +726,13 @@ class Generator:
         if self._on_device(logits, stream):
             return _device().conditional_gumbel(self._reserve, logits, *each, stream)  # type: ignore[no-any-return]
         return _host.conditional_gumbel(self._reserve, logits, *each)
+
+
+def _on_host_only(**options: Any) -> None:
+    """Refuse what no CUDA kernel does yet."""
+    for name, value in options.items():
+        if value is not None:
+            raise NotImplementedError(f"{name} is not there yet for logits on a CUDA device: copy them to the host")
 
 
 def _device() -> Any:

@@ -23,6 +23,27 @@ class Sample(NamedTuple):
     logsumexp: Any
 
 
+class TopK(NamedTuple):
+    """An ordered sample without replacement: the k largest perturbed logits of each row, the largest first.
+
+    Parameters
+    ----------
+    indices : int64, shape of logits without the category axis, plus k
+        The chosen categories in the order in which they were drawn; -1 for a row that was masked out or flagged.
+    perturbed : float64, shape of indices
+        logits / temperature + G of each, in descending order.
+    log_prob : float32 (float64 for float64 logits), shape of logits without the category axis
+        Natural logarithm of the probability of the ordered sample (Plackett-Luce).
+    threshold : float64, shape of log_prob
+        The largest perturbed value that was not chosen, the (k+1)-th; -inf where no possible category is left.
+    """
+
+    indices: Any
+    perturbed: Any
+    log_prob: Any
+    threshold: Any
+
+
 class Gradient(NamedTuple):
     """The mean of a function of one-hot samples, and an estimate of its gradient in the logits.
 

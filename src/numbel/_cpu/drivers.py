@@ -25,10 +25,12 @@ from . import (
     gumbel_max,
     multinomial,
     noise,
+    ragged,
     relaxed,
     relaxed_short,
     short,
     table,
+    top_k,
     vjp,
 )
 
@@ -91,6 +93,9 @@ def driver(worker: str, dtype: str) -> Driver:
         "gumbel_max_short": short.gumbel_max_short,
         "noise_float32": noise.noise_float32,
         "noise_float64": noise.noise_float64,
+        "ragged_gather": ragged.gather,
+        "ragged_grouped": ragged.ragged_grouped,
+        "ragged_gumbel_max": ragged.ragged_gumbel_max,
         "relaxed_float32": relaxed.relaxed_float32,
         "relaxed_float64": relaxed.relaxed_float64,
         "relaxed_short_float32": relaxed_short.relaxed_short_float32,
@@ -106,6 +111,8 @@ def driver(worker: str, dtype: str) -> Driver:
         "multinomial": multinomial.multinomial,
         "conditional": conditional.conditional,
         "conditional_short": conditional.conditional_short,
+        "top_k": top_k.top_k,
+        "top_k_weights": top_k.top_k_weights,
         "vjp": vjp.vjp,
         "vjp_short": vjp.vjp_short,
     }[worker]

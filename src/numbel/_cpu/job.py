@@ -67,6 +67,15 @@ _INTEGERS = (
     "entries",
     "plan",
     "row_result",  # float64, one a row: a logsumexp, or a derivative in the temperature; or 0
+    "k",  # categories drawn without replacement
+    "perturbed",  # float64, k a row
+    "threshold",  # float64, one a row
+    "keeps_nodes",  # whether blocks' nodes are kept, for the sum of what is left
+    "limits",  # ordered int64, one a row: a bound of the threshold, which its segments share; or 0
+    "counts",  # lengths of the segments' lists
+    "offsets",  # int64, where ragged rows begin and end
+    "item_rows",  # int64, the place in `given` of each item's row
+    "first_items",  # int64, the first item of each of these rows
 )
 
 _REALS = ("loc", "scale", "temperature")
@@ -74,6 +83,7 @@ _LAYOUT = [(name, "i8") for name in _INTEGERS] + [("seed", "u8"), ("draw", "u8")
 _PACK = struct.Struct("=" + "".join({"i8": "q", "u8": "Q", "f8": "d"}[kind] for _, kind in _LAYOUT)).pack_into
 _NAMES = [name for name, _ in _LAYOUT]
 _COUNTER, _BAD_ROW, _END = _NAMES.index("counter"), _NAMES.index("bad_row"), _NAMES.index("end_item")
+FIELDS = len(_NAMES)
 NO_ROW = (1 << 63) - 1
 EMPTY: dict[str, Any] = {name: 0 for name in _NAMES}
 

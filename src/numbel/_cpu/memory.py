@@ -242,9 +242,10 @@ def _atomic(operation: str) -> Any:
     return intrinsic(typer)
 
 
-#: Add to, or lower, the int64 at an address; the old value. Both order memory.
+#: Add to, lower, or raise the int64 at an address; the old value. All order memory.
 atomic_add = _atomic("add")
 atomic_min = _atomic("min")
+atomic_max = _atomic("max")
 
 
 def workspace(kind: Any, n: Any) -> Any:

@@ -1,0 +1,203 @@
+"""Sampling without replacement for arrays of the host, and the importance weights of its results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _checks, _dispatch, _host
+from ._cpu import drivers
+from ._cpu.job import Job
+from ._dispatch import _address
+from ._scalar.blocks import BLOCK
+from .results import TopK
+
+_Reserve = Callable[[], AbstractContextManager[tuple[int, int]]]
+
+#: Segments for each thread, where rows are too few: a slow core then holds the others up by an eighth.
+_PER_THREAD = 8
+#: Segments that keep long lists: fewer, since each holds up to k + 1 candidates.
+_PER_THREAD_OF_MANY, _MANY = 2, 1 << 14
+#: Entries of the lists of all segments that are kept, unless one row has more.
+_LISTS = 1 << 20
+#: Blocks of a row whose nodes are kept, at most: 16 MB.
+_NODES = 1 << 20
+
+
+def gumbel_top_k(
+    reserve: _Reserve,
+    logits: ArrayLike,
+    k: int,
+    axis: int,
+    temperature: ArrayLike,
+    row_ids: ArrayLike | None,
+    row_mask: ArrayLike | None,
+    on_invalid: str | None,
+    out: TopK | None,
+) -> TopK:
+    """The k largest perturbed logits of each row, in order."""
+    if out is not None and (not isinstance(out, tuple) or len(out) != 4):
+        raise TypeError(f"out must be a numbel.TopK, got {type(out).__name__}")
+    rows = _host.rows_of(logits, axis, temperature, row_ids, row_mask, _checks.temperature)
+    array = rows.array
+    shape = array.shape[:-1]
+    count = _checks.top_k_count(k, array.shape[-1])
+    raises = _checks.on_invalid(on_invalid)
+    given = (None,) * 4 if out is None else tuple(out)
+    kinds = (np.dtype(np.int64), np.dtype(np.float64), _dispatch.result_dtype(array.dtype), np.dtype(np.float64))
+    forms = ((*shape, count), (*shape, count), shape, shape)
+    results = [
+        np.empty(form, kind) if each is None else _checks.out(each, form, kind, f"out.{name}")
+        for name, each, form, kind in zip(TopK._fields, given, forms, kinds, strict=True)
+    ]
+    # strided outputs are written through a copy: they have k entries a row, not one a category
+    written = [r if r.flags.c_contiguous else np.empty(r.shape, r.dtype) for r in results]
+    with reserve() as draw:
+        bad = _choose(rows, count, draw, written)
+        for result, made in zip(results, written, strict=True):
+            if result is not made:
+                result[...] = made
+        if bad is not None and raises:
+            _checks.too_few_categories(array, bad, count)
+    return TopK(*(r if each is not None or r.shape else r[()] for r, each in zip(results, given, strict=True)))
+
+
+def _choose(rows: _host.Rows, k: int, draw: tuple[int, int], results: list[NDArray[Any]]) -> int | None:
+    """Write contiguous results; the first bad row, if any."""
+    array = rows.array
+    job, kept = _dispatch._rows_job(array, rows.temperatures, rows.per_row)
+    count, columns = job["rows"], job["columns"]
+    if count == 0:
+        return None
+    kept += [rows.ids, rows.mask, *results]
+    job["row_ids"], job["row_mask"] = _address(rows.ids), _address(rows.mask)
+    job["k"], job["seed"], job["draw"] = k, *draw
+    job["indices"], job["perturbed"], job["log_prob"], job["threshold"] = map(_address, results)
+    blocks = -(-columns // BLOCK)
+    # Where the k lie in few blocks, the others' sums come from the first pass over the logits; else all come from
+    # a second one, which then reads little more than those few blocks.
+    job["keeps_nodes"] = int(k < blocks <= _NODES)
+    # asking for the number of threads starts them, which short work must not: OpenMP's are torch's, too
+    threads = numba.get_num_threads() if count * columns >= _dispatch._PARALLEL_FROM else 1
+    size = _segment_blocks(count, blocks, k, threads)
+    segments = -(-blocks // size)
+    job["segments"], job["segment_blocks"] = segments, size
+    job["group"] = job["grab"] = 1
+    driver = drivers.driver("top_k", array.dtype.name)
+    per_item = min(size * BLOCK, columns)
+    if segments == 1:
+        packed = Job(job)
+        _dispatch._run(driver, packed, count, per_item)
+        return packed.bad_row
+    bad = None
+    at_once = max(1, min(count, _LISTS // (segments * (k + 1)), _NODES // blocks))
+    length = min(k + 1, columns)
+    keys, places = np.empty(at_once * segments * length), np.empty(at_once * segments * length, np.int64)
+    nodes = np.empty((at_once, 2, blocks) if job["keeps_nodes"] else 0)
+    pending, limits, counts = (np.empty(n, np.int64) for n in (at_once, at_once, at_once * segments))
+    job["winner_key"], job["winner_at"], job["counts"] = map(_address, (keys, places, counts))
+    job["node_r"], job["pending"], job["limits"] = map(_address, (nodes, pending, limits))
+    for first in range(0, count, at_once):
+        last = min(first + at_once, count)
+        job["first_row"] = first
+        pending[:], limits[:] = segments, np.iinfo(np.int64).min
+        packed = Job(job)
+        _dispatch._run(driver, packed, last * segments, per_item, first=first * segments)
+        if packed.bad_row is not None and bad is None:
+            bad = packed.bad_row
+    return bad
+
+
+def _segment_blocks(rows: int, blocks: int, k: int, threads: int) -> int:
+    """Blocks in a segment of a row: whole rows, where there are enough of them for all threads."""
+    wanted = (_PER_THREAD if k < _MANY else _PER_THREAD_OF_MANY) * threads
+    if threads == 1 or rows >= wanted:
+        return blocks
+    return min(blocks, max(16, -(-blocks * rows // wanted)))
+
+
+def top_k_weights(
+    result: TopK, logits: ArrayLike, *, axis: int = -1, temperature: ArrayLike = 1.0, normalized: bool = False
+) -> NDArray[np.float64]:
+    """Importance weights of a sample without replacement, for sums over all categories.
+
+    Parameters
+    ----------
+    result : TopK
+        What `Generator.gumbel_top_k` returned.
+    logits : array_like, shape (..., n) with the categories along `axis`
+        What it was given. The chosen logits are read, and all of them once for their logsumexp unless `normalized`.
+    axis : int, optional
+        The category axis.
+    temperature : float or array_like, optional
+        What it was given.
+    normalized : bool, optional
+        Whether the weights are divided by their sum.
+
+    Returns
+    -------
+    ndarray of float64, shape of result.indices
+        w of each chosen category. NaN in rows that were masked out or flagged; 1, 0, 0, ... in rows of temperature 0.
+
+    Raises
+    ------
+    TypeError
+        If result is not a TopK, or logits not of one of the four dtypes.
+    ValueError
+        If the shapes or indices of result do not fit logits, or temperature is not a valid one.
+
+    Notes
+    -----
+    With p = softmax(logits / temperature), phi = logits / temperature and kappa the threshold of result::
+
+        w_i = p_i / q_i,    q_i = 1 - exp(-exp(phi_i - kappa)),
+
+    q_i being the probability that i is chosen, given the noise of all others. Then E[sum_i w_i f(i)] over the chosen i
+    is the sum of p_i f(i) over all categories: unbiased, for any k >= 1. Normalised weights have the smaller variance,
+    as their errors cancel where f is nearly constant, and a bias that vanishes as k grows; at k = 1 and at k = K, where
+    w = p, they have none. Computed in float64 by way of logarithms: accurate for probabilities of 1e-300 and below.
+
+    References
+    ----------
+    Kool, van Hoof and Welling (2019), "Stochastic Beams and Where to Find Them", ICML; Vieira (2017), "Estimating means
+    in a finite universe".
+
+    Examples
+    --------
+    >>> import numbel, numpy as np
+    >>> logits = np.log(np.arange(1.0, 101.0))
+    >>> rng = numbel.default_rng(5)
+    >>> chosen = rng.gumbel_top_k(np.broadcast_to(logits, (10_000, 100)), 10)
+    >>> weights = numbel.top_k_weights(chosen, np.broadcast_to(logits, (10_000, 100)))
+    >>> mean = (weights * chosen.indices).sum(-1).mean()  # of the category; exactly 66
+    >>> bool(abs(mean - 66) < 0.5)
+    True
+    """
+    if not isinstance(result, TopK):
+        raise TypeError(f"result must be a numbel.TopK, got {type(result).__name__}")
+    rows = _host.rows_of(logits, axis, temperature, None, None, _checks.temperature)
+    array = rows.array
+    indices, thresholds = _checks.top_k_result(result, array)
+    empty = indices < 0
+    phi = np.take_along_axis(array, np.where(empty, 0, indices), -1).astype(np.float64)
+    if phi.size == 0:
+        return phi
+    job, kept = _dispatch._rows_job(phi, rows.temperatures, rows.per_row)
+    sums = None
+    if not normalized:
+        sums = np.empty(thresholds.shape)
+        categorical = (array, 0, rows.temperatures, rows.per_row, None, ~empty[..., 0].reshape(-1))
+        _dispatch.categorical(*categorical, "grouped", 0, 0, (None,) * 3, sums=sums)
+    kept += [thresholds, sums]
+    job["threshold"], job["row_result"], job["given"] = _address(thresholds), _address(sums), int(normalized)
+    job["grab"] = max(1, (1 << 12) // phi.shape[-1])
+    packed = Job(job)
+    _dispatch._run(drivers.driver("top_k_weights", "float64"), packed, job["rows"], phi.shape[-1])
+    phi[empty] = math.nan
+    return phi
