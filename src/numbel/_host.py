@@ -58,6 +58,7 @@ def sample(
     out: tuple[Any, ...],
     full: bool,
     progress: Callable[[int], None] | None = None,
+    truncation: tuple[Any, Any, Any] = (None, None, None),
 ) -> Sample:
     """Categories, and log_prob and logsumexp if `full`; `progress` is told of each stretch that is done."""
     array = _checks.logits(logits, axis)
@@ -66,15 +67,18 @@ def sample(
     temperatures, per_row = _checks.temperature(temperature, shape)
     ids = None if row_ids is None else _checks.row_ids(row_ids, shape)
     mask = None if row_mask is None else _checks.row_mask(row_mask, shape)
+    cuts = _checks.truncation(*truncation, shape, array.shape[-1])
     _checks.method(method)
     raises = _checks.on_invalid(on_invalid)
     results = _outputs(out, shape, num_samples, _dispatch.result_dtype(array.dtype), full)
     # strided outputs are written through a copy: they have one entry a row, not one a category
     written = [r if r is None or r.flags.c_contiguous else np.empty(r.shape, r.dtype) for r in results]
     with reserve() as (seed, draw):
-        bad = _dispatch.categorical(
-            array, samples, temperatures, per_row, ids, mask, method, seed, draw, written, progress
-        )
+        rows = (array, samples, temperatures, per_row, ids, mask)
+        if cuts is None:
+            bad = _dispatch.categorical(*rows, method, seed, draw, written, progress)
+        else:
+            bad = _dispatch.truncated(*rows, cuts, method, seed, draw, written, progress)
         for given, made in zip(results, written, strict=True):
             if given is not made:
                 given[...] = made  # type: ignore[index]

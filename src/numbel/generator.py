@@ -227,6 +227,9 @@ class Generator:
         *,
         axis: int = -1,
         temperature: ArrayLike = 1.0,
+        top_k: ArrayLike | None = None,
+        top_p: ArrayLike | None = None,
+        min_p: ArrayLike | None = None,
         method: _Method = "grouped",
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
@@ -242,6 +245,9 @@ class Generator:
         *,
         axis: int = -1,
         temperature: ArrayLike = 1.0,
+        top_k: ArrayLike | None = None,
+        top_p: ArrayLike | None = None,
+        min_p: ArrayLike | None = None,
         method: _Method = "grouped",
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
@@ -257,6 +263,9 @@ class Generator:
         *,
         axis: int = -1,
         temperature: ArrayLike = 1.0,
+        top_k: ArrayLike | None = None,
+        top_p: ArrayLike | None = None,
+        min_p: ArrayLike | None = None,
         method: _Method = "grouped",
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
@@ -271,6 +280,9 @@ class Generator:
         *,
         axis: int = -1,
         temperature: ArrayLike = 1.0,
+        top_k: ArrayLike | None = None,
+        top_p: ArrayLike | None = None,
+        min_p: ArrayLike | None = None,
         method: _Method = "grouped",
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
@@ -347,6 +359,7 @@ class Generator:
             on_invalid,
             (out, None, None),
             False,
+            truncation=(top_k, top_p, min_p),
         )
         return indices
 
@@ -357,6 +370,9 @@ class Generator:
         *,
         axis: int = -1,
         temperature: ArrayLike = 1.0,
+        top_k: ArrayLike | None = None,
+        top_p: ArrayLike | None = None,
+        min_p: ArrayLike | None = None,
         method: _Method = "grouped",
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
@@ -412,6 +428,7 @@ class Generator:
             on_invalid,
             (None, None, None) if out is None else tuple(out),
             True,
+            truncation=(top_k, top_p, min_p),
         )
 
     def gumbel_softmax(
