@@ -51,7 +51,7 @@ _LIST = 4096
 _BUCKETS = 2048
 #: Columns that are looked at one by one when one of them is in range.
 _GROUP = 64
-_ALL = (1 << 63) - 1
+_ALL = 1 << 62
 
 
 @inlined
