@@ -86,6 +86,9 @@ def sample(
     ] = None,
     num_samples: Annotated[int | None, typer.Option(min=0, help="Samples of each row [default law: 20000].")] = None,
     temperature: Annotated[float, typer.Option(help="Divides the logits.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Keep the k largest categories of each row.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Keep the largest until they hold this probability.")] = None,
+    min_p: Annotated[float | None, typer.Option(help="Keep those of this part of the largest probability.")] = None,
     axis: Annotated[int, typer.Option(help="The category axis.")] = -1,
     method: Annotated[str, typer.Option(help="grouped, or gumbel_max (couples with `numbel gumbel`).")] = "grouped",
     seed: Seed = None,
@@ -100,7 +103,10 @@ def sample(
     """Sample the rows of a file of logits, which is mapped, not read: it may be larger than memory."""
     with _one_line():
         rng = _generator(seed, draw)
+        truncation = (top_k, top_p, min_p)
         if file is None:
+            if truncation != (None, None, None):
+                raise ValueError("--top-k, --top-p and --min-p truncate the rows of a FILE, and none is given")
             given = [n for n, v in (("--key", key), ("--dtype", dtype), ("--columns", columns)) if v is not None]
             if given or axis != -1:
                 raise ValueError(f"{(given or ['--axis'])[0]} describes a FILE, and none is given")
@@ -118,7 +124,7 @@ def sample(
         if out is None and indices > _PRINTED:
             raise ValueError(f"{indices} indices are too many to print: name a file with -o")
         typer.echo(f"seed {rng.seed}, draw {rng.draw}", err=True)
-        result = _sample(rng, array, num_samples, temperature, method, out, log_prob)
+        result = _sample(rng, array, num_samples, temperature, method, out, log_prob, truncation=truncation)
         if out is None:
             typer.echo(" ".join(str(index) for index in np.ravel(result.indices)))
 
@@ -132,6 +138,7 @@ def _sample(
     out: Path | None,
     log_prob: Path | None,
     full: bool = False,
+    truncation: tuple[int | None, float | None, float | None] = (None, None, None),
 ) -> Sample:
     shape = array.shape[:-1] if num_samples is None else (*array.shape[:-1], num_samples)
     log_dtype = np.dtype(np.float64 if array.dtype == np.float64 else np.float32)
@@ -154,6 +161,7 @@ def _sample(
             (indices, logs, None),
             full,
             step,
+            truncation,
         )
 
 

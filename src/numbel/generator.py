@@ -289,7 +289,7 @@ class Generator:
         on_invalid: _OnInvalid = None,
         out: NDArray[np.int64] | None = None,
     ) -> Any:
-        """Draw categories with probabilities softmax(logits / temperature), exactly, in one pass.
+        """Draw categories with probabilities softmax(logits / temperature), truncated where asked for, exactly.
 
         Parameters
         ----------
@@ -302,11 +302,21 @@ class Generator:
             The category axis.
         temperature : float or array_like, optional
             Positive; an array broadcasts to the shape of logits without `axis`, and 0 there means that
-            row's argmax.
+            row's argmax, whatever the truncation.
+        top_k : int or array_like of int, optional
+            Keep the k largest logits only, k >= 1; of equal ones the first. An array, as for top_p and min_p, holds
+            one for each row, or broadcasts to that shape.
+        top_p : float or array_like, optional
+            Then keep the largest until their probabilities, renormalised, reach top_p, in (0, 1]; the one that reaches
+            it is kept.
+        min_p : float or array_like, optional
+            Then keep those of at least min_p times the largest probability, in [0, 1]. top_k >= n, top_p = 1 and
+            min_p = 0 truncate nothing: a row with all three is drawn as without.
         method : {"grouped", "gumbel_max"}, optional
             "grouped" reads memory once and takes one exponential for each 4096 categories. "gumbel_max" is the
             argmax of logits / temperature + gumbel with the float64 noise of the same draw, smaller index on
-            ties, without storing that noise. Both are exact; they give different categories.
+            ties, without storing that noise, over the columns that are kept. Both are exact; they give different
+            categories.
         row_ids : array_like of int, optional
             Integers in 0 .. 2**56 - 1 that replace each row's position as the address of its random bits.
         row_mask : array_like of bool, optional
@@ -337,6 +347,10 @@ class Generator:
         (with row_ids) and SIMD width. The total variation distance from softmax is below 5.7e-7 in the worst
         case, 3e-8 measured; a category whose weight is below 2**-50 of its block's largest is not drawn.
 
+        Truncation sorts nothing: usually one pass over the logits and a look at the few columns that can be kept.
+        top_p counts in steps of 2**-40, rounded down, and compares sums of integers: 0.9 of ten equal categories is
+        nine. Weights are good to 2e-7 (float64 logits: 2e-16), so a sum that near to top_p may fall on either side.
+
         Examples
         --------
         >>> import numbel, numpy as np
@@ -346,6 +360,11 @@ class Generator:
         2
         >>> rng.categorical(np.zeros((2, 10), np.float32), 3).shape
         (2, 3)
+        >>> logits = np.log(np.array([[0.1, 0.5, 0.4], [0.3, 0.3, 0.4]]))
+        >>> rng.categorical(logits, 1000, top_p=[0.9, 0.4]).max(axis=1).tolist()
+        [2, 2]
+        >>> rng.categorical(logits, 1000, top_k=2).min(axis=1).tolist()
+        [1, 0]
         """
         indices, _, _ = _host.sample(
             self._reserve,
@@ -383,7 +402,7 @@ class Generator:
 
         Parameters
         ----------
-        logits, num_samples, axis, temperature, method, row_ids, row_mask, on_invalid
+        logits, num_samples, axis, temperature, top_k, top_p, min_p, method, row_ids, row_mask, on_invalid
             As in `categorical`. Rows that are masked out or flagged get NaN beside the index -1.
         out : Sample, optional
             Arrays to write to; an entry that is None is allocated.
@@ -402,7 +421,8 @@ class Generator:
         Notes
         -----
         `logsumexp` is ln(sum(exp(logits / temperature))), `log_prob` is logits / temperature - logsumexp at
-        the index. Blocks are joined along a fixed tree, so that neither depends on threads or chunks. In a
+        the index; with top_k, top_p or min_p it is that of the law truncated, logsumexp is not. Blocks are joined
+        along a fixed tree, so that neither depends on threads or chunks. In a
         row of temperature 0 log_prob is 0 and logsumexp the limit of max / T: -inf, 0 or inf.
 
         Examples

@@ -47,7 +47,7 @@ _COARSE = 32
 #: Maxima of groups that are kept of a row; longer rows have larger groups.
 _FINE = 1 << 15
 #: Columns that a list holds.
-_LIST = 4096
+_LIST = 8192
 _BUCKETS = 2048
 #: Columns that are looked at one by one when one of them is in range.
 _GROUP = 64
@@ -351,31 +351,62 @@ def _any_between(kind, address, first, last, bottom, top):
 
 @apart
 def _histogram(
-    kind, j, address, low, high, shift, by_mass, minus, factor, factor_low, r, mass, counts, masses, weights, buffer
-):
-    """Count, and weigh, the columns whose places in the order lie in low .. high, in buckets of 2^shift places."""
+    kind, j, address, low, high, shift, by_mass, whole, minus, factor, factor_low, r, mass,
+    counts, table, weights, units, buffer,
+):  # fmt: skip
+    """Count, and weigh, the columns whose places in the order lie in low .. high, in buckets of 2^shift places.
+
+    With `whole` the mass of all columns, too.
+    """
     z = zero(kind)
     place = scalar.ordered(z)
     bottom, top = type(place)(low), type(place)(high)
     counts[:] = 0
-    masses[:] = uint64(0)
+    table[:] = uint64(0)
+    total = uint64(0)
     for b in range((j.columns + BLOCK - 1) // BLOCK):
         at, count = _block_at(kind, j, address, int64(b), buffer)
         for first in range(0, count, _GROUP):
             last = min(int64(first) + _GROUP, count)
-            if not _any_between(kind, at, first, last, bottom, top):
-                continue
-            if by_mass:
+            near = _any_between(kind, at, first, last, bottom, top)
+            if by_mass and (near or whole):
                 for i in range(uint64(last - first)):
                     x = load(kind, at, int64(first) + int64(i))
                     weights[i] = scalar.weight(x - minus, factor, factor_low, r)
-            for i in range(first, last):
-                here = scalar.ordered(load(kind, at, int64(i)) + z)
+                for i in range(uint64(last - first)):
+                    units[i] = scalar.quantise(weights[i], mass)
+                    total += units[i]
+            if not near:
+                continue
+            for i in range(uint64(last - first)):
+                here = scalar.ordered(load(kind, at, int64(first) + int64(i)) + z)
                 if bottom <= here and here <= top:
                     bucket = (uint64(here) - uint64(low)) >> uint64(shift)
                     counts[bucket] += 1
                     if by_mass:
-                        masses[bucket] += scalar.quantise(weights[uint64(i - first)], mass)
+                        table[bucket] += units[i]
+    return total
+
+
+@apart
+def _list_between(kind, j, address, low, high, values, buffer):
+    """List the columns whose places in the order lie in low .. high; how many."""
+    z = zero(kind)
+    place = scalar.ordered(z)
+    bottom, top = type(place)(low), type(place)(high)
+    n = uint64(0)
+    for b in range((j.columns + BLOCK - 1) // BLOCK):
+        at, count = _block_at(kind, j, address, int64(b), buffer)
+        for first in range(0, count, _GROUP):
+            last = min(int64(first) + _GROUP, count)
+            if _any_between(kind, at, first, last, bottom, top):
+                for i in range(first, last):
+                    x = load(kind, at, int64(i)) + z
+                    here = scalar.ordered(x)
+                    if bottom <= here and here <= top:
+                        values[n] = x
+                        n += uint64(1)
+    return int64(n)
 
 
 @apart
@@ -398,30 +429,68 @@ def _ends_between(kind, j, address, low, high, buffer):
 
 @apart
 def _refine(
-    kind, j, address, least, largest, by_mass, limit, minus, factor, factor_low, r, mass, counts, masses, weights, buffer
-):
-    """(the largest t from which on columns reach `limit`, what lies above it), those from `least` on reaching it."""
+    kind, j, address, least, largest, by_mass, limit, top_p, minus, factor, factor_low, r, mass,
+    counts, table, weights, units, values, masses, buffer,
+):  # fmt: skip
+    """(the largest t from which on columns reach `limit`, how much is short of it above t).
+
+    Those from `least` on must reach it. A limit of 0 is top_p of all mass.
+    """
     place = scalar.ordered(largest)
     low, high = int64(scalar.ordered(least)), int64(place)
     above = uint64(0)
-    while low < high:
+    while low < high or limit == uint64(0):
         shift = int64(0)
         while (uint64(high) - uint64(low)) >> uint64(shift) >= uint64(_BUCKETS):
             shift += 1
-        _histogram(
-            kind, j, address, low, high, shift, by_mass, minus, factor, factor_low, r, mass, counts, masses, weights, buffer
+        total = _histogram(
+            kind, j, address, low, high, shift, by_mass, limit == uint64(0), minus, factor, factor_low, r, mass,
+            counts, table, weights, units, buffer,
         )  # fmt: skip
+        if limit == uint64(0):
+            limit = rules.mass_limit(top_p, total)
         bucket = int64((uint64(high) - uint64(low)) >> uint64(shift))
         while True:
-            here = masses[bucket] if by_mass else uint64(counts[bucket])
+            here = table[bucket] if by_mass else uint64(counts[bucket])
             if above + here >= limit or bucket == 0:
                 break
             above += here
             bucket -= 1
         start = int64(uint64(low) + (uint64(bucket) << uint64(shift)))
-        end = int64(uint64(start) + (uint64(1) << uint64(shift)) - uint64(1))
-        low, high = _ends_between(kind, j, address, start, min(end, high), buffer)
-    return scalar.from_ordered(type(place)(low)), above
+        end = min(int64(uint64(start) + (uint64(1) << uint64(shift)) - uint64(1)), high)
+        if counts[bucket] <= len(values):
+            n = _list_between(kind, j, address, start, end, values, buffer)
+            if by_mass:
+                _mass_units(values, n, minus, factor, factor_low, r, mass, weights, masses)
+            else:
+                _count_units(values, masses, n)
+            t = _threshold(values, masses, n, limit - above, uint64(0), largest)
+            return t, limit - above - _sum_above(values, masses, n, t)
+        low, high = _ends_between(kind, j, address, start, end, buffer)
+    return scalar.from_ordered(type(place)(low)), limit - above
+
+
+@apart
+def _common(kind, j, address):
+    """A value that occurs twice among eight columns spread over the row; NaN if there is none."""
+    z = zero(kind)
+    for i in range(8):
+        for k in range(i):
+            x = load(kind, address + (j.columns - 1) * int64(i) // 7 * j.column_stride, int64(0))
+            y = load(kind, address + (j.columns - 1) * int64(k) // 7 * j.column_stride, int64(0))
+            if x == y and x > -_INF:
+                return x + z
+    return z + type(z)(math.nan)
+
+
+@apart
+def _count_all(kind, j, address, t, buffer):
+    """How many columns equal t."""
+    found = int64(0)
+    for b in range((j.columns + BLOCK - 1) // BLOCK):
+        at, count = _block_at(kind, j, address, int64(b), buffer)
+        found += int64(_count_equal(kind, at, 0, count, t))
+    return found
 
 
 @inlined
@@ -453,6 +522,38 @@ def _resolve(values, masses, n, held, limit, strict, mass, largest):
                 at = masses[i]
         return t, rules.ties_needed(limit - _sum_above(values, masses, n, t), at)
     return strict, rules.ties_needed(limit - held, mass)
+
+
+@apart
+def _cut_by_mass(
+    kind, j, address, by_count, t, ties, bound, top_p, temperature, part, largest,
+    minus, high, low, r, shift, counts, table, weights, units, values, masses, buffer,
+):  # fmt: skip
+    """top_p's (t, ties) in a row too long for the list: of what lies above t with the first `ties` that equal it."""
+    lowest = type(largest)(-_INF)
+    limit, start = uint64(0), bound
+    common = _common(kind, j, address)
+    if not by_count and common == common:
+        limit = rules.mass_limit(
+            top_p, _row_sum(kind, j, address, True, lowest, minus, high, low, r, shift, weights, buffer)
+        )
+        t, ties = common, _count_all(kind, j, address, common, buffer)
+    if by_count or common == common:
+        # perhaps top_p ends among the columns that equal t
+        before = _row_sum(kind, j, address, True, t, minus, high, low, r, shift, weights, buffer)
+        here = _mass_of(t, minus, high, low, r, shift) if t > lowest else uint64(0)
+        if by_count:
+            limit = rules.mass_limit(top_p, before + uint64(ties) * here)
+            start = t
+        if before < limit and limit <= before + uint64(ties) * here:
+            return t, rules.ties_needed(limit - before, here)
+    if not by_count and bound == lowest:
+        start = _least_by_mass(largest, temperature, top_p, part, j.columns)
+    t, short = _refine(
+        kind, j, address, _finite(start), largest, True, limit, top_p,
+        minus, high, low, r, shift, counts, table, weights, units, values, masses, buffer,
+    )  # fmt: skip
+    return t, rules.ties_needed(short, _mass_of(t, minus, high, low, r, shift))
 
 
 @apart
@@ -535,31 +636,16 @@ def _cut(
             ) <= uint64(top_k):
                 t = lowest
             else:
-                t, before = _refine(
-                    kind, j, address, _finite(bound), largest + z, False, uint64(top_k),
-                    minus, high, low, r, shift, counts, table, weights, buffer,
+                t, short = _refine(
+                    kind, j, address, _finite(bound), largest + z, False, uint64(top_k), 1.0,
+                    minus, high, low, r, shift, counts, table, weights, units, values, masses, buffer,
                 )  # fmt: skip
-                ties = top_k - int64(before)
+                ties = int64(short)
         if by_mass:
-            total = _row_sum(kind, j, address, True, t, minus, high, low, r, shift, weights, buffer)
-            held = total
-            if t > lowest:
-                at = _mass_of(t, minus, high, low, r, shift)
-                total += uint64(ties) * at
-            limit = rules.mass_limit(top_p, total)
-            if t > lowest and held < limit:
-                ties = rules.ties_needed(limit - held, at)
-            else:
-                from_there = t
-                if not by_count:
-                    from_there = bound
-                    if bound == lowest:
-                        from_there = _least_by_mass(largest + z, temperature, top_p, part, j.columns)
-                t, before = _refine(
-                    kind, j, address, _finite(from_there), largest + z, True, limit,
-                    minus, high, low, r, shift, counts, table, weights, buffer,
-                )  # fmt: skip
-                ties = rules.ties_needed(limit - before, _mass_of(t, minus, high, low, r, shift))
+            t, ties = _cut_by_mass(
+                kind, j, address, by_count, t, ties, bound, top_p, temperature, part, largest + z,
+                minus, high, low, r, shift, counts, table, weights, units, values, masses, buffer,
+            )  # fmt: skip
     if t < least:
         t, ties = least, int64(_ALL)
 
@@ -841,12 +927,12 @@ def truncated(kind, job):
     length = min(j.columns, int64(_LIST))
     values, columns = workspace(kind, length), np.empty(length, np.int64)
     masses, units = np.empty(length, np.uint64), np.empty(max(spans * LANES, length), np.uint64)
-    weights = workspace(kind, max(spans * LANES, length))
+    weights = workspace(kind, max(spans * LANES, length, int64(BLOCK)))
     hits = np.empty(LANES + _COARSE, np.int64)
     counts, table = np.empty(_BUCKETS, np.int64), np.empty(_BUCKETS, np.uint64)
     starts = np.empty(min(blocks, length) + 1, np.int64)
     node_r, node_s = np.empty(min(blocks, length), np.float64), np.empty(min(blocks, length), np.float64)
-    lanes, masked = workspace(kind, LANES), workspace(kind, length)
+    lanes, masked = workspace(kind, LANES), workspace(kind, min(j.columns, int64(BLOCK)))
     sums = np.empty(CHUNKS, np.uint64)
     words = np.empty(BLOCK if j.race != 0 else 0, np.uint32)
     keys, rs, winners = np.empty(samples, np.float64), np.empty(samples, np.float64), np.empty(samples, np.int64)
