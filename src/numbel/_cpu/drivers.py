@@ -17,7 +17,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from .._jit import kernel
-from . import categorical, conditional, gumbel_max, noise, relaxed, relaxed_short, short, truncation, vjp
+from . import categorical, conditional, gumbel_max, noise, relaxed, relaxed_short, short, truncated, vjp
 
 #: The scalar whose type tells a worker the element type (`memory`).
 KINDS = {"float32": np.float32(0), "float64": np.float64(0), "float16": np.int16(0), "bfloat16": np.uint16(0)}
@@ -76,7 +76,7 @@ def driver(worker: str, dtype: str) -> Driver:
         "grouped_short": short.grouped_short,
         "gumbel_max": gumbel_max.gumbel_max,
         "gumbel_max_short": short.gumbel_max_short,
-        "truncated": truncation.truncated,
+        "truncated": truncated.truncated,
         "noise_float32": noise.noise_float32,
         "noise_float64": noise.noise_float64,
         "relaxed_float32": relaxed.relaxed_float32,

@@ -1,63 +1,37 @@
-"""Truncated sampling: what top_k, top_p and min_p keep of a row, without sorting it, and a draw from that.
+"""What top_k, top_p and min_p keep of a row, without sorting it.
 
 One pass over a row finds the maxima of small groups of columns (and its sums, where they are asked for). They bound
 the cut from below, so that few groups hold columns above the bound; these go into a list, in which the cut is found
 exactly. Where the list would be long, the row is visited again: a histogram of the columns' order narrows the cut
 down, 11 bits a pass. Neither the bound nor the way carries promised bits: the cut is that of exact integer sums.
-
-The draw is the grouped rule, or the race, on the logits with the excluded columns at -inf, under a tag of its own.
 """
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
-from numba import float32, float64, int32, int64, uint64
+from numba import float64, int32, int64, uint64
 
-from .._jit import apart, inlined, njit
+from .._jit import apart, inlined
 from .._scalar import blocks as scalar
 from .._scalar import truncation as rules
-from .._scalar.address import GROUPED, NOISE, TRUNCATED, block_words, draw_key, noise_word
 from .._scalar.bits import larger
 from .._scalar.blocks import BLOCK, LANES
-from .._scalar.elementary import LOG2E, exp_float64, log_float64, power_of_two_float64
-from .._scalar.gumbel import exponential_float64
-from .blocks import (
-    CHUNKS,
-    LEVELS,
-    block_address,
-    block_max,
-    block_node,
-    choose,
-    collapse,
-    halve,
-    push,
-    quantise_block,
-)
-from .categorical import contest
-from .gumbel_max import best_of_block, race_key
-from .job import job_at, row_address, row_id, row_min_p, row_temperature, row_top_k, row_top_p, row_wanted, take_items
-from .memory import load, workspace, zero
-from .results import write_argmax, write_bad, write_empty, write_logsumexp, write_sample
+from .._scalar.elementary import log_float64, power_of_two_float64
+from .blocks import block_address, block_node, collapse, push
+from .memory import load, zero
 
 _INF = math.inf
 #: Lanes of a coarse group: 32 of them share a block's 512.
-_COARSE = 32
+COARSE = 32
 #: Maxima of groups that are kept of a row; longer rows have larger groups.
 _FINE = 1 << 15
 #: Columns that a list holds.
-_LIST = 8192
-_BUCKETS = 2048
+LIST = 8192
+BUCKETS = 2048
 #: Columns that are looked at one by one when one of them is in range.
 _GROUP = 64
 _ALL = 1 << 62
-
-
-@inlined
-def _narrow(kind, high64, low64):
-    z = zero(kind)
-    return scalar.narrow(z, high64, low64)
 
 
 @apart
@@ -84,19 +58,19 @@ def _raise_tops(kind, address, count, tops, base):
 @apart
 def _fold(tops, base, coarse, coarse_base):
     """The coarse maxima of a span; the largest of all."""
-    for i in range(uint64(_COARSE)):
+    for i in range(uint64(COARSE)):
         coarse[coarse_base + i] = tops[base + i]
-    for start in range(uint64(_COARSE), uint64(LANES), uint64(_COARSE)):
-        for i in range(uint64(_COARSE)):
+    for start in range(uint64(COARSE), uint64(LANES), uint64(COARSE)):
+        for i in range(uint64(COARSE)):
             coarse[coarse_base + i] = larger(coarse[coarse_base + i], tops[base + uint64(start) + i])
     largest = coarse[coarse_base]
-    for i in range(uint64(1), uint64(_COARSE)):
+    for i in range(uint64(1), uint64(COARSE)):
         largest = larger(largest, coarse[coarse_base + i])
     return largest
 
 
 @apart
-def _survey(kind, j, address, span, sums, high64, low64, high, low, tops, coarse, lanes, buffer, stack_r, stack_s):
+def survey(kind, j, address, span, sums, high64, low64, high, low, tops, coarse, lanes, buffer, stack_r, stack_s):
     """(largest logit or NaN, r, S) of a row, and the maxima of its groups; (r, S) only with `sums`."""
     blocks = (j.columns + BLOCK - 1) // BLOCK
     guess = zero(kind)
@@ -114,7 +88,7 @@ def _survey(kind, j, address, span, sums, high64, low64, high, low, tops, coarse
             if sums:
                 guess, r, total = block_node(kind, at, count, high64, low64, high, low, guess, lanes)
                 push(stack_r, stack_s, block, r, total)
-        largest = larger(largest, _fold(tops, base, coarse, uint64(s) * uint64(_COARSE)))
+        largest = larger(largest, _fold(tops, base, coarse, uint64(s) * uint64(COARSE)))
     r, total = collapse(stack_r, stack_s, blocks) if sums else (0.0, 0.0)
     return largest, r, total
 
@@ -186,12 +160,10 @@ def _mass_units(values, n, minus, high, low, r, shift, weights, units):
 def _bound_by_count(coarse, coarse_n, tops, tops_n, k, largest, units):
     """Some v that k columns reach, by the maxima of groups; -inf where they are too few."""
     lowest = type(largest)(-_INF)
-    if k <= coarse_n:
-        if _count_units(coarse, units, coarse_n) >= uint64(k):
-            return _threshold(coarse, units, coarse_n, uint64(k), uint64(k + (k >> 4)), largest)
-    if k <= tops_n:
-        if _count_units(tops, units, tops_n) >= uint64(k):
-            return _threshold(tops, units, tops_n, uint64(k), uint64(k + (k >> 4)), largest)
+    if k <= coarse_n and _count_units(coarse, units, coarse_n) >= uint64(k):
+        return _threshold(coarse, units, coarse_n, uint64(k), uint64(k + (k >> 4)), largest)
+    if k <= tops_n and _count_units(tops, units, tops_n) >= uint64(k):
+        return _threshold(tops, units, tops_n, uint64(k), uint64(k + (k >> 4)), largest)
     return lowest
 
 
@@ -226,14 +198,14 @@ def _gather(kind, j, address, span, tops, coarse, t, last, hits, values, columns
         first_block = int64(s) * span
         ties = first_block * BLOCK <= last
         near = int64(0)
-        for i in range(_COARSE):
-            if _above(coarse[uint64(s * _COARSE + i)], t, ties):
+        for i in range(COARSE):
+            if _above(coarse[uint64(s * COARSE + i)], t, ties):
                 coarse_hits[uint64(near)] = int64(i)
                 near += 1
         if near == 0:
             continue
         found = int64(0)
-        for start in range(0, LANES, _COARSE):
+        for start in range(0, LANES, COARSE):
             for i in range(near):
                 lane = int64(start) + coarse_hits[uint64(i)]
                 if _above(tops[uint64(s * LANES + lane)], t, ties):
@@ -246,7 +218,7 @@ def _gather(kind, j, address, span, tops, coarse, t, last, hits, values, columns
                     break
                 x = load(kind, address + column * j.column_stride, int64(0)) + z  # -0 becomes 0
                 if x > t or (x == t and column <= last):
-                    if n == _LIST:
+                    if n == LIST:
                         return int64(-1)
                     values[uint64(n)], columns[uint64(n)] = x, column
                     n += 1
@@ -271,7 +243,7 @@ def _keep(values, columns, n, t, ties):
 
 
 @inlined
-def _block_at(kind, j, address, block, buffer):
+def block_at(kind, j, address, block, buffer):
     """(address, columns) of a block as contiguous elements."""
     count = min(j.columns - block * BLOCK, int64(BLOCK))
     return block_address(kind, address, j.column_stride, j.item_size, block, count, buffer), count
@@ -283,7 +255,7 @@ def _row_sum(kind, j, address, by_mass, t, minus, high, low, r, shift, weights, 
     z = zero(kind)
     total = uint64(0)
     for b in range((j.columns + BLOCK - 1) // BLOCK):
-        at, count = _block_at(kind, j, address, int64(b), buffer)
+        at, count = block_at(kind, j, address, int64(b), buffer)
         if by_mass:
             for i in range(uint64(count)):
                 x = load(kind, at, int64(i))
@@ -319,11 +291,11 @@ def _tie(kind, j, address, span, coarse, t, ties, buffer):
     for b in range(blocks):
         s = int64(b) // span
         near = False
-        for i in range(_COARSE):
-            near = near or coarse[uint64(s * _COARSE + i)] >= t
+        for i in range(COARSE):
+            near = near or coarse[uint64(s * COARSE + i)] >= t
         if not near:
             continue
-        at, count = _block_at(kind, j, address, int64(b), buffer)
+        at, count = block_at(kind, j, address, int64(b), buffer)
         for start in range(0, count, _GROUP):
             end = min(int64(start) + _GROUP, count)
             found = int64(_count_equal(kind, at, start, end, t))
@@ -365,7 +337,7 @@ def _histogram(
     table[:] = uint64(0)
     total = uint64(0)
     for b in range((j.columns + BLOCK - 1) // BLOCK):
-        at, count = _block_at(kind, j, address, int64(b), buffer)
+        at, count = block_at(kind, j, address, int64(b), buffer)
         for first in range(0, count, _GROUP):
             last = min(int64(first) + _GROUP, count)
             near = _any_between(kind, at, first, last, bottom, top)
@@ -396,7 +368,7 @@ def _list_between(kind, j, address, low, high, values, buffer):
     bottom, top = type(place)(low), type(place)(high)
     n = uint64(0)
     for b in range((j.columns + BLOCK - 1) // BLOCK):
-        at, count = _block_at(kind, j, address, int64(b), buffer)
+        at, count = block_at(kind, j, address, int64(b), buffer)
         for first in range(0, count, _GROUP):
             last = min(int64(first) + _GROUP, count)
             if _any_between(kind, at, first, last, bottom, top):
@@ -417,7 +389,7 @@ def _ends_between(kind, j, address, low, high, buffer):
     bottom, top = type(place)(low), type(place)(high)
     least, most = top, bottom
     for b in range((j.columns + BLOCK - 1) // BLOCK):
-        at, count = _block_at(kind, j, address, int64(b), buffer)
+        at, count = block_at(kind, j, address, int64(b), buffer)
         for i in range(uint64(count)):
             here = scalar.ordered(load(kind, at, int64(i)) + z)
             inside = (bottom <= here) & (here <= top)
@@ -441,7 +413,7 @@ def _refine(
     above = uint64(0)
     while low < high or limit == uint64(0):
         shift = int64(0)
-        while (uint64(high) - uint64(low)) >> uint64(shift) >= uint64(_BUCKETS):
+        while (uint64(high) - uint64(low)) >> uint64(shift) >= uint64(BUCKETS):
             shift += 1
         total = _histogram(
             kind, j, address, low, high, shift, by_mass, limit == uint64(0), minus, factor, factor_low, r, mass,
@@ -488,7 +460,7 @@ def _count_all(kind, j, address, t, buffer):
     """How many columns equal t."""
     found = int64(0)
     for b in range((j.columns + BLOCK - 1) // BLOCK):
-        at, count = _block_at(kind, j, address, int64(b), buffer)
+        at, count = block_at(kind, j, address, int64(b), buffer)
         found += int64(_count_equal(kind, at, 0, count, t))
     return found
 
@@ -557,7 +529,7 @@ def _cut_by_mass(
 
 
 @apart
-def _cut(
+def find_cut(
     kind, j, address, span, top_k, top_p, min_p, temperature, high, low, largest, part,
     tops, coarse, hits, values, columns, units, masses, weights, counts, table, buffer,
 ):  # fmt: skip
@@ -566,7 +538,7 @@ def _cut(
     lowest = type(z)(-_INF)
     by_count, by_mass = top_k < j.columns, top_p < 1.0
     spans = ((j.columns + BLOCK - 1) // BLOCK + span - 1) // span
-    coarse_n, tops_n = spans * _COARSE, spans * LANES
+    coarse_n, tops_n = spans * COARSE, spans * LANES
     least = lowest
     if min_p > 0.0:
         least = rules.least_within(largest + z, temperature, -log_float64(min_p))
@@ -579,9 +551,7 @@ def _cut(
     if by_count:
         bound = _bound_by_count(coarse, coarse_n, tops, tops_n, top_k, largest + z, units)
     elif by_mass:
-        bound = _bound_by_mass(
-            coarse, coarse_n, tops, tops_n, top_p * part, largest + z, high, low, weights, units
-        )
+        bound = _bound_by_mass(coarse, coarse_n, tops, tops_n, top_p * part, largest + z, high, low, weights, units)
     strict = bound
     if least > lowest and not (by_count and by_mass):
         strict = max(strict, rules.before(least))
@@ -619,9 +589,7 @@ def _cut(
                 if other != limit:
                     t2, ties2 = _resolve(values, masses, n, held, other, strict, at, largest + z)
                     if t2 != t or ties2 != ties:
-                        total = _row_sum(
-                            kind, j, address, True, lowest, minus, high, low, r, shift, weights, buffer
-                        )
+                        total = _row_sum(kind, j, address, True, lowest, minus, high, low, r, shift, weights, buffer)
                         limit = rules.mass_limit(top_p, total)
                         t, ties = _resolve(values, masses, n, held, limit, strict, at, largest + z)
             else:
@@ -662,339 +630,3 @@ def _finite(x):
     """x, or the smallest finite number in place of -inf."""
     place = scalar.ordered(x)
     return scalar.from_ordered(type(place)(int64(place) + int64(1))) if x == -_INF else x
-
-
-
-# ------------------------------------------------------------------------------------------------------------ the draw
-
-
-@apart
-def _list_node(values, columns, first, last, high64, low64, high, low, lanes):
-    """The node of a block of which columns first .. last - 1 of the list are all that is left."""
-    largest = values[uint64(first)]
-    for i in range(uint64(first), uint64(last)):
-        largest = values[i] if values[i] > largest else largest
-    r, _, far = scalar.reference_of_maximum(largest, high)
-    minus = largest if far else largest - largest
-    if last - first == 1:
-        total = scalar.weight(largest - minus, high, low, r)
-    else:
-        for i in range(uint64(LANES)):
-            lanes[i] = largest - largest
-        for i in range(uint64(first), uint64(last)):
-            lanes[uint64(columns[i] & (LANES - 1))] += scalar.weight(values[i] - minus, high, low, r)
-        halve(lanes, uint64(LANES))
-        total = lanes[0]
-    if far:
-        return scalar.far_node(float64(largest), high64, low64, float64(total))
-    return scalar.plain_node(r, total)
-
-
-@apart
-def _list_nodes(values, columns, n, high64, low64, high, low, lanes, starts, node_r, node_s):
-    """Nodes of the blocks that the list touches, and where each begins in it; how many."""
-    m, i = int64(0), int64(0)
-    while i < n:
-        first, block = i, columns[uint64(i)] // BLOCK
-        while i < n and columns[uint64(i)] // BLOCK == block:
-            i += 1
-        starts[uint64(m)] = first
-        node_r[uint64(m)], node_s[uint64(m)] = _list_node(
-            values, columns, first, i, high64, low64, high, low, lanes
-        )
-        m += 1
-    starts[uint64(m)] = n
-    return m
-
-
-@apart
-def _root(columns, starts, node_r, node_s, m, blocks, stack_r, stack_s):
-    """The root of the row's tree, blocks that the list does not touch being empty."""
-    at = int64(0)
-    for b in range(blocks):
-        if at < m and columns[uint64(starts[uint64(at)])] // BLOCK == int64(b):
-            push(stack_r, stack_s, int64(b), node_r[uint64(at)], node_s[uint64(at)])
-            at += 1
-        else:
-            push(stack_r, stack_s, int64(b), 0.0, 0.0)
-    return collapse(stack_r, stack_s, blocks)
-
-
-@inlined
-def _key_and_choice(block, sample, row, tag, key, mask):
-    """Words 0 and 1 of a block (its key), and 2 and 3 (the choice inside), as uint64 each."""
-    x0, x1, x2, x3 = block_words(uint64(block), uint64(sample), uint64(row), uint64(tag), key, mask)
-    return (x0 << uint64(32)) | x1, (x2 << uint64(32)) | x3
-
-
-@inlined
-def _challenge(word, r, total, best_key, best_r, at):
-    """(whether a block beats the best so far, which is `at`, or -1 for none; its key)."""
-    wins, value = contest(word, r, total, best_key, best_r)
-    if at < 0 and not wins:
-        return True, exponential_float64(word >> uint64(32), word & uint64(0xFFFFFFFF)) / total
-    return wins, value
-
-
-@apart
-def _choose_in_list(values, units, first, last, high, low, word):
-    """Where in the list the choice inside a block falls."""
-    largest = values[uint64(first)]
-    for i in range(uint64(first), uint64(last)):
-        largest = values[i] if values[i] > largest else largest
-    r, rise, far = scalar.reference_of_maximum(largest, high)
-    minus = largest if far else largest - largest
-    total = uint64(0)
-    for i in range(uint64(first), uint64(last)):
-        units[i] = scalar.quantise(scalar.weight(values[i] - minus, high, low, r), rise)
-        total += units[i]
-    target = scalar.mulhi64(word, total)
-    i, running = uint64(first), units[uint64(first)]
-    while running <= target:
-        i += uint64(1)
-        running += units[i]
-    return int64(i)
-
-
-@apart
-def _draw_from_list(
-    kind, j, row, values, columns, n, high64, low64, high, low, lanes, starts, node_r, node_s, units, stack_r, stack_s
-):
-    """Grouped sampling from the columns of a list."""
-    m = _list_nodes(values, columns, n, high64, low64, high, low, lanes, starts, node_r, node_s)
-    r, total = 0.0, 1.0
-    if j.log_prob != 0:
-        blocks = (j.columns + BLOCK - 1) // BLOCK
-        r, total = _root(columns, starts, node_r, node_s, m, blocks, stack_r, stack_s)
-    identity = row_id(j, row)
-    key, mask = draw_key(j.seed, j.draw)
-    for s in range(j.samples):
-        sample = j.first_sample + int64(s)
-        best, best_r, at = _INF, 0.0, int64(0) if m == 1 else int64(-1)
-        for e in range(m if m > 1 else 0):
-            block = columns[uint64(starts[uint64(e)])] // BLOCK
-            word, _ = _key_and_choice(block, sample, identity, TRUNCATED, key, mask)
-            wins, value = _challenge(word, node_r[uint64(e)], node_s[uint64(e)], best, best_r, at)
-            if wins:
-                best, best_r, at = value, node_r[uint64(e)], int64(e)
-        first, last = starts[uint64(at)], starts[uint64(at + 1)]
-        block = columns[uint64(first)] // BLOCK
-        _, word = _key_and_choice(block, sample, identity, TRUNCATED, key, mask)
-        chosen = _choose_in_list(values, units, first, last, high, low, word)
-        write_sample(kind, j, row, int64(s), columns[uint64(chosen)], high64, low64, r, total)
-
-
-@apart
-def _race_in_list(
-    kind, j, row, values, columns, n, temperature, high64, low64, high, low, lanes, starts, node_r, node_s, stack_r, stack_s
-):
-    """The race among the columns of a list."""
-    r, total = 0.0, 1.0
-    if j.log_prob != 0:
-        m = _list_nodes(values, columns, n, high64, low64, high, low, lanes, starts, node_r, node_s)
-        blocks = (j.columns + BLOCK - 1) // BLOCK
-        r, total = _root(columns, starts, node_r, node_s, m, blocks, stack_r, stack_s)
-    identity = uint64(row_id(j, row))
-    key, mask = draw_key(j.seed, j.draw)
-    for s in range(j.samples):
-        sample = uint64(j.first_sample + int64(s))
-        best, at = -_INF, int64(-1)
-        for i in range(n):
-            column = columns[uint64(i)]
-            word = noise_word(uint64(column), sample, identity, uint64(NOISE), key, mask)
-            value = race_key(values[uint64(i)], word, temperature, column, sample, identity, key, mask)
-            if value > best or at < 0:
-                best, at = value, column
-        write_sample(kind, j, row, int64(s), at, high64, low64, r, total)
-
-
-@apart
-def _masked_block(kind, j, address, block, t, last, masked, buffer):
-    """Copy a block, the excluded columns at -inf; (its address, columns)."""
-    z = zero(kind)
-    lowest = type(z)(-_INF)
-    at, count = _block_at(kind, j, address, block, buffer)
-    ties = min(max(last + 1 - block * BLOCK, int64(0)), count)
-    for i in range(uint64(ties)):
-        x = load(kind, at, int64(i))
-        masked[i] = x if x >= t else lowest
-    for i in range(uint64(ties), uint64(count)):
-        x = load(kind, at, int64(i))
-        masked[i] = x if x > t else lowest
-    return int64(masked.ctypes.data), count
-
-
-@inlined
-def _reaches(coarse, s, t):
-    found = False
-    for i in range(_COARSE):
-        found = found or coarse[uint64(s * _COARSE + i)] >= t
-    return found
-
-
-@apart
-def _draw_from_row(
-    kind, j, row, address, span, coarse, t, last, tag, high64, low64, high, low,
-    lanes, masked, weights, sums, keys, rs, winners, stack_r, stack_s, buffer,
-):  # fmt: skip
-    """Grouped sampling from a row cut at (t, last): the node of what is kept."""
-    z = zero(kind)
-    guess = z
-    identity = row_id(j, row)
-    key, mask = draw_key(j.seed, j.draw)
-    blocks = (j.columns + BLOCK - 1) // BLOCK
-    for s in range(uint64(j.samples)):
-        keys[s], rs[s], winners[s] = _INF, 0.0, int64(-1)
-    for b in range(blocks):
-        block = int64(b)
-        if not _reaches(coarse, block // span, t):
-            push(stack_r, stack_s, block, 0.0, 0.0)
-            continue
-        at, count = _masked_block(kind, j, address, block, t, last, masked, buffer)
-        guess, r, total = block_node(z, at, count, high64, low64, high, low, guess, lanes)
-        push(stack_r, stack_s, block, r, total)
-        if not total > 0.0:
-            continue
-        for s in range(uint64(j.samples)):
-            word, _ = _key_and_choice(block, j.first_sample + int64(s), identity, tag, key, mask)
-            wins, value = _challenge(word, r, total, keys[s], rs[s], winners[s])
-            if wins:
-                keys[s], rs[s], winners[s] = value, r, block
-    r, total = collapse(stack_r, stack_s, blocks)
-    held, count, rise, quantised = int64(-1), int64(0), int64(0), uint64(0)
-    for s in range(j.samples):
-        block = winners[uint64(s)]
-        if block != held:
-            held = block
-            at, count = _masked_block(kind, j, address, block, t, last, masked, buffer)
-            quantised, rise = quantise_block(z, at, count, high, low, weights, sums)
-        _, word = _key_and_choice(block, j.first_sample + int64(s), identity, tag, key, mask)
-        column = choose(weights, sums, rise, scalar.mulhi64(word, quantised))
-        write_sample(kind, j, row, int64(s), block * BLOCK + column, high64, low64, r, total)
-    return r, total
-
-
-@apart
-def _race_in_row(
-    kind, j, row, address, span, coarse, t, last, temperature, high64, low64, high, low,
-    lanes, masked, words, keys, winners, stack_r, stack_s, buffer,
-):  # fmt: skip
-    """The race among the columns of a row cut at (t, last): the node of what is kept."""
-    z = zero(kind)
-    guess = z
-    rate, _ = scalar.narrow(float32(0), LOG2E / temperature * 8388608.0, 0.0)
-    sums = j.logsumexp != 0 or j.row_result != 0 or j.log_prob != 0
-    identity = uint64(row_id(j, row))
-    key, mask = draw_key(j.seed, j.draw)
-    blocks = (j.columns + BLOCK - 1) // BLOCK
-    for s in range(uint64(j.samples)):
-        keys[s], winners[s] = -_INF, int64(-1)
-    for b in range(blocks):
-        block = int64(b)
-        if not _reaches(coarse, block // span, t):
-            push(stack_r, stack_s, block, 0.0, 0.0)
-            continue
-        at, count = _masked_block(kind, j, address, block, t, last, masked, buffer)
-        if sums:
-            guess, r, total = block_node(z, at, count, high64, low64, high, low, guess, lanes)
-            push(stack_r, stack_s, block, r, total)
-        largest, _ = block_max(z, at, count)
-        if largest == -_INF:
-            continue
-        exact = not abs(float64(largest) / temperature) <= 4194304.0
-        for s in range(uint64(j.samples)):
-            keys[s], winners[s] = best_of_block(
-                z, at, count, words, largest, rate, temperature, exact,
-                block * BLOCK, j.first_sample + int64(s), identity, key, mask, keys[s], winners[s],
-            )  # fmt: skip
-    r, total = collapse(stack_r, stack_s, blocks) if sums else (0.0, 1.0)
-    for s in range(j.samples):
-        write_sample(kind, j, row, int64(s), winners[uint64(s)], high64, low64, r, total)
-    return r, total
-
-
-@njit
-def truncated(kind, job):
-    """One worker: take rows until none is left."""
-    j = job_at(job)
-    z = zero(kind)
-    lowest = type(z)(-_INF)
-    samples = uint64(j.samples)
-    span = span_of(j.columns)
-    blocks = (j.columns + BLOCK - 1) // BLOCK
-    spans = (blocks + span - 1) // span
-    tops, coarse = workspace(kind, spans * LANES), workspace(kind, spans * _COARSE)
-    length = min(j.columns, int64(_LIST))
-    values, columns = workspace(kind, length), np.empty(length, np.int64)
-    masses, units = np.empty(length, np.uint64), np.empty(max(spans * LANES, length), np.uint64)
-    weights = workspace(kind, max(spans * LANES, length, int64(BLOCK)))
-    hits = np.empty(LANES + _COARSE, np.int64)
-    counts, table = np.empty(_BUCKETS, np.int64), np.empty(_BUCKETS, np.uint64)
-    starts = np.empty(min(blocks, length) + 1, np.int64)
-    node_r, node_s = np.empty(min(blocks, length), np.float64), np.empty(min(blocks, length), np.float64)
-    lanes, masked = workspace(kind, LANES), workspace(kind, min(j.columns, int64(BLOCK)))
-    sums = np.empty(CHUNKS, np.uint64)
-    words = np.empty(BLOCK if j.race != 0 else 0, np.uint32)
-    keys, rs, winners = np.empty(samples, np.float64), np.empty(samples, np.float64), np.empty(samples, np.int64)
-    stack_r, stack_s = np.empty(LEVELS, np.float64), np.empty(LEVELS, np.float64)
-    buffer = np.empty(BLOCK if j.column_stride != j.item_size else 0, np.float64)
-    while True:
-        begin, end = take_items(j)
-        if begin >= end:
-            break
-        for item in range(begin, end):
-            row = int64(item)
-            if not row_wanted(j, row):
-                write_empty(kind, j, row)
-                continue
-            temperature = row_temperature(j, row)
-            if temperature == 0.0:
-                write_argmax(kind, j, row)
-                continue
-            top_k, top_p, min_p = row_top_k(j, row), row_top_p(j, row), row_min_p(j, row)
-            high64, low64 = scalar.scale(temperature)
-            high, low = _narrow(kind, high64, low64)
-            address = row_address(j, row)
-            off = top_k >= j.columns and top_p >= 1.0 and min_p <= 0.0
-            by_sums = not off and (j.logsumexp != 0 or (top_p < 1.0 and top_k >= j.columns))
-            largest, r, total = _survey(
-                kind, j, address, span, by_sums, high64, low64, high, low, tops, coarse, lanes, buffer, stack_r, stack_s
-            )
-            if not abs(largest) < _INF:
-                write_bad(kind, j, row)
-                continue
-            if by_sums:
-                write_logsumexp(kind, j, row, r, total)
-            t, last, n = lowest, int64(-1), int64(-1)
-            if not off:
-                part = float64(j.columns)
-                if by_sums and not scalar.reference_of_maximum(largest, high)[2]:
-                    part = exp_float64(-scalar.log_prob(largest, high64, low64, r, total))
-                t, last, n = _cut(
-                    kind, j, address, span, top_k, top_p, min_p, temperature, high, low, largest, part,
-                    tops, coarse, hits, values, columns, units, masses, weights, counts, table, buffer,
-                )  # fmt: skip
-            if n >= 0 and j.race != 0:
-                _race_in_list(
-                    kind, j, row, values, columns, n, temperature, high64, low64, high, low,
-                    lanes, starts, node_r, node_s, stack_r, stack_s,
-                )  # fmt: skip
-            elif n >= 0:
-                _draw_from_list(
-                    kind, j, row, values, columns, n, high64, low64, high, low,
-                    lanes, starts, node_r, node_s, units, stack_r, stack_s,
-                )  # fmt: skip
-            else:
-                if j.race != 0:
-                    r, total = _race_in_row(
-                        kind, j, row, address, span, coarse, t, last, temperature, high64, low64, high, low,
-                        lanes, masked, words, keys, winners, stack_r, stack_s, buffer,
-                    )  # fmt: skip
-                else:
-                    r, total = _draw_from_row(
-                        kind, j, row, address, span, coarse, t, last, GROUPED if off else TRUNCATED,
-                        high64, low64, high, low,
-                        lanes, masked, weights, sums, keys, rs, winners, stack_r, stack_s, buffer,
-                    )  # fmt: skip
-                if off:
-                    write_logsumexp(kind, j, row, r, total)
