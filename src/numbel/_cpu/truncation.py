@@ -31,6 +31,8 @@ LIST = 8192
 BUCKETS = 2048
 #: Columns that are looked at one by one when one of them is in range.
 _GROUP = 64
+#: A list that is not shorter than this part of the row is left: what it takes for an entry is 20 times a column's.
+_SPARSE = 16
 _ALL = 1 << 62
 
 
@@ -618,7 +620,13 @@ def find_cut(
         t, ties = least, int64(_ALL)
 
     if n >= 0 and (t > strict or t == lowest):
-        return t, int64(-1), _keep(values, columns, n, t, ties)
+        n = _keep(values, columns, n, t, ties)
+        if n * _SPARSE < j.columns:
+            return t, int64(-1), n
+        last = int64(-1)
+        for i in range(uint64(n)):
+            last = columns[i] if values[i] == t else last
+        return t, last, int64(-1)
     last = int64(_ALL)
     if ties < _ALL:
         last = _tie(kind, j, address, span, coarse, t, ties, buffer) if t > lowest else int64(-1)
