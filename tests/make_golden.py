@@ -27,7 +27,7 @@ _SHAPES = ((7, 3), (5, 64), (5, 65), (3, 4096), (2, 4097), (1, 300_000))
 #: What the subprocesses of `test_bits.py` recompute: few kernels, since each must be compiled for them.
 SIMD_GROUPS = (
     "noise_float32", "grouped_float32", "gumbel_max_float32", "relaxed_float32", "vjp_float32", "densities_float32",
-    "table_float32", "counts_float32",
+    "table_float32", "counts_float32", "truncated_float32",
 )  # fmt: skip
 _RELAXED_SHAPES = ((7, 3), (5, 64), (40, 128), (5, 129), (2, 4097), (1, 300_000))
 
@@ -89,6 +89,35 @@ def _samples(dtype: np.dtype, method: str) -> dict[str, object]:
         )
     )
     sample = numbel.Generator(SEED, DRAW).sample(logits((5, 64), dtype), method=method)
+    found["values"] = [[float(x) for x in part] for part in sample]
+    return found
+
+
+def _truncated(dtype: np.dtype) -> dict[str, object]:
+    found: dict[str, object] = {}
+    settings: tuple[dict[str, object], ...] = (
+        {"top_k": 2}, {"top_k": 60}, {"top_p": 0.9}, {"min_p": 0.01}, {"top_k": 40, "top_p": 0.7, "min_p": 0.1}
+    )  # fmt: skip
+    for shape in ((7, 3), (5, 65), (2, 4097), (1, 300_000)):
+        for setting in settings:
+            for method in ("grouped", "gumbel_max"):
+                for spread in (16.0, 0.5):
+                    sample = numbel.Generator(SEED, DRAW).sample(
+                        logits(shape, dtype, spread=spread), 2, method=method, **setting
+                    )
+                    found[f"{shape}, {setting}, {method}, {spread}"] = _hash(*sample)
+    far = logits((4, 4200), dtype, spread=60_000.0 if dtype == np.float16 else 1e30)
+    found["far"] = _hash(*numbel.Generator(SEED, DRAW).sample(far, top_p=0.5, top_k=100))
+    found["per row"] = _hash(
+        *numbel.Generator(SEED, DRAW).sample(
+            logits((4, 4200), dtype),
+            temperature=np.array([0.0, 0.1, 1.0, 1000.0]),
+            top_k=[3, 4200, 4200, 100],
+            top_p=[0.5, 0.9, 1.0, 0.7],
+            row_ids=[9, 1 << 40, 7, (1 << 56) - 1],
+        )
+    )
+    sample = numbel.Generator(SEED, DRAW).sample(logits((5, 64), dtype), top_p=0.8)
     found["values"] = [[float(x) for x in part] for part in sample]
     return found
 
@@ -198,6 +227,7 @@ def groups() -> dict[str, Callable[[], dict[str, object]]]:
         found[f"noise_{name}"] = lambda dtype=dtype: _noise(dtype)
         for method in ("grouped", "gumbel_max"):
             found[f"{method}_{name}"] = lambda dtype=dtype, method=method: _samples(dtype, method)
+        found[f"truncated_{name}"] = lambda dtype=dtype: _truncated(dtype)
         found[f"relaxed_{name}"] = lambda dtype=dtype: _relaxed(dtype)
         found[f"conditional_{name}"] = lambda dtype=dtype: _conditional(dtype)
         found[f"top_k_{name}"] = lambda dtype=dtype: _top_k(dtype)

@@ -360,12 +360,12 @@ def beats(rho1, r1, rho2, r2):
     return Fraction(rho1) * Fraction(2) ** int(-d) < Fraction(rho2)
 
 
-def grouped(logits, temperature, seed, draw, row=0, samples=1, blocks=None):
+def grouped(logits, temperature, seed, draw, row=0, samples=1, blocks=None, tag=GROUPED):
     """Sampled columns of a row by the grouped method."""
     blocks = blocks_of_row(logits, temperature) if blocks is None else blocks
     chosen = []
     for sample in range(samples):
-        x0, x1, x2, x3 = (w.tolist() for w in block_words(seed, draw, np.arange(len(blocks)), sample, row, GROUPED))
+        x0, x1, x2, x3 = (w.tolist() for w in block_words(seed, draw, np.arange(len(blocks)), sample, row, tag))
         best = None
         for b, block in enumerate(blocks):
             if not block.s > 0:
@@ -382,6 +382,61 @@ def node_of_row(logits, temperature, blocks=None):
     """The row's node (r, S)."""
     blocks = blocks_of_row(logits, temperature) if blocks is None else blocks
     return tree([(block.r, block.s) for block in blocks])
+
+
+# ----------------------------------------------------------------------------------------------------- truncation
+
+
+def masses(logits, temperature):
+    """exp((logit - largest) / T) in units of 2^-62, integers."""
+    z = np.asarray(logits).astype(np.longdouble)
+    with np.errstate(all="ignore"):
+        w = np.exp((z - z.max()) / np.longdouble(temperature))
+    return np.floor(w * np.longdouble(2.0**62)).astype(np.int64).tolist()
+
+
+def kept(logits, temperature=1.0, top_k=None, top_p=None, min_p=None, mass=None):
+    """The columns that are kept, in the total order, and how near top_p's boundary is to a prefix, of 1.
+
+    `mass` gives each column's as an integer; None: that of the mathematics. top_p counts in steps of 2^-40.
+    """
+    x = np.asarray(logits).astype(np.float64) + 0.0
+    order = np.lexsort((np.arange(len(x)), -x))
+    order = order[: np.count_nonzero(x > -np.inf)].tolist()
+    order = order[: len(order) if top_k is None else int(top_k)]
+    gap = 1.0
+    if top_p is not None and top_p < 1:
+        mass = masses(logits, temperature) if mass is None else mass
+        parts = math.floor(float(top_p) * 2**40)
+        total = sum(mass[i] for i in order)
+        before, count = 0, 0
+        for i in order:
+            short = parts * total - (before << 40)
+            if count:
+                gap = min(gap, abs(short / (total << 40)))
+                if short <= 0:
+                    break
+            before += mass[i]
+            count += 1
+        order = order[:count]
+    if min_p is not None and min_p > 0:
+        with np.errstate(all="ignore"):
+            away = (x[order[0]] - x[order]) / temperature
+        order = [i for i, d in zip(order, away.tolist(), strict=True) if d <= -math.log(min_p)]
+    return order, gap
+
+
+def masked(logits, columns):
+    """The logits, all but these columns at -inf."""
+    x = np.full_like(np.asarray(logits), -np.inf)
+    x[columns] = np.asarray(logits)[columns]
+    return x
+
+
+def integer_masses(logits, temperature, most):
+    """Masses of a row of one block, as the kernels compare them, `most` bounding their sum."""
+    shift = max(0, math.frexp(most)[1] - 1 - 11)
+    return [q >> shift for q in Block(widened(logits), temperature).integers()]
 
 
 # ------------------------------------------------------------------------------------------------- relaxed samples

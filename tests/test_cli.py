@@ -98,6 +98,21 @@ def test_axis_temperature_method(tmp_path: Path, file: Path) -> None:
     np.testing.assert_array_equal(np.load(out), numbel.Generator(5).categorical(LOGITS, **options))
 
 
+def test_truncation(tmp_path: Path, file: Path) -> None:
+    out = tmp_path / "out.npy"
+    for options in ({"top_k": 3}, {"top_p": 0.4}, {"min_p": 0.5}, {"top_k": 9, "top_p": 0.9, "min_p": 0.1}):
+        given = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", value)]
+        assert run("sample", file, *given, "--num-samples", 20, "--seed", 5, "-o", out).exit_code == 0
+        np.testing.assert_array_equal(np.load(out), numbel.Generator(5).categorical(LOGITS, 20, **options))
+    for given, text in (
+        (("--top-k", 0), "top_k must be at least 1, got 0"),
+        (("--top-p", 1.5), "top_p must be in (0, 1], got 1.5"),
+        (("--min-p", -1), "min_p must be in [0, 1], got -1.0"),
+    ):
+        assert text in fails(tmp_path, "sample", file, *given)
+    assert "FILE" in fails(tmp_path, "sample", "--top-k", 5)
+
+
 def test_fortran_order_and_one_row(tmp_path: Path) -> None:
     path, out = tmp_path / "a.npy", tmp_path / "out.npy"
     np.save(path, np.asfortranarray(LOGITS))

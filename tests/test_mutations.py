@@ -342,6 +342,76 @@ MUTATIONS = {
         [("_ragged.py", "rows.ids[chosen], mask,", "np.arange(len(chosen)), mask,")],
         ["test_ragged.py::test_each_row_is_that_of_a_call_of_its_own[None-grouped-float32]"],
     ),
+    "truncated draws on the words of the others": (
+        [("_cpu/truncated.py", "_INF = math.inf\n", "_INF = math.inf\nTRUNCATED = GROUPED\n")],
+        [
+            "test_truncation.py::test_every_tie_pattern[float32]",
+            "test_truncation.py::test_rows_are_the_oracles[4096-float32]",
+        ],
+    ),
+    "a tie too many": (
+        [
+            (
+                "_scalar/truncation.py",
+                "int64((short + mass - uint64(1)) // mass)",
+                "int64((short + mass) // mass)",
+            )
+        ],
+        [
+            "test_truncation.py::test_equal_columns_keep_the_decimal_share",
+            "test_truncation.py::test_every_tie_pattern[float32]",
+        ],
+    ),
+    "top_p rounded up": (
+        [
+            (
+                "_scalar/truncation.py",
+                "parts = uint64(int64(top_p * 1099511627776.0))",
+                "parts = uint64(int64(top_p * 1099511627776.0) + int64(1))",
+            )
+        ],
+        ["test_truncation.py::test_equal_columns_keep_the_decimal_share"],
+    ),
+    "all ties are kept": (
+        [("_cpu/truncation.py", "if x > t or (x == t and ties > 0):", "if x > t or x == t:")],
+        [
+            "test_truncation.py::test_every_tie_pattern[float32]",
+            "test_truncation.py::test_rows_are_the_oracles[100-float32]",
+        ],
+    ),
+    "top_p of what top_k drops as well": (
+        [("_cpu/truncation.py", "                total = before\n", "                total = held\n")],
+        ["test_truncation.py::test_every_tie_pattern[float32]"],
+    ),
+    "min_p without the temperature": (
+        [
+            (
+                "_scalar/truncation.py",
+                "(float64(largest) - float64(x)) / temperature <= reach",
+                "(float64(largest) - float64(x)) <= reach",
+            )
+        ],
+        ["test_truncation.py::test_rows_are_the_oracles[100-float32]"],
+    ),
+    "a bound beyond the cut": (
+        [("_cpu/truncation.py", "uint64(part * (1.0 + 2.0**-9) * 1073741824.0)", "uint64(part * 0.95 * 1073741824.0)")],
+        ["test_truncation.py::test_rows_are_the_oracles[20000-float32]"],
+    ),
+    "minus zero below zero": (
+        [
+            (
+                "_cpu/truncation.py",
+                "x = load(kind, address + column * j.column_stride, int64(0)) + z  # -0 becomes 0",
+                "x = load(kind, address + column * j.column_stride, int64(0))",
+            ),
+            (
+                "_cpu/truncation.py",
+                "here = scalar.ordered(load(kind, at, int64(first) + int64(i)) + z)",
+                "here = scalar.ordered(load(kind, at, int64(first) + int64(i)))",
+            ),
+        ],
+        ["test_truncation.py::test_rows_are_the_oracles[20000-float32]"],
+    ),
     "written before it is read": (
         [("_checks.py", "    return source.copy()\n", "    return source\n")],
         ["test_relaxed.py::test_overlapping_views[shape2-float32-relaxed]"],

@@ -211,3 +211,32 @@ def test_the_law_of_padded_rows(method):
     for row in range(2):
         assert indices[row::2].max() < len(p[row])
         assert_fits(np.bincount(indices[row::2], minlength=len(p[row])), p[row])
+
+
+TRUNCATIONS = ({"top_k": 3}, {"top_p": 0.7}, {"min_p": 0.1}, {"top_k": 600, "top_p": 1.0})
+
+
+@pytest.mark.parametrize("num_samples", [None, 70])
+@pytest.mark.parametrize("truncation", TRUNCATIONS, ids=str)
+@each_method
+def test_truncated_rows_are_those_of_calls_of_their_own(method, truncation, num_samples):
+    """top_k of 600 switches off in rows of up to 600, which 70 samples take from tables where each alone does."""
+    x, offsets = ragged(LENGTHS)
+    got = numbel.Generator(92, 3).sample(x, num_samples, offsets=offsets, method=method, **truncation)
+    plain = np.arange(len(LENGTHS))
+    assert same(got, alone(x, offsets, num_samples, plain, 1.0, method=method, **truncation))
+
+
+def test_truncation_of_each_ragged_row():
+    x, offsets = ragged([5, 1, 300, 5, 9000])
+    mask = np.array([True, True, True, False, True])
+    settings = {"top_k": np.array([2, 1, 300, 5, 7]), "min_p": np.array([0.0, 0.5, 0.0, 0.1, 0.0])}
+    got = numbel.Generator(5).sample(x, 3, offsets=offsets, row_mask=mask, **settings)
+    for row in (0, 1, 2, 4):
+        one = {name: values[row] for name, values in settings.items()}
+        rng = numbel.Generator(5)
+        alone_ = rng.sample(x[None, offsets[row] : offsets[row + 1]], 3, row_ids=[row], **one)
+        assert same([part[row] for part in got], [part[0] for part in alone_])
+    assert (got.indices[3] == -1).all()
+    empty = numbel.Generator(5).categorical(x[:5], offsets=[0, 0, 5], row_mask=[False, True], top_k=2)
+    assert empty[0] == -1

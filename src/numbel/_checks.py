@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import numpy as np
@@ -143,6 +144,54 @@ def positive_temperature(value: Any, shape: tuple[int, ...], least: float = 0.0)
         wanted = f"at least {least:g}" if least else "positive"
         raise ValueError(f"{where} {flat[bad[0]]:g}; it must be {wanted} here")
     return flat, per_row
+
+
+#: Of each truncation: the values that it may have, and what they must be.
+_TRUNCATIONS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "top_k": (lambda k: k >= 1, "at least 1"),
+    "top_p": (lambda p: (p > 0) & (p <= 1), "in (0, 1]"),
+    "min_p": (lambda p: (p >= 0) & (p <= 1), "in [0, 1]"),
+}
+
+
+def truncation(
+    top_k: Any, top_p: Any, min_p: Any, shape: tuple[int, ...], columns: int
+) -> list[tuple[np.ndarray[Any, Any], bool]] | None:
+    """top_k, top_p and min_p as contiguous arrays, and whether there is one for each row; None if all rows keep all."""
+    if top_k is None and top_p is None and min_p is None:
+        return None
+    found = [
+        _truncation("top_k", columns if top_k is None else top_k, shape, columns),
+        _truncation("top_p", 1.0 if top_p is None else top_p, shape, columns),
+        _truncation("min_p", 0.0 if min_p is None else min_p, shape, columns),
+    ]
+    (k, _), (p, _), (least, _) = found
+    return found if k.size and (k.min() < columns or p.min() < 1 or least.max() > 0) else None
+
+
+def _truncation(name: str, value: Any, shape: tuple[int, ...], columns: int) -> tuple[np.ndarray[Any, Any], bool]:
+    integral = name == "top_k"
+    if integral and isinstance(value, int):
+        value = min(value, columns)  # int64 need not hold it
+    array = np.asarray(value)
+    if array.dtype.kind not in ("iu" if integral else "fiu") and (integral or array.dtype.name != "bfloat16"):
+        what = repr(value) if array.ndim == 0 else str(array.dtype)
+        raise TypeError(f"{name} must hold {'integers' if integral else 'real numbers'}, got {what}")
+    try:
+        spread = np.broadcast_to(array, shape if array.ndim else ())
+    except ValueError:
+        raise ValueError(f"{name} of shape {array.shape} does not broadcast to the rows' shape {shape}") from None
+    flat = spread.reshape(-1) if integral else spread.astype(np.float64, copy=False).reshape(-1)
+    allowed, wanted = _TRUNCATIONS[name]
+    good = allowed(flat)
+    if not good.all():
+        if array.ndim == 0:
+            raise ValueError(f"{name} must be {wanted}, got {value}")
+        row = int(np.argmin(good))
+        raise ValueError(f"{name} row {row} is {flat[row]}; it must be {wanted}")
+    if integral:
+        flat = np.minimum(flat, columns).astype(np.int64)
+    return np.ascontiguousarray(flat), array.ndim > 0
 
 
 def row_ids(value: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:

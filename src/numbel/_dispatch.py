@@ -231,6 +231,48 @@ def categorical(
     return bad
 
 
+def truncated(
+    array: Array,
+    samples: int,
+    temperatures: Array,
+    per_row: bool,
+    row_ids: Array | None,
+    row_mask: Array | None,
+    truncation: Sequence[tuple[Array, bool]],
+    method: str,
+    seed: int,
+    draw: int,
+    results: Sequence[Array | None],
+    progress: Progress | None = None,
+) -> int | None:
+    """`categorical` of what top_k, top_p and min_p keep, each with whether there is one for each row."""
+    indices, log_prob, logsumexp = results
+    rows, columns = math.prod(array.shape[:-1]), array.shape[-1]
+    if rows == 0 or (samples == 0 and logsumexp is None):
+        return None
+    if samples == 0:
+        samples, indices, log_prob = 1, np.empty(rows, np.int64), None
+    job, kept = _rows_job(array, temperatures, per_row)
+    for name, (values, each) in zip(("top_k", "top_p", "min_p"), truncation, strict=True):
+        job[name], job[f"{name}_stride"] = _address(values), values.itemsize if each else 0
+    job["race"] = method == "gumbel_max"
+    job["row_ids"], job["row_mask"] = _address(row_ids), _address(row_mask)
+    job["all_samples"] = samples
+    job["indices"], job["log_prob"], job["logsumexp"] = _address(indices), _address(log_prob), _address(logsumexp)
+    job["seed"], job["draw"] = seed, draw
+    job["segments"], job["grab"] = 1, max(1, min(BLOCK // columns, rows // 64))
+    driver = drivers.driver("truncated", _name(array.dtype))
+    bad = None
+    for first in range(0, samples, _SAMPLES):
+        job["samples"], job["first_sample"] = min(_SAMPLES, samples - first), first
+        packed = Job(job)
+        _run(driver, packed, rows, columns, progress)
+        if packed.bad_row is not None:
+            bad = packed.bad_row
+    del kept  # alive until here: the job holds addresses
+    return bad
+
+
 def _rows_job(array: Array, temperatures: Array, per_row: bool) -> tuple[dict[str, Any], list[Array | None]]:
     """A job over the rows of `array`, and what its addresses point to."""
     job = EMPTY.copy()

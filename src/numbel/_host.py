@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -58,6 +59,7 @@ def sample(
     out: tuple[Any, ...],
     full: bool,
     progress: Callable[[int], None] | None = None,
+    truncation: tuple[Any, Any, Any] = (None, None, None),
 ) -> Sample:
     """Categories, and log_prob and logsumexp if `full`; `progress` is told of each stretch that is done."""
     array = _checks.logits(logits, axis)
@@ -66,15 +68,14 @@ def sample(
     temperatures, per_row = _checks.temperature(temperature, shape)
     ids = None if row_ids is None else _checks.row_ids(row_ids, shape)
     mask = None if row_mask is None else _checks.row_mask(row_mask, shape)
+    cuts = _checks.truncation(*truncation, shape, array.shape[-1])
     _checks.method(method)
     raises = _checks.on_invalid(on_invalid)
     results = _outputs(out, shape, num_samples, _dispatch.result_dtype(array.dtype), full)
     # strided outputs are written through a copy: they have one entry a row, not one a category
     written = [r if r is None or r.flags.c_contiguous else np.empty(r.shape, r.dtype) for r in results]
     with reserve() as (seed, draw):
-        bad = _tables.categorical(
-            array, samples, temperatures, per_row, ids, mask, method, seed, draw, written, progress
-        )
+        bad = draw_rows(array, samples, temperatures, per_row, ids, mask, cuts, method, seed, draw, written, progress)
         for given, made in zip(results, written, strict=True):
             if given is not made:
                 given[...] = made  # type: ignore[index]
@@ -83,6 +84,40 @@ def sample(
     return Sample(
         *(r if r is None or given is not None or r.shape else r[()] for r, given in zip(results, out, strict=True))
     )
+
+
+def draw_rows(
+    array: NDArray[Any],
+    samples: int,
+    temperatures: NDArray[Any],
+    per_row: bool,
+    ids: NDArray[Any] | None,
+    mask: NDArray[Any] | None,
+    cuts: list[tuple[NDArray[Any], bool]] | None,
+    method: str,
+    seed: int,
+    draw: int,
+    results: Sequence[NDArray[Any] | None],
+    progress: Callable[[int], None] | None = None,
+) -> int | None:
+    """Write samples of rows, truncated if there are `cuts`, into contiguous results; the first bad row, if any."""
+    given = array, samples, temperatures, per_row, ids
+    if cuts is None:
+        return _tables.categorical(*given, mask, method, seed, draw, results, progress)
+    rows, columns = math.prod(array.shape[:-1]), array.shape[-1]
+    (k, _), (p, _), (least, _) = cuts
+    whole = np.broadcast_to((k >= columns) & (p >= 1) & (least <= 0), rows)
+    if method != "grouped" or not whole.any() or not _tables.tabled(columns, samples, array.dtype):
+        return _dispatch.truncated(*given, mask, cuts, method, seed, draw, results, progress)
+    # rows that keep everything are drawn as without truncation: from their tables
+    wanted = np.ones(rows, np.bool_) if mask is None else mask
+    bad = [_dispatch.truncated(*given, wanted & ~whole, cuts, method, seed, draw, results, progress)]
+    others = [None if r is None else np.empty_like(r) for r in results]
+    bad.append(_tables.categorical(*given, wanted & whole, method, seed, draw, others, progress))
+    for result, made in zip(results, others, strict=True):
+        if result is not None and made is not None:
+            result.reshape(rows, -1)[wanted & whole] = made.reshape(rows, -1)[wanted & whole]
+    return min((row for row in bad if row is not None), default=None)
 
 
 def gumbel_softmax(

@@ -47,18 +47,41 @@ class _Lowering(typed_passes.NativeLowering):  # type: ignore[misc]
     lowering_class = _Lower
 
 
+class _LowerApart(_Lower):
+    def setup_function(self, fndesc: Any) -> None:
+        super().setup_function(fndesc)
+        self.function.attributes.add("noinline")
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _LoweringApart(typed_passes.NativeLowering):  # type: ignore[misc]
+    _name = "numbel_native_lowering_apart"
+    lowering_class = _LowerApart
+
+
 class _WideCompiler(Compiler):  # type: ignore[misc]
+    lowering: Any = _Lowering
+
     def define_pipelines(self) -> Any:
         pipelines = super().define_pipelines()
         for pipeline in pipelines:
             pipeline.passes = [
-                (_Lowering if each is typed_passes.NativeLowering else each, text) for each, text in pipeline.passes
+                (self.lowering if each is typed_passes.NativeLowering else each, text) for each, text in pipeline.passes
             ]
         return pipelines
 
 
+class _ApartCompiler(_WideCompiler):
+    lowering = _LoweringApart
+
+
 #: Workers. No fastmath: -inf and NaN are ordinary input, and the order of sums is promised.
 njit = numba.njit(error_model="numpy", nogil=True, pipeline_class=_WideCompiler)
+#: Workers' parts that are called from several places, once a row or block: copied into each, they triple the time that
+#: a first call takes.
+apart = numba.njit(
+    error_model="numpy", nogil=True, pipeline_class=_ApartCompiler, no_cpython_wrapper=True, no_cfunc_wrapper=True
+)
 #: Scalars, inlined by force: a call left in a loop keeps it from being vectorised (0.6 against 4 G/s).
 inlined = numba.njit(error_model="numpy", nogil=True, forceinline=True)
 

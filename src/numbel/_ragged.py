@@ -16,6 +16,8 @@ from ._dispatch import _address
 from ._scalar.blocks import BLOCK
 from .results import Sample
 
+_Cuts = list[tuple[NDArray[Any], bool]] | None
+
 #: Lengths to which short rows are padded, so that many are sampled at a time.
 _WIDTHS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, SHORT])
 #: Padded categories at a time: 4 MB of float32.
@@ -37,6 +39,7 @@ def sample(
     on_invalid: str | None,
     out: tuple[Any, ...],
     full: bool,
+    truncation: tuple[Any, Any, Any],
 ) -> Sample:
     """Categories of each row, and log_prob and logsumexp if `full`."""
     array = _checks.ragged_logits(logits, axis)
@@ -47,6 +50,7 @@ def sample(
     ids = None if row_ids is None else _checks.row_ids(row_ids, shape)
     mask = None if row_mask is None else _checks.row_mask(row_mask, shape)
     _checks.ragged_lengths(starts, mask)
+    cuts = _checks.truncation(*truncation, shape, int(np.diff(starts).max(initial=1)))
     _checks.method(method)
     raises = _checks.on_invalid(on_invalid)
     results = _host._outputs(out, shape, num_samples, _dispatch.result_dtype(array.dtype), full)
@@ -66,6 +70,7 @@ def sample(
                 starts[first : part.stop + 1],
                 samples,
                 method,
+                None if cuts is None else [(values[part] if each else values, each) for values, each in cuts],
                 draw,
                 [None if r is None else r[part] for r in results],
             )
@@ -81,11 +86,17 @@ def _sample_part(
     starts: NDArray[np.int64],
     samples: int,
     method: str,
+    cuts: _Cuts,
     draw: tuple[int, int],
     results: list[NDArray[Any] | None],
 ) -> list[int]:
     """Write the results of a run of rows; some bad rows, the first of them among these."""
     lengths = np.diff(starts)
+    if cuts is not None:
+        for result in results:
+            if result is not None:  # rows that are masked out may be empty
+                result[lengths == 0] = -1 if result.dtype.kind == "i" else np.nan
+        return _by_length(rows, starts, lengths, np.flatnonzero(lengths), samples, method, cuts, draw, results)
     short = lengths <= SHORT
     tables = np.zeros(len(lengths), np.bool_)
     if method == "grouped" and samples > 1:
@@ -93,7 +104,7 @@ def _sample_part(
             if _tables.tabled(length, samples, _dispatch.result_dtype(rows.array.dtype)):
                 tables |= lengths == length
     bad = _long(rows, starts, lengths, np.flatnonzero(~short & ~tables), samples, method, draw, results)
-    bad += _from_tables(rows, starts, lengths, np.flatnonzero(tables), samples, draw, results)
+    bad += _by_length(rows, starts, lengths, np.flatnonzero(tables), samples, method, None, draw, results)
     width = np.searchsorted(_WIDTHS, lengths).astype(np.uint8)
     width[tables] = len(_WIDTHS)
     order = np.argsort(width, kind="stable")
@@ -108,7 +119,7 @@ def _sample_part(
 
 
 def _sample_chosen(
-    function: Callable[..., int | None],
+    function: Callable[..., Any],
     logits: NDArray[Any],
     rows: _host.Rows,
     chosen: NDArray[np.int64],
@@ -129,16 +140,18 @@ def _sample_chosen(
     return [] if found is None else [int(chosen[found])]
 
 
-def _from_tables(
+def _by_length(
     rows: _host.Rows,
     starts: NDArray[np.int64],
     lengths: NDArray[np.int64],
     chosen: NDArray[np.int64],
     samples: int,
+    method: str,
+    cuts: _Cuts,
     draw: tuple[int, int],
     results: list[NDArray[Any] | None],
 ) -> list[int]:
-    """Write the results of the rows `chosen`, of which many samples are drawn: those of one length together."""
+    """Write the results of the rows `chosen`, those of one length together: truncated ones, or such as take tables."""
     bad: list[int] = []
     for length in np.unique(lengths[chosen]).tolist():
         alike = chosen[lengths[chosen] == length]
@@ -147,7 +160,17 @@ def _from_tables(
             some = alike[first : first + step]
             lone = rows.array[starts[some[0]] : starts[some[0]] + length]
             logits = lone[None] if len(some) == 1 else _padded(rows.array, starts, some, length)
-            bad += _sample_chosen(_tables.categorical, logits, rows, some, samples, "grouped", draw, results)
+            kept = None
+            if cuts is not None:
+                kept = [(values[some] if each else values, each) for values, each in cuts]
+                kept[0] = np.minimum(kept[0][0], length), kept[0][1]
+
+            def function(*given: Any, kept: _Cuts = kept) -> Any:
+                rows_given, rest = given[:6], given[6:]
+                draw_rows: Any = _host.draw_rows
+                return draw_rows(*rows_given, kept, *rest)
+
+            bad += _sample_chosen(function, logits, rows, some, samples, method, draw, results)
     return bad
 
 

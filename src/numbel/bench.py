@@ -91,6 +91,20 @@ def _logits(work: Work) -> Array:
     return _whole_logits(work.rows, work.columns, work.dtype)
 
 
+@functools.lru_cache(maxsize=1)
+def _whole_tokens(rows: int, columns: int, dtype: str) -> Array:
+    rng = np.random.default_rng(0)
+    block = np.empty((min(rows, 16), columns), np.float32)
+    for row in block:
+        row[:] = rng.normal(size=columns) - 2 * np.log1p(rng.permutation(columns))
+    return np.resize(block.astype(_dtype(dtype)), (rows, columns))
+
+
+def _tokens(work: Work) -> Array:
+    """Logits of the shape of a language model's: a Zipf law with noise, a few dozen likely columns."""
+    return _whole_tokens(work.rows, work.columns, work.dtype)
+
+
 # What bounds us
 
 
@@ -169,6 +183,16 @@ def _numbel_top_k(work: Work) -> Call:
 def _count(work: Work) -> int:
     """The k at the end of a task's name."""
     return int(work.task.rpartition(" ")[2])
+
+
+def _numbel_truncated(work: Work) -> Call:
+    rng, x, settings = numbel.default_rng(5), _tokens(work), _TRUNCATIONS[work.task]
+    return lambda: rng.categorical(x, **settings)
+
+
+def _numbel_untruncated(work: Work) -> Call:
+    rng, x = numbel.default_rng(5), _tokens(work)
+    return lambda: rng.categorical(x)
 
 
 def _numbel_gumbel(work: Work) -> Call:
@@ -311,6 +335,39 @@ def _torch_gumbel_max(work: Work) -> Call:
 
     x = _tensor(work)
     return lambda: (x - torch.empty_like(x, dtype=torch.float32).exponential_().log_()).argmax(-1)
+
+
+def _torch_truncated(work: Work) -> Call:
+    import torch
+
+    x, settings = torch.from_numpy(_tokens(work)), _TRUNCATIONS[work.task]
+    places = torch.arange(work.columns)
+
+    def call() -> object:
+        values, order = x.sort(dim=-1, descending=True)
+        p = values.softmax(-1)
+        if "top_k" in settings:
+            drop = (places >= settings["top_k"]).expand_as(p)
+        elif "top_p" in settings:
+            drop = p.cumsum(-1) - p >= settings["top_p"]
+        else:
+            drop = p < settings["min_p"] * p[:, :1]
+        kept = values.masked_fill(drop, -torch.inf).softmax(-1)
+        return order.gather(-1, torch.multinomial(kept, 1))
+
+    return call
+
+
+def _torch_topk_first(work: Work) -> Call:
+    import torch
+
+    x, k = torch.from_numpy(_tokens(work)), _TRUNCATIONS[work.task]["top_k"]
+
+    def call() -> object:
+        values, order = x.topk(k, dim=-1)
+        return order.gather(-1, torch.multinomial(values.softmax(-1), 1))
+
+    return call
 
 
 def _torch_gumbel(work: Work) -> Call:
@@ -593,7 +650,17 @@ _TOP_K = {
     "jax choice(replace=False)": _Entry(_jax_choice, _SLOW),
     "jax gumbel + top_k": _Entry(_jax_top_k, _SLOW),
 }
+#: Settings of the truncated tasks.
+_TRUNCATIONS: dict[str, dict[str, Any]] = {"top_k": {"top_k": 50}, "top_p": {"top_p": 0.9}, "min_p": {"min_p": 0.05}}
+_TRUNCATED = {
+    "numbel": _Entry(_numbel_truncated),
+    "numbel untruncated": _Entry(_numbel_untruncated),
+    "torch sort + cumsum + multinomial": _Entry(_torch_truncated, _SLOW),
+}
 _TASKS: dict[str, dict[str, _Entry]] = {
+    "top_k": {**_TRUNCATED, "torch topk + multinomial": _Entry(_torch_topk_first, _SLOW)},
+    "top_p": _TRUNCATED,
+    "min_p": _TRUNCATED,
     "sample": {
         "numbel": _Entry(_numbel_sample),
         **_LIMITS,
@@ -678,6 +745,9 @@ _WORKS = (
     Work("categorical", 65536, 128, "float32"),
     Work("categorical", 256, 1 << 17, "float32"),
     Work("sample", 1, 1000, "float32"),
+    Work("top_k", 256, 1 << 17, "float32"),
+    Work("top_p", 256, 1 << 17, "float32"),
+    Work("min_p", 256, 1 << 17, "float32"),
     Work("gumbel_softmax", 64, 1 << 20, "float32"),
     Work("gumbel_softmax", 65536, 128, "float32"),
     Work("gumbel_softmax", 1 << 20, 8, "float32"),

@@ -88,6 +88,9 @@ def sample(
     ] = None,
     num_samples: Annotated[int | None, typer.Option(min=0, help="Samples of each row [default law: 20000].")] = None,
     temperature: Annotated[float, typer.Option(help="Divides the logits.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Keep the k largest categories of each row.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Keep the largest until they hold this probability.")] = None,
+    min_p: Annotated[float | None, typer.Option(help="Keep those of this part of the largest probability.")] = None,
     axis: Annotated[int, typer.Option(help="The category axis.")] = -1,
     method: Annotated[str, typer.Option(help="grouped, or gumbel_max (couples with `numbel gumbel`).")] = "grouped",
     seed: Seed = None,
@@ -103,6 +106,7 @@ def sample(
     """Sample the rows of a file of logits, which is mapped, not read: it may be larger than memory."""
     with _one_line():
         rng = _generator(seed, draw)
+        truncation = (top_k, top_p, min_p)
         if device not in ("cpu", "cuda"):
             raise ValueError(f"--device must be cpu or cuda, got {device}")
         if device == "cuda":
@@ -110,6 +114,8 @@ def sample(
 
             _libraries.require()
         if file is None:
+            if truncation != (None, None, None):
+                raise ValueError("--top-k, --top-p and --min-p truncate the rows of a FILE, and none is given")
             given = [n for n, v in (("--key", key), ("--dtype", dtype), ("--columns", columns)) if v is not None]
             if given or axis != -1:
                 raise ValueError(f"{(given or ['--axis'])[0]} describes a FILE, and none is given")
@@ -127,7 +133,7 @@ def sample(
         if out is None and indices > _PRINTED:
             raise ValueError(f"{indices} indices are too many to print: name a file with -o")
         typer.echo(f"seed {rng.seed}, draw {rng.draw}", err=True)
-        result = _sample(rng, array, num_samples, temperature, method, out, log_prob, device)
+        result = _sample(rng, array, num_samples, temperature, method, out, log_prob, device, truncation=truncation)
         if out is None:
             typer.echo(" ".join(str(index) for index in np.ravel(result.indices)))
 
@@ -142,6 +148,7 @@ def _sample(
     log_prob: Path | None,
     device: str,
     full: bool = False,
+    truncation: tuple[int | None, float | None, float | None] = (None, None, None),
 ) -> Sample:
     shape = array.shape[:-1] if num_samples is None else (*array.shape[:-1], num_samples)
     log_dtype = np.dtype(np.float64 if array.dtype == np.float64 else np.float32)
@@ -155,7 +162,7 @@ def _sample(
             return _sample_on_device(rng, array, num_samples, temperature, method, indices, logs, full, step)
         results = indices, logs, None
         return _host.sample(
-            rng._reserve, array, num_samples, -1, temperature, method, None, None, None, results, full, step
+            rng._reserve, array, num_samples, -1, temperature, method, None, None, None, results, full, step, truncation
         )
 
 

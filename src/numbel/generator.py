@@ -251,6 +251,9 @@ class Generator:
         *,
         axis: int = -1,
         temperature: ArrayLike = 1.0,
+        top_k: ArrayLike | None = None,
+        top_p: ArrayLike | None = None,
+        min_p: ArrayLike | None = None,
         method: _Method = "grouped",
         offsets: None = None,
         row_ids: ArrayLike | None = None,
@@ -268,6 +271,9 @@ class Generator:
         *,
         axis: int = -1,
         temperature: ArrayLike = 1.0,
+        top_k: ArrayLike | None = None,
+        top_p: ArrayLike | None = None,
+        min_p: ArrayLike | None = None,
         method: _Method = "grouped",
         offsets: ArrayLike | None = None,
         row_ids: ArrayLike | None = None,
@@ -285,6 +291,9 @@ class Generator:
         *,
         axis: int = -1,
         temperature: ArrayLike = 1.0,
+        top_k: ArrayLike | None = None,
+        top_p: ArrayLike | None = None,
+        min_p: ArrayLike | None = None,
         method: _Method = "grouped",
         offsets: ArrayLike | None = None,
         row_ids: ArrayLike | None = None,
@@ -301,6 +310,9 @@ class Generator:
         *,
         axis: int = -1,
         temperature: ArrayLike = 1.0,
+        top_k: ArrayLike | None = None,
+        top_p: ArrayLike | None = None,
+        min_p: ArrayLike | None = None,
         method: _Method = "grouped",
         offsets: ArrayLike | None = None,
         row_ids: ArrayLike | None = None,
@@ -309,7 +321,7 @@ class Generator:
         out: NDArray[np.int64] | None = None,
         stream: Any = None,
     ) -> Any:
-        """Draw categories with probabilities softmax(logits / temperature), exactly, in one pass.
+        """Draw categories with probabilities softmax(logits / temperature), truncated where asked for, exactly.
 
         Parameters
         ----------
@@ -322,11 +334,21 @@ class Generator:
             The category axis.
         temperature : float or array_like, optional
             Positive; an array broadcasts to the shape of logits without `axis`, and 0 there means that
-            row's argmax.
+            row's argmax, whatever the truncation.
+        top_k : int or array_like of int, optional
+            Keep the k largest logits only, k >= 1; of equal ones the first. An array, as for top_p and min_p, holds
+            one for each row, or broadcasts to that shape.
+        top_p : float or array_like, optional
+            Then keep the largest until their probabilities, renormalised, reach top_p, in (0, 1]; the one that reaches
+            it is kept.
+        min_p : float or array_like, optional
+            Then keep those of at least min_p times the largest probability, in [0, 1]. top_k >= n, top_p = 1 and
+            min_p = 0 truncate nothing: a row with all three is drawn as without.
         method : {"grouped", "gumbel_max"}, optional
             "grouped" reads memory once and takes one exponential variate for each 4096 categories. "gumbel_max" is the
             argmax of logits / temperature + gumbel with the float64 noise of the same draw, smaller index on
-            ties, without storing that noise. Both are exact; they give different categories.
+            ties, without storing that noise, over the columns that are kept. Both are exact; they give different
+            categories.
         offsets : array_like of int, optional
             For 1-D logits: row i is logits[offsets[i] : offsets[i + 1]], from offsets[0] = 0 to offsets[-1] =
             len(logits), an index counts within its row, and temperature, row_ids and row_mask have one entry for each.
@@ -369,6 +391,10 @@ class Generator:
         is part of `BITS_VERSION`. The law is the same, or nearer to softmax (see `CategoricalTable`); below the rule
         the first samples do not depend on num_samples, beyond it neither, but the two differ.
 
+        Truncation sorts nothing: usually one pass over the logits and a look at the few columns that can be kept.
+        top_p counts in steps of 2**-40, rounded down, and compares sums of integers: 0.9 of ten equal categories is
+        nine. Weights are good to 2e-7 (float64 logits: 2e-16), so a sum that near to top_p may fall on either side.
+
         Examples
         --------
         >>> import numbel, numpy as np
@@ -380,14 +406,20 @@ class Generator:
         (2, 3)
         >>> rng.categorical(np.array([0.0, -np.inf, -np.inf, 0.0, 0.0]), offsets=[0, 2, 4, 5])  # three rows
         array([0, 1, 0])
+        >>> logits = np.log(np.array([[0.1, 0.5, 0.4], [0.3, 0.3, 0.4]]))
+        >>> rng.categorical(logits, 1000, top_p=[0.9, 0.4]).max(axis=1).tolist()
+        [2, 2]
+        >>> rng.categorical(logits, 1000, top_k=2).min(axis=1).tolist()
+        [1, 0]
         """
         each = num_samples, axis, temperature, method, row_ids, row_mask, on_invalid, (out, None, None), False
         if self._on_device(logits, stream):
-            _on_host_only(offsets=offsets)
+            _on_host_only(offsets=offsets, top_k=top_k, top_p=top_p, min_p=min_p)
             return _device().sample(self._reserve, logits, *each, stream).indices
+        truncation = top_k, top_p, min_p
         if offsets is not None:
-            return _ragged.sample(self._reserve, logits, offsets, *each).indices
-        return _host.sample(self._reserve, logits, *each).indices
+            return _ragged.sample(self._reserve, logits, offsets, *each, truncation).indices
+        return _host.sample(self._reserve, logits, *each, truncation=truncation).indices
 
     def sample(
         self,
@@ -396,6 +428,9 @@ class Generator:
         *,
         axis: int = -1,
         temperature: ArrayLike = 1.0,
+        top_k: ArrayLike | None = None,
+        top_p: ArrayLike | None = None,
+        min_p: ArrayLike | None = None,
         method: _Method = "grouped",
         offsets: ArrayLike | None = None,
         row_ids: ArrayLike | None = None,
@@ -408,10 +443,12 @@ class Generator:
 
         Parameters
         ----------
-        logits, num_samples, axis, temperature, method, offsets, row_ids, row_mask, on_invalid, stream
+        logits, num_samples, axis, temperature, top_k, top_p, min_p, method, offsets, row_ids, row_mask, on_invalid
             As in `categorical`. Rows that are masked out or flagged get NaN beside the index -1.
         out : Sample, optional
             Arrays to write to; an entry that is None is allocated.
+        stream
+            As in `categorical`.
 
         Returns
         -------
@@ -427,7 +464,8 @@ class Generator:
         Notes
         -----
         `logsumexp` is ln(sum(exp(logits / temperature))), `log_prob` is logits / temperature - logsumexp at
-        the index. Blocks are joined along a fixed tree, so that neither depends on threads or chunks. In a
+        the index; with top_k, top_p or min_p it is that of the law truncated, logsumexp is not. Blocks are joined
+        along a fixed tree, so that neither depends on threads or chunks. In a
         row of temperature 0 log_prob is 0 and logsumexp the limit of max / T: -inf, 0 or inf.
 
         Examples
@@ -444,11 +482,12 @@ class Generator:
         given = (None, None, None) if out is None else tuple(out)
         each = num_samples, axis, temperature, method, row_ids, row_mask, on_invalid, given, True
         if self._on_device(logits, stream):
-            _on_host_only(offsets=offsets)
+            _on_host_only(offsets=offsets, top_k=top_k, top_p=top_p, min_p=min_p)
             return _device().sample(self._reserve, logits, *each, stream)  # type: ignore[no-any-return]
+        truncation = top_k, top_p, min_p
         if offsets is not None:
-            return _ragged.sample(self._reserve, logits, offsets, *each)
-        return _host.sample(self._reserve, logits, *each)
+            return _ragged.sample(self._reserve, logits, offsets, *each, truncation)
+        return _host.sample(self._reserve, logits, *each, truncation=truncation)
 
     def gumbel_softmax(
         self,

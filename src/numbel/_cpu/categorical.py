@@ -41,7 +41,7 @@ def _narrow(kind, high64, low64):
 
 
 @njit
-def _contest(word, r, total, best_key, best_r):
+def contest(word, r, total, best_key, best_r):
     """(whether block (r, total) with this word beats the best so far, its key): key = E / S."""
     # E >= v, so that most blocks lose before a logarithm is taken
     if r == best_r and float64(word) * (2.0**-64 * (1.0 - 2.0**-40)) >= best_key * total:
@@ -135,7 +135,7 @@ def _segment(kind, j, row, first, last, high64, low64, words, keys, rs, winners,
             fill_words(words, j.samples, block, 0, j.first_sample, 1, identity, key, mask)
         for s in range(uint64(j.samples)):
             word = words[s if j.samples > 1 else uint64(block - first)]
-            wins, value = _contest(word, r, total, keys[s], rs[s])
+            wins, value = contest(word, r, total, keys[s], rs[s])
             if wins or winners[s] < 0:
                 if not wins:
                     value = exponential_float64(word >> uint64(32), word & uint64(0xFFFFFFFF)) / total

@@ -31,6 +31,7 @@ from . import (
     short,
     table,
     top_k,
+    truncated,
     vjp,
 )
 
@@ -91,6 +92,7 @@ def driver(worker: str, dtype: str) -> Driver:
         "grouped_short": short.grouped_short,
         "gumbel_max": gumbel_max.gumbel_max,
         "gumbel_max_short": short.gumbel_max_short,
+        "truncated": truncated.truncated,
         "noise_float32": noise.noise_float32,
         "noise_float64": noise.noise_float64,
         "ragged_gather": ragged.gather,

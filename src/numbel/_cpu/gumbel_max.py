@@ -35,7 +35,7 @@ _TILE = 512
 
 
 @njit
-def _key(x, word, temperature, column, sample, row, key, mask):
+def race_key(x, word, temperature, column, sample, row, key, mask):
     """Logit / T + G, the sum that decides, rounded as the contract says."""
     y = noise_word(uint64(column), uint64(sample), row, uint64(REFINEMENT), key, mask)
     return float64(x) / temperature + gumbel_float64(uint64(word), y)
@@ -83,7 +83,7 @@ def _scan(kind, address, first, last, x, largest, rate, temperature, exact, colu
             continue
         if not exact and not _below(word) <= _above(logit, largest, rate) * limit:
             continue
-        value = _key(logit, word, temperature, column + int64(i), sample, row, key, mask)
+        value = race_key(logit, word, temperature, column + int64(i), sample, row, key, mask)
         if value > best or at < 0:  # columns ascend, so the smaller index keeps a tie
             best, at = value, column + int64(i)
             limit = _limit(best, at, largest, temperature)
@@ -101,7 +101,7 @@ def _any_candidate(kind, address, first, last, x, largest, rate, limit):
 
 
 @njit
-def _block(kind, address, count, x, largest, rate, temperature, exact, column, sample, row, key, mask, best, at):
+def best_of_block(kind, address, count, x, largest, rate, temperature, exact, column, sample, row, key, mask, best, at):
     """Best (key, column) after a block."""
     fill_noise(x, count, uint64(column), uint64(sample), row, uint64(NOISE), key, mask)
     if exact:
@@ -170,7 +170,7 @@ def _segment(kind, j, row, first, last, temperature, keys, winners, stack_r, sta
             continue
         exact = not abs(float64(largest) / temperature) <= 4194304.0
         for s in range(uint64(j.samples)):
-            keys[s], winners[s] = _block(
+            keys[s], winners[s] = best_of_block(
                 kind, at, count, x, largest, rate, temperature, exact,
                 block * BLOCK, j.first_sample + int64(s), identity, key, mask, keys[s], winners[s],
             )  # fmt: skip

@@ -35,6 +35,13 @@ _INTEGERS = (
     "temperatures",  # float64, one a row; or 0: `temperature`
     "row_ids",  # int64, or 0: a row's own position
     "row_mask",  # bool, or 0
+    "top_k",  # int64, of a row every `top_k_stride` bytes: 0 where all rows share it
+    "top_k_stride",
+    "top_p",  # float64
+    "top_p_stride",
+    "min_p",  # float64
+    "min_p_stride",
+    "race",  # whether a truncated draw is the argmax of the noise
     "samples",  # of this call
     "first_sample",
     "all_samples",  # row length of indices and log_prob
@@ -170,6 +177,24 @@ def row_id(j, row):
 def row_temperature(j, row):
     """The row's temperature; 0 asks for its argmax."""
     return load(float64(0), j.temperatures, int64(row)) if j.temperatures != 0 else j.temperature
+
+
+@inlined
+def row_top_k(j, row):
+    """How many columns the row keeps."""
+    return load(int64(0), j.top_k + int64(row) * j.top_k_stride, int64(0))
+
+
+@inlined
+def row_top_p(j, row):
+    """The mass that the row keeps, of 1."""
+    return load(float64(0), j.top_p + int64(row) * j.top_p_stride, int64(0))
+
+
+@inlined
+def row_min_p(j, row):
+    """The least probability that the row keeps, of its largest."""
+    return load(float64(0), j.min_p + int64(row) * j.min_p_stride, int64(0))
 
 
 @inlined

@@ -22,7 +22,7 @@ from .._scalar.elementary import LOG2E, exp_float64
 from .._scalar.gumbel import gumbel_float64
 from .._scalar.top_k import category_node, finite_node, log_weight
 from .blocks import LEVELS, block_address, block_max, block_node, collapse, push
-from .gumbel_max import _below, _key, _smallest
+from .gumbel_max import _below, _smallest, race_key
 from .job import job_at, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
 from .memory import atomic_add, atomic_max, atomic_min, copy, element_size, load, store, workspace, zero
 from .noise import fill_noise
@@ -218,7 +218,7 @@ def _few(
             logit, word = load(kind, address, i), x[uint64(i)]
             if not _below(word) <= _bound(logit, largest, rate, offset) or logit == -_INF:
                 continue
-            value = _key(logit, word, temperature, column + i, uint64(0), row, key, mask)
+            value = race_key(logit, word, temperature, column + i, uint64(0), row, key, mask)
             if value >= shared and not value <= own:
                 keys[n], places[n] = value, column + i
                 n += 1
