@@ -1,7 +1,8 @@
 """One table of work, {work: {library: callable}}, for `numbel bench`, asv and pytest-benchmark.
 
 `WORKS[work][library](limit)` makes a `Case`: something to call, and how many categories (or noise values) one
-call handles. It raises ImportError where the library is not installed. `measure` times a row of the table.
+call handles. It raises ImportError where the library is not installed. `measure` times a row of the table. `GRID`
+has the same rows, and beside them numbel and its limits for every task in every regime and dtype.
 Imports are absolute, so that this file also loads by its path and times an older numbel.
 """
 
@@ -181,6 +182,12 @@ def _numbel_backward(work: Work) -> Call:
         return numbel.gumbel_softmax_vjp(y, cotangent, out=gradient)
 
     return call
+
+
+def _numbel_conditional(work: Work) -> Call:
+    rng, x = numbel.default_rng(5), _logits(work)
+    out, index = np.zeros_like(x), np.arange(work.rows) % work.columns
+    return lambda: rng.conditional_gumbel(x, index, out=out)
 
 
 def _cotangent(work: Work) -> Array:
@@ -409,6 +416,7 @@ _TASKS: dict[str, dict[str, _Entry]] = {
         "torch gumbel_softmax": _Entry(functools.partial(_by_torch, _torch_relaxed), _SLOW),
         "jax softmax(x + gumbel)": _Entry(functools.partial(_by_jax, _jax_relaxed), _SLOW),
     },
+    "conditional_gumbel": {"numbel": _Entry(_numbel_conditional), "philox": _Entry(_philox)},
     "gumbel_softmax and gradient": {
         "numbel": _Entry(_numbel_backward),
         "numbel.torch": _Entry(functools.partial(_by_numbel_torch, _torch_backward)),
@@ -417,6 +425,9 @@ _TASKS: dict[str, dict[str, _Entry]] = {
         "jax softmax(x + gumbel)": _Entry(functools.partial(_by_jax, _jax_gradient), _SLOW),
     },
 }
+#: Rows and columns that tell kernels apart: few long rows, vocabularies, many short rows.
+REGIMES = ((64, 1 << 20), (256, 1 << 17), (65536, 128), (1 << 20, 8))
+DTYPES = ("float32", "float64", "float16", "bfloat16")
 _WORKS = (
     Work("sample", 64, 1 << 20, "float32"),
     Work("categorical", 64, 1 << 20, "float32"),
@@ -431,6 +442,8 @@ _WORKS = (
     Work("categorical", 65536, 128, "float32"),
     Work("categorical", 256, 1 << 17, "float32"),
     Work("sample", 1, 1000, "float32"),
+    Work("gumbel", 65536, 128, "float32"),
+    Work("conditional_gumbel", 64, 1 << 20, "float32"),
     Work("gumbel_softmax", 64, 1 << 20, "float32"),
     Work("gumbel_softmax", 65536, 128, "float32"),
     Work("gumbel_softmax", 1 << 20, 8, "float32"),
@@ -464,15 +477,30 @@ WORKS: dict[str, dict[str, Callable[..., Case]]] = {
 }
 
 
+def _grid() -> dict[str, dict[str, Callable[..., Case]]]:
+    """The table, then every task that it has in one of the regimes in all of them and in every dtype."""
+    grid = dict(WORKS)
+    tasks = dict.fromkeys(work.task for work in _WORKS if (work.rows, work.columns) in REGIMES)
+    for task, dtype, (rows, columns) in itertools.product(tasks, DTYPES, REGIMES):
+        work = Work(task, rows, columns, dtype)
+        ours = {name: entry for name, entry in _entries(work).items() if name in ("numbel", "read", "philox")}
+        grid.setdefault(work.name, {name: functools.partial(_make, work, entry) for name, entry in ours.items()})
+    return grid
+
+
+#: `WORKS`, and every task x regime x dtype beside it with numbel and its limits alone.
+GRID = _grid()
+
+
 def measure(work: str, libraries: Iterable[str] | None = None, rounds: int = 7, limit: int = FULL) -> dict[str, Rate]:
     """Time libraries on a work, taking turns, and leave out those that are not installed.
 
     Parameters
     ----------
     work : str
-        A key of `WORKS`.
+        A key of `GRID`.
     libraries : iterable of str, optional
-        Keys of `WORKS[work]`; None: all.
+        Keys of `GRID[work]`; None: all.
     rounds : int, optional
         Measurements of each; the median counts.
     limit : int, optional
@@ -490,7 +518,7 @@ def measure(work: str, libraries: Iterable[str] | None = None, rounds: int = 7, 
     >>> rates["numbel"].items
     1000
     """
-    table = WORKS[work]
+    table = GRID[work]
     cases: dict[str, tuple[Case, int]] = {}
     for library in table if libraries is None else libraries:
         try:
