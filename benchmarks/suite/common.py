@@ -53,7 +53,7 @@ class Work:
         self.call()
 
 
-def time_over(work: str, library: str) -> float:
+def measured_ratio(work: str, library: str) -> float:
     """Our time for a category divided by that of `library`: medians of one process, taking turns."""
     try:
         rates = bench.measure(work, ["numbel", library])

@@ -45,7 +45,7 @@ def _status(name: str) -> float:
 def beyond(work: str) -> float:
     """MiB that the second call of a work takes at its peak beyond what was there before it.
 
-    Results that a call allocates count unless the work passes `out`. The process should have `FRESH` in its environment.
+    Results that a call allocates count unless the work passes `out`. `FRESH` should be in the environment.
     """
     if not os.access("/proc/self/clear_refs", os.W_OK):
         raise NotImplementedError("needs /proc/self/clear_refs, which Linux alone has")

@@ -5,10 +5,11 @@ Less is better in every figure of this suite: asv takes a rise for a regression.
 
 import numba
 
-from .common import LIMITS, Work, bench, is_peer, median_seconds, time_over
+from .common import LIMITS, Work, bench, is_peer, measured_ratio, median_seconds
 
 _WORKS = list(bench.GRID)
 _FLOAT32 = [work for work in _WORKS if work.endswith("float32")]
+_PEERS = sorted({library for row in bench.WORKS.values() for library in row if is_peer(library)})
 
 
 class Speed(Work):
@@ -42,7 +43,7 @@ class Roofline:
             raise NotImplementedError(f"{limit} does not bound {work}")
 
     def track_time_over_limit(self, work: str, limit: str) -> float:
-        return time_over(work, limit)
+        return measured_ratio(work, limit)
 
     track_time_over_limit.unit = "times the limit's duration"  # type: ignore[attr-defined]
 
@@ -63,7 +64,7 @@ class Peers:
             raise NotImplementedError(f"{peer} does not do {work}")
 
     def track_time_over_peer(self, work: str, peer: str) -> float:
-        return time_over(work, peer)
+        return measured_ratio(work, peer)
 
     track_time_over_peer.unit = "times the peer's duration"  # type: ignore[attr-defined]
 
