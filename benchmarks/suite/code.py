@@ -87,6 +87,7 @@ class CpuCode:
     version = "1"
     params = (list(bench.GRID),)
     param_names = ("work",)
+    counts: dict[str, int]
 
     def setup(self, work: str) -> None:
         try:
@@ -174,12 +175,14 @@ class CudaCode:
     params = (cuda_kernel_names(), list(bench.DTYPES))
     param_names = ("kernel", "dtype")
 
+    counts: dict[str, int]
+
     def setup(self, kernel: str, dtype: str) -> None:
         commit = os.environ.get("ASV_COMMIT")
         folder = Path(os.environ["NUMBA_CACHE_DIR"]) if commit else None
         kept = _kept(folder, f"{kernel} {dtype}")
         if kept is not None and kept.exists():
-            self.counts = json.loads(kept.read_text())
+            self.counts = dict(json.loads(kept.read_text()))
             return
         try:
             self.counts = cuda_code(kernel, dtype)
