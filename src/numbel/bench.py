@@ -425,8 +425,8 @@ _TASKS: dict[str, dict[str, _Entry]] = {
         "jax softmax(x + gumbel)": _Entry(functools.partial(_by_jax, _jax_gradient), _SLOW),
     },
 }
-#: Rows and columns that tell kernels apart: few long rows, vocabularies, many short rows.
-REGIMES = ((64, 1 << 20), (256, 1 << 17), (65536, 128), (1 << 20, 8))
+#: Rows and columns that tell kernels apart: few long rows, vocabularies, many short rows; and what one call costs.
+REGIMES = ((64, 1 << 20), (256, 1 << 17), (65536, 128), (1 << 20, 8), (1, 1000))
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 _WORKS = (
     Work("sample", 64, 1 << 20, "float32"),
@@ -462,8 +462,9 @@ def _make(work: Work, entry: _Entry, limit: int = FULL) -> Case:
 def _entries(work: Work) -> dict[str, _Entry]:
     entries = dict(_TASKS[work.task])
     if work.rows * work.columns < QUICK:
-        # a fraction of a bandwidth means nothing for what lies in a cache
+        # a fraction of a bandwidth means nothing for what lies in a cache, nor that of a rate for a few words
         entries.pop("read", None)
+        entries.pop("philox", None)
     if work.task == "gumbel" and work.dtype == "float32":
         # JAX has no float64 unless the whole process is told so
         entries["jax gumbel"] = _Entry(_jax_gumbel, _SLOW)
