@@ -22,7 +22,7 @@ SLOWER = 1.05
 #: Probability that the interval misses the median on one side.
 MISS = 1e-3
 #: Pairs from which the interval exists, and after which measuring ends.
-FEWEST, MOST = 15, 75
+FEWEST, MOST = 30, 600
 #: Memory beyond inputs and outputs may grow by 5 % and 0.4 MiB (what the allocator varies by), errors by 5 %.
 MEMORY, SLACK = 1.05, 0.4
 ERROR, ERROR_SLACK = 1.05, 0.02

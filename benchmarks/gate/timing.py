@@ -8,26 +8,30 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numba
+
 from ..suite.common import ABSENT, seconds
 from . import rule
 from .sides import Side, load
 
-#: Categories that one call handles at most, and what one measurement takes at least.
-LIMIT = 1 << 24
-_SHORTEST = 0.01
-_PAUSE = 0.002
+#: Categories that one call handles at most, and seconds that one measurement takes at least: short pairs, and many of
+#: them, because a busy machine disturbs in bursts.
+LIMIT = 1 << 22
+_SHORTEST = 0.003
+_PAUSE = 0.0005
 
 
-def pairs(sides: tuple[Side, Side], work: str, budget: float) -> dict[str, Any]:
+def pairs(sides: tuple[Side, Side], work: str, threads: int, budget: float) -> dict[str, Any]:
     """Times of both sides, taken in turn until the rule has what it needs, or the budget in seconds is spent."""
-    cases = []
+    numba.set_num_threads(threads)
+    cases, answer = [], {"work": work, "threads": threads}
     for side in sides:
         try:
             cases.append(side.case(work, LIMIT))
             with side.active():
                 cases[-1].call()
         except ABSENT as error:
-            return {"work": work, "absent": f"{side.name}: {error}"}
+            return answer | {"absent": f"{side.name}: {error}"}
     calls = max(1, round(_SHORTEST / max(seconds(cases[0].call), 1e-7)))
     times: tuple[list[float], list[float]] = ([], [])
     start = time.perf_counter()
@@ -37,11 +41,11 @@ def pairs(sides: tuple[Side, Side], work: str, budget: float) -> dict[str, Any]:
             with sides[i].active():
                 time.sleep(_PAUSE)
                 times[i].append(seconds(cases[i].call, calls))
-        if len(times[0]) >= rule.FEWEST and len(times[0]) % 5 == 0:
+        if len(times[0]) >= rule.FEWEST and len(times[0]) % 10 == 0:
             spent = time.perf_counter() - start > budget
             if spent or rule.decided(rule.interval(*times)):
                 break
-    return {"work": work, "base": times[0], "head": times[1]}
+    return answer | {"base": times[0], "head": times[1]}
 
 
 def main() -> None:
@@ -49,8 +53,9 @@ def main() -> None:
     request = json.load(sys.stdin)
     folders = Path(request["base"]), Path(request["head"])
     sides = load(folders, Path(request["cache"]), request["swapped"])
-    for work in request["works"]:
-        print(json.dumps(pairs(sides, work, request["budget"])), flush=True)
+    for work, threads in request["works"]:
+        if threads <= numba.config.NUMBA_NUM_THREADS:
+            print(json.dumps(pairs(sides, work, threads, request["budget"])), flush=True)
 
 
 if __name__ == "__main__":
