@@ -118,7 +118,10 @@ def build(out: Path) -> None:
         "index.html",
         newest=shown[-1],
         tables={name: _table(cells) for name, cells in sorted(machines.items())},
-        peers={name: (rows, charts.peers(rows)) for name, report in reports.items() if (rows := data.peers(report))},
+        peers={
+            name: {work: (rows, charts.peers(work, rows)) for work, rows in data.peers(report).items()}
+            for name, report in reports.items()
+        },
         rooflines={
             name: charts.roofline(*found)
             for name, report in reports.items()

@@ -8,11 +8,21 @@ Spec = dict[str, Any]
 _INK = "currentColor"
 _CONFIG: Spec = {
     "background": "transparent",
+    "autosize": {"type": "fit-x", "contains": "padding"},
     "view": {"stroke": None},
     "font": "system-ui, sans-serif",
     "axis": {"labelColor": _INK, "titleColor": _INK, "domainColor": _INK, "tickColor": _INK, "gridColor": _INK}
     | {"gridOpacity": 0.15, "domainOpacity": 0.4, "labelLimit": 260, "labelFontSize": 11, "titleFontSize": 12},
-    "legend": {"labelColor": _INK, "titleColor": _INK, "labelLimit": 400, "orient": "bottom", "columns": 1},
+    "legend": {
+        "labelColor": _INK,
+        "titleColor": _INK,
+        "labelLimit": 400,
+        "symbolBaseFillColor": _INK,
+        "symbolBaseStrokeColor": _INK,
+        "orient": "bottom",
+        "columns": 1,
+    }
+    | {"layout": {"bottom": {"anchor": "start", "direction": "vertical"}}},
     "header": {"labelColor": _INK, "titleColor": _INK, "labelAnchor": "start", "labelFontWeight": "bold"},
     "title": {"color": _INK, "anchor": "start"},
     "range": {
@@ -48,26 +58,38 @@ def history(title: str, unit: str, rows: list[Spec], order: list[str]) -> Spec:
     )
 
 
-def peers(rows: list[Spec]) -> Spec:
-    """Dots on a logarithmic axis: each work's libraries side by side."""
-    works = list(dict.fromkeys(row["work"] for row in rows))
+def peers(work: str, rows: list[Spec]) -> Spec:
+    """Bars of one work's libraries, fastest first."""
+    most = max(row["rate"] for row in rows)
+    names = [row["library"] for row in rows]
     return _spec(
-        "Values a second of every library on every work, on a logarithmic axis",
+        f"{work}: values a second of each library",
         data={"values": rows},
-        height={"step": 22},
-        mark={"type": "point", "filled": True, "size": 90, "opacity": 0.9},
+        height=24 * len(rows),
         encoding={
-            "y": {"field": "work", "type": "nominal", "sort": works, "title": None, "axis": {"grid": True}},
-            "x": {"field": "rate", "type": "quantitative", "scale": {"type": "log"}, "title": "values per second"}
-            | {"axis": {"format": "~s"}},
-            "color": {"field": "library", "type": "nominal", "title": None},
-            "shape": {"condition": {"test": "datum.ours", "value": "diamond"}, "value": "circle"},
+            "y": {"field": "library", "type": "nominal", "sort": names, "title": None}
+            | {"axis": {"grid": False, "ticks": False, "labelLimit": 170}},
+            "x": {"field": "rate", "type": "quantitative", "title": None, "scale": {"domain": [0, 1.25 * most]}}
+            | {"axis": None},
             "tooltip": [
-                {"field": "work"},
                 {"field": "library"},
                 {"field": "rate", "title": "values per second", "format": ".3s"},
+                {"field": "times", "title": "numbel / it", "format": ".3g"},
             ],
         },
+        layer=[
+            {
+                "mark": {"type": "bar", "cornerRadiusEnd": 3},
+                "encoding": {
+                    "color": {"field": "whose", "type": "nominal", "legend": None}
+                    | {"scale": {"domain": ["ours", "somebody else's"], "range": ["#2a8fd8", "#8a8f98"]}}
+                },
+            },
+            {
+                "mark": {"type": "text", "align": "left", "dx": 4, "color": _INK},
+                "encoding": {"text": {"field": "rate", "format": ".3s"}},
+            },
+        ],
     )
 
 

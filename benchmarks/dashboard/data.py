@@ -89,6 +89,11 @@ def merge(target: Path) -> Path:
             shutil.copytree(source, target, dirs_exist_ok=True)
     if not (target / "benchmarks.json").exists():
         raise SystemExit("there are no results of asv yet: run `asv run`, or see benchmarks/README.md")
+    # asv's pages ask for the graph of every benchmark that is known, measured or not
+    path = target / "benchmarks.json"
+    measured = {one.name for one in benchmarks(target)}
+    known = json.loads(path.read_text())
+    path.write_text(json.dumps({name: about for name, about in known.items() if name in measured or name == "version"}))
     return target
 
 
@@ -104,6 +109,12 @@ def publish(results: Path, html: Path, work: Path) -> None:
         done = subprocess.run([sys.executable, "-m", *command], cwd=work, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{' '.join(command)}:\n{done.stdout}{done.stderr}")
+    # what asv's pages ask for beside it
+    hashes = json.loads((html / "index.json").read_text())["revision_to_hash"].values()
+    subjects = {one: _git("log", "-1", "--format=%s", one) for one in hashes}
+    extras = {"commits.json": {"by_hash": subjects}, "profiles.json": {"paths": {}}, "regressions-ignore.json": []}
+    for name, content in extras.items():
+        (html / name).write_text(json.dumps(content))
 
 
 def _branch(name: str) -> str:
@@ -223,18 +234,20 @@ def cells_of_asv(known: list[Benchmark], order: list[str]) -> dict[str, dict[str
     return found
 
 
-def peers(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of a chart: work, library, values a second."""
-    rows = []
+def peers(report: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of a chart for each work that has peers: library, values a second, how many times as fast numbel is."""
+    found = {}
     for work, row in report["works"].items():
-        if not any(is_peer(library) for library in row):
-            continue
-        for library, rate in row.items():
-            if library not in LIMITS:
-                rows.append(
-                    {"work": work, "library": library, "rate": rate["per_second"], "ours": not is_peer(library)}
-                )
-    return rows
+        if "numbel" in row and any(is_peer(library) for library in row):
+            ours = row["numbel"]["per_second"]
+            rows = [
+                {"library": library, "rate": rate["per_second"], "times": ours / rate["per_second"]}
+                | {"whose": "somebody else's" if is_peer(library) else "ours"}
+                for library, rate in row.items()
+                if library not in LIMITS
+            ]
+            found[work] = sorted(rows, key=lambda one: -one["rate"])
+    return found
 
 
 def roofline(report: dict[str, Any]) -> tuple[list[dict[str, Any]], float, float]:
