@@ -32,11 +32,12 @@ FAST = (
     "sample 1 x 1000 float32",
     "gumbel_softmax 1 x 1000 float32",
 )
-_FAST_MEMORY = ("categorical 64 x 2^20 float32", "categorical 2^20 x 8 float32", "gumbel_softmax 64 x 2^20 float32")
+FAST_FIGURES = {
+    "memory": ["categorical 64 x 2^20 float32", "categorical 2^20 x 8 float32", "gumbel_softmax 64 x 2^20 float32"],
+    "code": ["categorical 64 x 2^20 float32"],
+    "values": 1 << 28,
+}
 _THREADED = ("categorical 64 x 2^20 float32", "gumbel 65536 x 128 float32")
-_FAST_CODE = ("categorical 64 x 2^20 float32",)
-
-
 Timed = tuple[str, int]
 
 
@@ -64,6 +65,11 @@ def _process(module: str, request: dict[str, Any], path: str = "", **environment
     if done.returncode:
         raise SystemExit(f"benchmarks.gate.{module} failed:\n{done.stderr}")
     return done.stdout
+
+
+def timed(works: list[str]) -> list[Timed]:
+    """Works on one thread, which is disturbed least; and what starting two costs, in a few of them."""
+    return [(work, 1) for work in works] + [(work, 2) for work in works if work in _THREADED]
 
 
 def time_rows(folders: tuple[Path, Path], cache: Path, works: list[Timed], budget: float) -> list[Row]:
@@ -161,15 +167,10 @@ def main(arguments: list[str] | None = None) -> int:
         cache = options.cache or place / "cache"
         rows: list[Row] = []
         if not options.no_time:
-            # one thread is disturbed least; what starting several costs shows in a few works
-            timed = [(work, 1) for work in works] + [(work, 2) for work in works if work in _THREADED]
-            rows += time_rows(folders, cache, timed, 8.0 if options.fast else 20.0)
+            rows += time_rows(folders, cache, timed(works), 8.0 if options.fast else 20.0)
         if not options.no_figures:
-            request = {
-                "memory": _FAST_MEMORY if options.fast else [work for work in works if " 1 x " not in work],
-                "code": _FAST_CODE if options.fast else works,
-                "values": 1 << (28 if options.fast else 30),
-            }
+            large = [work for work in works if " 1 x " not in work]
+            request = FAST_FIGURES if options.fast else {"memory": large, "code": works, "values": 1 << 30}
             rows += figure_rows(folders, cache, request)
     print(table(rows))
     failed = [row for row in alarms(rows) if not any(re.search(part, row.what) for part in options.allow)]

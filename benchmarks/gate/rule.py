@@ -23,8 +23,8 @@ SLOWER = 1.05
 MISS = 1e-3
 #: Pairs from which the interval exists, and after which measuring ends.
 FEWEST, MOST = 30, 600
-#: Memory beyond inputs and outputs may grow by 5 % and 0.4 MiB (what the allocator varies by), errors by 5 %.
-MEMORY, SLACK = 1.05, 0.4
+#: Memory beyond inputs and outputs may grow by 5 % and 0.25 MiB (what the allocator varies by), errors by 5 %.
+MEMORY, SLACK = 1.05, 0.25
 ERROR, ERROR_SLACK = 1.05, 0.02
 #: Probability that a tail of a sound sampler raises an alarm.
 ALPHA = 1e-6
