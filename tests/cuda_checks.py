@@ -1,4 +1,4 @@
-"""CUDA kernels against the CPU's, bit for bit: plain functions, for the simulator (test_cuda.py) and for a GPU.
+"""Methods on device arrays against the host's, bit for bit: plain functions, for the simulator and for a GPU.
 
 python tests/cuda_checks.py                                # on a GPU
 NUMBA_ENABLE_CUDASIM=1 python tests/cuda_checks.py         # in the simulator
@@ -13,13 +13,11 @@ import numpy as np
 from numba import config, cuda
 
 import numbel
-from numbel import _dispatch
 from numbel._cuda import launch
 
-DRAW = (7, 3)
-#: (rows, columns): a lone column, short rows, one block and a bit, more blocks than the simulator has threads.
+SEED, DRAW = 7, 3
+#: Rows and columns: a lone column, short rows, one block and a bit, more blocks than the simulator has threads.
 SHAPES = ((3, 1), (3, 7), (2, 4099), (1, 4 * 4096 + 5))
-_SENTINEL = 1 << 62
 
 
 def mend_simulator():
@@ -48,156 +46,196 @@ if config.ENABLE_CUDASIM:
     mend_simulator()
 
 
-def half(array):
-    return array.view(np.uint16) if array.dtype.itemsize == 2 else array
-
-
-def device(array):
-    return cuda.to_device(half(np.ascontiguousarray(array)))
+def rng():
+    return numbel.Generator(SEED, DRAW)
 
 
 def logits(shape, dtype, seed=0):
     """Spread rows; where there are three, one impossible, and one of nothing but an outlier."""
-    rng = np.random.default_rng(seed)
-    x = rng.standard_normal(shape) * 3
+    random = np.random.default_rng(seed)
+    x = random.standard_normal(shape) * 3
     x.reshape(-1)[::11] = -np.inf
-    x[0, 0] = 1.0
+    x.reshape(-1)[0] = 1.0
     if len(x) >= 3:
         x[1] = -np.inf
         x[2] = [*x[2, :-1] - 400, 0.25]
     return x.astype(dtype)
 
 
-def rows(name, count, temperature=1.0, ids=None, mask=None):
-    none = np.empty(0, np.uint64)
-    return launch.Rows(
-        name,
-        0,
-        device(np.atleast_1d(np.asarray(temperature, np.float64))),
-        device(none if ids is None else np.asarray(ids, np.uint64)),
-        device(np.empty(0, np.uint8) if mask is None else np.asarray(mask, np.uint8)),
-    )
-
-
 def same(found, expected, what):
     """Bit for bit, but for the bits of a NaN."""
-    expected = np.asarray(expected)
-    found = np.asarray(found).view(expected.dtype).reshape(expected.shape)
+    expected, found = np.asarray(expected), found.copy_to_host()
+    assert (found.dtype, found.shape) == (expected.dtype, expected.shape), what
     bits = f"u{expected.itemsize}"
     equal = (found.view(bits) == expected.view(bits)) | ((found != found) & (expected != expected))
     assert np.all(equal), f"{what}: {np.count_nonzero(~equal)} of {equal.size} differ"
 
 
+def cheap(x):
+    """Whether to check an array in more than one way: the simulator does a million columns an hour."""
+    return x.size < 60 or not config.ENABLE_CUDASIM
+
+
 def check_noise(dtype, shape):
-    out = device(np.zeros(shape, dtype))
+    like = cuda.to_device(np.zeros(1, dtype))
     for loc, scale in ((0.0, 1.0), (-1.5, 0.7)):
-        launch.gumbel(np.dtype(dtype).name, out, 0, *DRAW, loc, scale, 0)
-        expected = numbel.Generator(*DRAW).gumbel(loc, scale, size=shape, dtype=dtype)
-        same(out.copy_to_host(), expected, f"noise {dtype} {shape}")
+        expected = rng().gumbel(loc, scale, size=shape, dtype=dtype)
+        same(rng().gumbel(loc, scale, size=shape, dtype=dtype, like=like), expected, f"noise {dtype} {shape}")
 
 
-def check_categorical(dtype, shape, method, temperature=1.0, samples=2, **options):
-    x = logits(shape, dtype)
-    wide = np.float64 if np.dtype(dtype) == np.float64 else np.float32
-    outputs = [device(np.zeros((shape[0], samples), kind).reshape(-1)) for kind in (np.int64, wide)]
-    outputs.append(device(np.zeros(shape[0], wide)))
-    bad = device(np.array([_SENTINEL]))
-    given = rows(x.dtype.name, shape[0], temperature, options.get("row_ids"), options.get("row_mask"))
-    launch.categorical(device(x), given, method, *DRAW, samples, tuple(outputs), bad)
-    what = f"{method} {dtype} {shape} T={temperature}"
-    expected = numbel.Generator(*DRAW).sample(
-        x, samples, temperature=temperature, method=method, on_invalid="flag", **options
-    )
-    for found, due, part in zip(outputs, expected, expected._fields, strict=True):
-        same(found.copy_to_host(), due, f"{what} {part}")
-    wanted = np.broadcast_to(options.get("row_mask", True), shape[:1])
-    invalid = np.flatnonzero((expected.indices[:, 0] < 0) & wanted)
-    assert bad.copy_to_host()[0] == (invalid[0] if invalid.size else _SENTINEL), what
+def check_sample(x, **options):
+    """The axes of `x` in any order, all outputs, and the indices alone."""
+    what = f"sample {x.dtype} {x.shape} {options}"
+    expected = rng().sample(x, on_invalid="flag", **options)
+    device = on_device(x)
+    for found, due in zip(rng().sample(device, **options), expected, strict=True):
+        same(found, due, what)
+    if cheap(x):
+        same(rng().categorical(device, **options), expected.indices, what)
 
 
-def check_relaxed(dtype, shape, temperature=1.0, noisy=True, aliased=False, **options):
-    x = logits(shape, dtype)
-    given = rows(x.dtype.name, shape[0], temperature, options.get("row_ids"), options.get("row_mask"))
-    source = device(x)
-    out = source if aliased else device(np.zeros(shape, dtype))
-    bad = device(np.array([_SENTINEL]))
-    launch.relaxed(source, given, DRAW if noisy else None, out, bad, aliased)
-    expected = np.empty(shape, dtype)
-    temperatures = np.atleast_1d(np.asarray(temperature, np.float64))
-    ids, mask = options.get("row_ids"), options.get("row_mask")
-    first = _dispatch.relaxed(
-        x, temperatures, temperatures.size > 1, None if ids is None else np.asarray(ids, np.int64),
-        None if mask is None else np.asarray(mask, np.bool_), DRAW if noisy else None, expected,
-    )  # fmt: skip
-    what = f"relaxed {dtype} {shape} T={temperature} noisy={noisy} aliased={aliased}"
-    same(out.copy_to_host(), expected, what)
-    assert bad.copy_to_host()[0] == (_SENTINEL if first is None else first), what
+def check_relaxed(x, **options):
+    expected = rng().gumbel_softmax(x, on_invalid="flag", **options)
+    what = f"gumbel_softmax {x.dtype} {x.shape} {options}"
+    device = on_device(x)
+    same(rng().gumbel_softmax(device, **options), expected, what)
+    if not cheap(x):
+        return
+    assert rng().gumbel_softmax(device, out=device, **options) is device
+    same(device, expected, f"{what} in place")
 
 
 def check_vjp(dtype, shape, temperature=0.7):
-    y = numbel.Generator(*DRAW).gumbel_softmax(logits(shape, dtype), temperature, on_invalid="flag")
+    y = rng().gumbel_softmax(logits(shape, dtype), temperature, on_invalid="flag")
     u = np.random.default_rng(1).standard_normal(shape).astype(dtype)
-    given, out = rows(y.dtype.name, shape[0], temperature), device(np.zeros(shape, dtype))
-    slopes = device(np.zeros(shape[0]))
-    launch.vjp(device(y), device(u), given, out, slopes)
-    expected = np.empty(shape, dtype)
-    due = np.empty(shape[0])
-    temperatures = np.atleast_1d(np.asarray(temperature, np.float64))
-    _dispatch.vjp(y, u, temperatures, temperatures.size > 1, expected, due)
-    same(out.copy_to_host(), expected, f"vjp {dtype} {shape}")
-    same(slopes.copy_to_host(), due, f"vjp in temperature {dtype} {shape}")
+    expected, slopes = numbel.gumbel_softmax_vjp(y, u, temperature)
+    found, in_temperature = numbel.gumbel_softmax_vjp(on_device(y), on_device(u), temperature)
+    same(found, expected, f"vjp {dtype} {shape}")
+    if np.ndim(temperature):
+        same(in_temperature, slopes, f"vjp in temperature {dtype} {shape}")
+    else:  # the sum over rows is in another order
+        np.testing.assert_allclose(in_temperature.copy_to_host(), slopes, rtol=1e-12)
 
 
-def check_conditional(dtype, shape, temperature=0.7):
-    x = logits(shape, dtype)
-    index = np.argmax(x.astype(np.float64), -1)
-    given = rows(x.dtype.name, shape[0], temperature)
-    none = device(np.empty(0))
-    sums, bad = device(np.zeros(shape[0])), device(np.array([_SENTINEL]))
-    found = device(np.zeros(shape[0], np.int64))
-    launch.categorical(device(x), given, "grouped", *DRAW, 1, (found, none, sums), device(np.array([_SENTINEL])))
-    out = device(np.zeros(shape, dtype))
-    launch.conditional(device(x), given, device(index), sums, DRAW, out, bad)
-    expected = numbel.Generator(*DRAW).conditional_gumbel(x, index, temperature=temperature, on_invalid="flag")
-    same(out.copy_to_host(), expected, f"conditional {dtype} {shape}")
+def check_conditional(x, **options):
+    index = np.argmax(x.astype(np.float64), options.get("axis", -1))
+    expected = rng().conditional_gumbel(x, index, on_invalid="flag", **options)
+    what = f"conditional {x.dtype} {x.shape} {options}"
+    same(rng().conditional_gumbel(on_device(x), index, **options), expected, what)
+    if cheap(x):
+        same(rng().conditional_gumbel(on_device(x), on_device(index), **options), expected, what)
 
 
-def check_strides():
+def on_device(x):
+    """The same strides on the device, as far as a base array has them."""
+    if x.base is None or x.flags.c_contiguous:
+        return cuda.to_device(np.ascontiguousarray(x))
+    order = np.argsort([-step for step in x.strides], kind="stable")
+    return cuda.to_device(np.ascontiguousarray(x.transpose(order))).transpose(np.argsort(order))
+
+
+def check_layouts(dtype):
+    """Three axes, the category axis first, in the middle and last, in memory in another order."""
+    x = logits((2, 3, 4), dtype)
+    for axis, array in ((0, x), (1, x.transpose(1, 0, 2)), (1, x.transpose(2, 1, 0)), (-1, x.transpose(0, 2, 1))):
+        check_sample(array, axis=axis, num_samples=2)
+        check_relaxed(array, axis=axis)
+    check_conditional(x.transpose(1, 0, 2), axis=1)
+    same(rng().gumbel_softmax(on_device(x), hard=True, axis=1), rng().gumbel_softmax(x, hard=True, axis=1), "hard")
+    scalar = rng().sample(on_device(x[0, 0]))
+    for found, due in zip(scalar, rng().sample(x[0, 0]), strict=True):
+        same(found, due, "one row")
+    same(rng().gumbel(like=on_device(x)), np.float32(rng().gumbel()), "one number")
+
+
+def check_rows(dtype):
+    """What each row may have: temperatures with 0 among them, ids, a mask; from the host and from the device."""
+    ids, mask = np.array([2**56 - 1, 5, 2**33]), np.array([True, True, False])
+    given = {"row_ids": ids, "row_mask": mask, "temperature": np.array([0.5, 0.0, 2.0])}
+    there = {name: cuda.to_device(value) for name, value in given.items()}
+    x = logits((3, 20), dtype)
+    x[1] = x[0]
+    for method in ("grouped", "gumbel_max"):
+        check_sample(x, method=method, num_samples=3, **given)
+        check_sample(x, method=method, temperature=[0.0, 1.0, 0.0])
+        expected = rng().sample(x, method=method, on_invalid="flag", **given)
+        for found, due in zip(rng().sample(on_device(x), method=method, **there), expected, strict=True):
+            same(found, due, f"{method} of rows described on the device")
+        empty = rng().sample(on_device(x), 0, method=method)
+        assert empty.indices.shape == (3, 0)
+        same(empty.logsumexp, rng().sample(x, 0, method=method, on_invalid="flag").logsumexp, "no samples")
+    check_relaxed(x, **given)
+    check_relaxed(x, temperature=0.05)
+    check_conditional(x, temperature=0.05, row_ids=ids, row_mask=mask)
+    check_vjp(dtype, (3, 20), [0.5, 1e-3, 1e3])
+
+
+def check_flags():
+    """Values that only a kernel meets: they flag their row, and raise where that is asked for."""
+    x = logits((2, 9), np.float32)
+    bad = x.copy()
+    bad[1, 4] = np.nan
+    for call in (
+        lambda rng, x, **o: rng.categorical(x, **o),
+        lambda rng, x, **o: rng.categorical(x, method="gumbel_max", **o),
+        lambda rng, x, **o: rng.gumbel_softmax(x, **o),
+        lambda rng, x, **o: rng.gumbel_softmax(x, hard=True, **o),
+        lambda rng, x, **o: rng.conditional_gumbel(x, np.zeros(2, np.int64), **o),
+    ):
+        used = rng()
+        call(used, on_device(x), on_invalid="raise")
+        message = raised(lambda call=call: call(rng(), on_device(bad), on_invalid="raise"))
+        assert message == "logits row 1 holds NaN at column 4", message
+    for name, values in (("temperature", [1.0, -1.0]), ("temperature", [1.0, np.nan]), ("row_ids", [1, -1])):
+        there = {name: cuda.to_device(np.array(values))}
+        found = rng().sample(on_device(x), **there)
+        assert found.indices.copy_to_host()[1] == -1
+        assert found.indices.copy_to_host()[0] >= 0
+        assert np.isnan(found.log_prob.copy_to_host()[1])
+        assert np.isnan(rng().gumbel_softmax(on_device(x), **there).copy_to_host()[1]).all()
+        assert "row 1" in raised(lambda there=there: rng().sample(on_device(x), on_invalid="raise", **there))
+
+
+def raised(call):
+    try:
+        call()
+    except ValueError as error:
+        return str(error)
+    raise AssertionError("nothing was raised")
+
+
+def check_counter():
+    """A draw id on the device: each call reads it and goes on to the next."""
+    counter = cuda.to_device(np.array([DRAW], np.uint64))
+    moving = numbel.Generator(SEED, counter)
+    x = logits((2, 9), np.float32)
+    calls = (
+        lambda rng, x: rng.categorical(x),
+        lambda rng, x: rng.categorical(x, method="gumbel_max"),
+        lambda rng, x: rng.gumbel_softmax(x),
+        lambda rng, x: rng.conditional_gumbel(x, np.zeros(2, np.int64)),
+        lambda rng, x: rng.gumbel(size=(2, 9), like=x) if not isinstance(x, np.ndarray) else rng.gumbel(size=(2, 9)),
+    )
+    for at, call in enumerate(calls):
+        same(call(moving, on_device(x)), call(numbel.Generator(SEED, DRAW + at), x), f"draw {at} of a counter")
+    assert counter.copy_to_host()[0] == DRAW + len(calls)
+
+
+def check_grids():
     """One CUDA block for everything, and the winners of one item at a time."""
     kept = launch._GRID, launch._WINNERS
     launch._GRID = launch._WINNERS = 1
     try:
-        for shape in ((3, 7), (2, 4099)):
+        for shape in ((3, 7), (1, 4099)):
+            x = logits(shape, np.float32)
             check_noise(np.float32, shape)
-            check_categorical(np.float32, shape, "grouped", samples=3)
-            check_categorical(np.float32, shape, "gumbel_max", samples=3)
-            check_relaxed(np.float32, shape)
+            check_sample(x, num_samples=3)
+            check_sample(x, num_samples=3, method="gumbel_max")
+            check_relaxed(x)
             check_vjp(np.float32, shape)
-            check_conditional(np.float32, shape)
-        for method in ("grouped", "gumbel_max"):
-            check_categorical(np.float32, (3, 50), method, [0.0, 1.0, 0.0])
+            check_conditional(x)
     finally:
         launch._GRID, launch._WINNERS = kept
-
-
-def check_parts():
-    """Rows from the second on, every other column: a strided part of a call."""
-    full = logits((4, 14), np.float32)
-    x, part = full[:, ::2], device(full)[1:, ::2]
-    temperature = [9.0, 0.5, 1.0, 2.0]
-    given = rows("float32", 4, temperature)._replace(first_row=1)
-    for method in ("grouped", "gumbel_max"):
-        outputs = [device(np.zeros(4, kind)) for kind in (np.int64, np.float32, np.float32)]
-        launch.categorical(part, given, method, *DRAW, 1, tuple(outputs), device(np.array([_SENTINEL])))
-        expected = numbel.Generator(*DRAW).sample(x, temperature=temperature, method=method, on_invalid="flag")
-        for found, due, name in zip(outputs, expected, expected._fields, strict=True):
-            same(found.copy_to_host()[1:], due[1:], f"part of {method} {name}")
-    out = device(np.zeros(full.shape, np.float32))
-    launch.relaxed(part, given, DRAW, out[1:, ::2], device(np.array([_SENTINEL])))
-    expected = numbel.Generator(*DRAW).gumbel_softmax(x, temperature, on_invalid="flag")
-    same(np.ascontiguousarray(out.copy_to_host()[1:, ::2]), expected[1:], "part of relaxed")
-    assert not out.copy_to_host()[0].any()
-    assert not out.copy_to_host()[:, 1::2].any()
 
 
 def main():
@@ -209,25 +247,19 @@ def main():
         for shape in shapes:
             small = shape[0] * shape[1] < 1000 or not config.ENABLE_CUDASIM
             if small or np.dtype(dtype) == np.float32:
+                x = logits(shape, dtype)
                 check_noise(dtype, shape)
-                check_categorical(dtype, shape, "grouped")
-                check_categorical(dtype, shape, "gumbel_max")
-                check_relaxed(dtype, shape)
+                check_sample(x)
+                check_sample(x, num_samples=2, method="gumbel_max")
+                check_relaxed(x)
                 check_vjp(dtype, shape)
-                check_conditional(dtype, shape)
-        three = {"row_ids": [2**56 - 1, 5, 2**33], "row_mask": [True, True, False]}
-        for method in ("grouped", "gumbel_max"):
-            check_categorical(dtype, (3, 7), method, [0.5, 0.0, 2.0])
-            check_categorical(dtype, (3, 300), method, 0.05, 3, **three)
-            check_categorical(dtype, (3, 50), method, [0.0, 1.0, 0.0])
-        check_relaxed(dtype, (3, 300), 0.05, **three)
-        check_relaxed(dtype, (3, 20), [1e-3, 0.0, 1e3])
-        check_relaxed(dtype, (3, 600), noisy=False)
-        check_relaxed(dtype, (3, 600), 0.3, aliased=True)
-        check_vjp(dtype, (3, 20), [0.5, 1e-3, 1e3])
+                check_conditional(x, temperature=0.7)
+        check_rows(dtype)
         if dtype is np.float32:
-            check_strides()
-            check_parts()
+            check_layouts(dtype)
+            check_grids()
+            check_flags()
+            check_counter()
         print(np.dtype(dtype).name, "equal", flush=True)
 
 

@@ -184,7 +184,7 @@ def test_every_kernel_is_the_cpus_in_the_simulator():
 _COMPILE = '''
 import re, struct
 import numba.cuda.dispatcher
-from numba import cuda, float32, float64, int64, uint64, types
+from numba import cuda, float64, uint64, types
 from numba.cuda.cudadrv import nvvm
 from cuda.core import Linker, LinkerOptions, ObjectCode
 import numbel.cuda

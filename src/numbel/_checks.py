@@ -39,20 +39,58 @@ def logits(value: Any, axis: int, name: str = "logits") -> np.ndarray[Any, Any]:
     if not isinstance(value, np.ndarray):
         value = _as_numpy(value, name)
     float_dtype(value.dtype)
-    if value.ndim == 0:
-        raise ValueError(f"{name} is a scalar: expected at least one axis, the categories")
-    axis = operator.index(axis)
-    if axis != -1:
-        if not -value.ndim <= axis < value.ndim:
-            raise np.exceptions.AxisError(axis, value.ndim)
-        value = np.moveaxis(value, axis, -1)
-    array: np.ndarray[Any, Any] = value
-    columns = array.shape[-1]
-    if columns == 0:
-        raise ValueError(f"{name} has zero categories along axis {axis}: there is nothing to draw")
-    if columns > MAX_COLUMNS:
-        raise ValueError(f"{name} has {columns} categories along axis {axis}; at most 2^34 are possible")
+    axis = category_axis(value.shape, axis, name)
+    array: np.ndarray[Any, Any] = value if axis == -1 else np.moveaxis(value, axis, -1)
     return array
+
+
+def category_axis(shape: tuple[int, ...], axis: Any, name: str) -> int:
+    """The category axis of an array of this shape, which must have categories."""
+    if not shape:
+        raise ValueError(f"{name} is a scalar: expected at least one axis, the categories")
+    at = operator.index(axis)
+    if not -len(shape) <= at < len(shape):
+        raise np.exceptions.AxisError(at, len(shape))
+    columns = shape[at]
+    if columns == 0:
+        raise ValueError(f"{name} has zero categories along axis {at}: there is nothing to draw")
+    if columns > MAX_COLUMNS:
+        raise ValueError(f"{name} has {columns} categories along axis {at}; at most 2^34 are possible")
+    return at
+
+
+def on_device(value: Any) -> bool:
+    """Whether an array lies on a CUDA device, or is one of Numba's simulator."""
+    if isinstance(value, (np.ndarray, float, int)) or value is None:
+        return False
+    if getattr(value, "__cuda_ndarray__", False):
+        return True
+    where = getattr(value, "__dlpack_device__", None)
+    if where is not None:
+        return where()[0] in (2, 13)  # kDLCUDA and kDLCUDAManaged
+    return hasattr(value, "__cuda_array_interface__")
+
+
+def device_dtype(name: str) -> None:
+    """One of the four float dtypes, by its name."""
+    if name not in _FLOATS:
+        raise TypeError(f"Expected float16, bfloat16, float32 or float64, got {name}")
+
+
+def device_scalar(value: Any, name: str) -> Any:
+    """A real number, which loc and scale must be on a device."""
+    if on_device(value) or np.ndim(value) > 0:
+        raise TypeError(f"{name} must be a scalar where the noise is made on a CUDA device")
+    return value
+
+
+def host_index(value: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """Categories as contiguous int64, one for each row of this shape."""
+    given = np.asarray(value)
+    if given.size and given.dtype.kind not in "iu":
+        raise TypeError(f"index must hold integers, got {given.dtype}")
+    _per_row(given, shape, "index")
+    return np.ascontiguousarray(given, dtype=np.int64).reshape(-1)
 
 
 def _as_numpy(value: Any, name: str) -> np.ndarray[Any, Any]:
@@ -343,11 +381,7 @@ def _same_place(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
 
 def index(value: Any, array: np.ndarray[Any, Any], row_mask: np.ndarray[Any, Any] | None, raises: bool) -> Any:
     """Categories as contiguous int64, one for each row of `array`."""
-    given = np.asarray(value)
-    if given.size and given.dtype.kind not in "iu":
-        raise TypeError(f"index must hold integers, got {given.dtype}")
-    _per_row(given, array.shape[:-1], "index")
-    flat = np.ascontiguousarray(given, dtype=np.int64).reshape(-1)
+    flat = host_index(value, array.shape[:-1])
     outside = (flat < 0) | (flat >= array.shape[-1])
     if row_mask is not None:
         outside &= row_mask
@@ -386,3 +420,10 @@ def invalid_row(array: np.ndarray[Any, Any], row: int) -> NoReturn:
             what = "NaN" if math.isnan(chunk[bad[0]]) else "+inf"
             raise ValueError(f"logits row {row} holds {what} at column {start + bad[0]}")
     raise ValueError(f"logits row {row} has no possible category")
+
+
+def invalid_device_row(values: np.ndarray[Any, Any], row: int) -> NoReturn:
+    """Name what is wrong with a row, of which these are the values, or with what else it was given."""
+    if np.any(values > -math.inf) and np.all(values < math.inf):
+        raise ValueError(f"row {row} has a temperature, a row id or an index out of range, or overflows")
+    invalid_row(values, row)

@@ -21,14 +21,44 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core import caching, config, serialize
-from numba.core.compiler import CompileResult
+from numba.core import caching, config, lowering, serialize, typed_passes
+from numba.core.compiler import Compiler, CompileResult
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.compiler_machinery import register_pass
 
 _PACKAGE = Path(__file__).parent
 
+
+class _Lower(lowering.Lower):  # type: ignore[misc]
+    """Vectors as wide as the registers: LLVM holds most Intel cores with AVX-512 to 256 bits.
+
+    On such a core noise goes from 1.35 to 1.63 G/s, grouped sampling from 5.0 to 6.2.
+    """
+
+    def setup_function(self, fndesc: Any) -> None:
+        super().setup_function(fndesc)
+        # past llvmlite's list of known attributes, which has none with a value
+        set.add(self.function.attributes, '"prefer-vector-width"="512"')
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _Lowering(typed_passes.NativeLowering):  # type: ignore[misc]
+    _name = "numbel_native_lowering"
+    lowering_class = _Lower
+
+
+class _WideCompiler(Compiler):  # type: ignore[misc]
+    def define_pipelines(self) -> Any:
+        pipelines = super().define_pipelines()
+        for pipeline in pipelines:
+            pipeline.passes = [
+                (_Lowering if each is typed_passes.NativeLowering else each, text) for each, text in pipeline.passes
+            ]
+        return pipelines
+
+
 #: Workers. No fastmath: -inf and NaN are ordinary input, and the order of sums is promised.
-njit = numba.njit(error_model="numpy", nogil=True)
+njit = numba.njit(error_model="numpy", nogil=True, pipeline_class=_WideCompiler)
 #: Scalars, inlined by force: a call left in a loop keeps it from being vectorised (0.6 against 4 G/s).
 inlined = numba.njit(error_model="numpy", nogil=True, forceinline=True)
 

@@ -20,7 +20,7 @@ import rich.table
 import typer
 from rich import progress
 
-from . import _checks, _files, _info, _zipf, bench
+from . import _checks, _files, _host, _info, _zipf, bench
 from .generator import Generator, default_rng
 from .results import Sample
 
@@ -141,8 +141,19 @@ def _sample(
         indices = _files.new_array(beside, shape, np.dtype(np.int64))
         logs = _files.new_array(beside_log, shape, log_dtype)
         full = full or logs is not None
-        return rng._sample(
-            array, num_samples, -1, temperature, method, None, None, None, (indices, logs, None), full, step
+        return _host.sample(
+            rng._reserve,
+            array,
+            num_samples,
+            -1,
+            temperature,
+            method,
+            None,
+            None,
+            None,
+            (indices, logs, None),
+            full,
+            step,
         )
 
 
@@ -209,7 +220,7 @@ def gumbel(
         with _files.replacing(out) as (beside,), bar as step:
             target = _files.new_array(beside, shape, kind)
             noise = np.empty(shape, kind) if target is None else target
-            rng._gumbel(loc, scale, None, kind, noise, step)
+            _host.gumbel(rng._reserve, loc, scale, None, kind, noise, step)
         if out is None:
             _summarise(noise.reshape(-1), loc, scale)
 

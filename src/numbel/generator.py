@@ -7,13 +7,13 @@ import operator
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple, overload
+from collections.abc import Iterator
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import _checks, _dispatch
+from . import _checks, _dispatch, _host
 from .results import Sample
 
 _Vector = np.ndarray[tuple[int], np.dtype[Any]]
@@ -38,7 +38,8 @@ class Generator:
         The 64-bit seed, 0 .. 2**64 - 1. `default_rng` makes one from anything else.
     draw : int, optional
         The id of the first draw, 0 .. 2**64 - 1. Every sampling call uses one id, so that any earlier or
-        later call can be repeated without replaying those before it.
+        later call can be repeated without replaying those before it. A uint64 array of one element on a CUDA
+        device is read and advanced by the kernels, so that each replay of a CUDA graph is a new draw.
 
     Raises
     ------
@@ -63,11 +64,12 @@ class Generator:
     """
 
     __hash__ = None  # type: ignore[assignment]
-    __slots__ = ("__weakref__", "_draw", "_seed")
+    __slots__ = ("__weakref__", "_counter", "_draw", "_seed")
 
-    def __init__(self, seed: int, draw: int = 0) -> None:
+    def __init__(self, seed: int, draw: Any = 0) -> None:
         self._seed = _checks.uint64(seed, "seed")
-        self._draw = _checks.uint64(draw, "draw")
+        self._counter = _device().counter(draw) if _checks.on_device(draw) else None
+        self._draw = 0 if self._counter is not None else _checks.uint64(draw, "draw")
 
     @property
     def seed(self) -> int:
@@ -75,13 +77,15 @@ class Generator:
         return self._seed
 
     @property
-    def draw(self) -> int:
-        """The id that the next draw will use."""
-        return self._draw
+    def draw(self) -> Any:
+        """The id that the next draw will use: an int, or the device array that holds it."""
+        return self._draw if self._counter is None else self._counter
 
     @property
     def state(self) -> dict[str, Any]:
         """Seed and next draw id, as a dict that JSON can hold; settable."""
+        if self._counter is not None:
+            raise TypeError("the draw id of this Generator is on a CUDA device, where its state cannot be read")
         with _lock:
             return {"generator": "numbel", "seed": self._seed, "draw": self._draw}
 
@@ -96,7 +100,7 @@ class Generator:
         except KeyError as error:
             raise ValueError(f"state lacks the entry {error}") from None
         with _lock:
-            self._seed, self._draw = seed, draw
+            self._seed, self._draw, self._counter = seed, draw, None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.state
@@ -107,14 +111,30 @@ class Generator:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Generator):
             return NotImplemented
+        if self._counter is not None or other._counter is not None:
+            return self._counter is other._counter and self._seed == other._seed
         return self.state == other.state
 
     def __repr__(self) -> str:
-        return f"numbel.Generator(seed={self._seed}, draw={self._draw})"
+        draw = self._draw if self._counter is None else "<on a CUDA device>"
+        return f"numbel.Generator(seed={self._seed}, draw={draw})"
+
+    def _on_device(self, array: Any, stream: Any) -> bool:
+        """Whether a call on this array is for a CUDA device."""
+        if _checks.on_device(array):
+            return True
+        if stream is not None:
+            raise TypeError("stream is for arrays on a CUDA device, and this one lies on the host")
+        if self._counter is not None:
+            raise TypeError("the draw id of this Generator is on a CUDA device: it draws for arrays there only")
+        return False
 
     @contextlib.contextmanager
-    def _reserve(self) -> Iterator[tuple[int, int]]:
+    def _reserve(self) -> Iterator[tuple[int, Any]]:
         """Seed and draw id of this call; the lock is held to take or give back the id only."""
+        if self._counter is not None:
+            yield self._seed, self._counter  # which the kernels advance
+            return
         with _lock:
             seed, draw = self._seed, self._draw
             if draw == _LIMIT:
@@ -159,6 +179,7 @@ class Generator:
             raise TypeError(f"n must be an integer, got {n!r}") from None
         if not 0 <= count <= 1 << 32:
             raise ValueError(f"n must be in 0 .. 2^32, got {count}")
+        self._on_device(None, None)
         with self._reserve() as (seed, draw):
             return [Generator(child) for child in _dispatch.spawn_seeds(seed, draw, count)]
 
@@ -171,6 +192,7 @@ class Generator:
         dtype: DTypeLike = np.float32,
         out: NDArray[Any] | None = None,
         like: Any = None,
+        stream: Any = None,
     ) -> Any:
         """Standard Gumbel noise, scaled and shifted: `loc + scale * G`, `G = -ln(-ln U)`.
 
@@ -186,7 +208,9 @@ class Generator:
         out : ndarray, optional
             Where to write, of this dtype (float32 unless given) and, where it is given, of shape `size`.
         like : array, optional
-            An array whose device is used; in this version it must be on the host.
+            An array whose device, and library, is used.
+        stream
+            As in `categorical`, of the device of `like` or of `out`.
 
         Returns
         -------
@@ -215,34 +239,9 @@ class Generator:
         >>> noise.shape, noise.dtype
         ((2, 3), dtype('float32'))
         """
-        if like is not None:
-            _checks.host_array(like, "like")
-        return self._gumbel(loc, scale, size, dtype, out)
-
-    def _gumbel(
-        self,
-        loc: ArrayLike,
-        scale: ArrayLike,
-        size: int | tuple[int, ...] | None,
-        dtype: DTypeLike,
-        out: NDArray[Any] | None,
-        progress: Callable[[int], None] | None = None,
-    ) -> Any:
-        kind = _checks.float_dtype(dtype, " as dtype")
-        locs, scales = _checks.loc_and_scale(loc, scale)
-        natural = np.broadcast_shapes(locs.shape, scales.shape)
-        shape = _checks.gumbel_shape(size, natural, out)
-        result = np.empty(shape, kind) if out is None else _checks.out(out, shape, kind)
-        with self._reserve() as (seed, draw):
-            scalars = natural == ()
-            _dispatch.gumbel(
-                result, seed, draw, float(locs) if scalars else 0.0, float(scales) if scalars else 1.0, progress
-            )
-            if not scalars:
-                loop = None if kind.name == "bfloat16" else kind  # ml_dtypes casts to nothing inside a ufunc
-                np.multiply(result, scales, out=result, dtype=loop, casting="unsafe")
-                np.add(result, locs, out=result, dtype=loop, casting="unsafe")
-        return result[()] if out is None and shape == () else result
+        if self._on_device(out if like is None else like, stream):
+            return _device().gumbel(self._reserve, loc, scale, size, dtype, out, like, stream)
+        return _host.gumbel(self._reserve, loc, scale, size, dtype, out)
 
     @overload
     def categorical(
@@ -257,6 +256,7 @@ class Generator:
         row_mask: ArrayLike | None = None,
         on_invalid: _OnInvalid = None,
         out: None = None,
+        stream: Any = None,
     ) -> np.int64: ...
 
     @overload
@@ -272,6 +272,7 @@ class Generator:
         row_mask: ArrayLike | None = None,
         on_invalid: _OnInvalid = None,
         out: NDArray[np.int64] | None = None,
+        stream: Any = None,
     ) -> NDArray[np.int64]: ...
 
     @overload
@@ -287,6 +288,7 @@ class Generator:
         row_mask: ArrayLike | None = None,
         on_invalid: _OnInvalid = None,
         out: NDArray[np.int64] | None = None,
+        stream: Any = None,
     ) -> Any: ...
 
     def categorical(
@@ -301,6 +303,7 @@ class Generator:
         row_mask: ArrayLike | None = None,
         on_invalid: _OnInvalid = None,
         out: NDArray[np.int64] | None = None,
+        stream: Any = None,
     ) -> Any:
         """Draw categories with probabilities softmax(logits / temperature), exactly, in one pass.
 
@@ -325,9 +328,12 @@ class Generator:
         row_mask : array_like of bool, optional
             Rows that are False are not read and get -1; no other row changes.
         on_invalid : {"raise", "flag"}, optional
-            What to do with rows that hold NaN or +inf or nothing but -inf: raise (None too), or -1.
+            What to do with rows that hold NaN or +inf or nothing but -inf: raise, or -1. None raises on the host and
+            flags on a CUDA device, where raising waits for the device.
         out : ndarray of int64, optional
             Where to write the indices.
+        stream : object with `__cuda_stream__`, optional
+            For logits on a CUDA device: the stream to run on, in place of the current one of the array's library.
 
         Returns
         -------
@@ -360,10 +366,10 @@ class Generator:
         >>> rng.categorical(np.zeros((2, 10), np.float32), 3).shape
         (2, 3)
         """
-        indices, _, _ = self._sample(
-            logits, num_samples, axis, temperature, method, row_ids, row_mask, on_invalid, (out, None, None), False
-        )
-        return indices
+        each = num_samples, axis, temperature, method, row_ids, row_mask, on_invalid, (out, None, None), False
+        if self._on_device(logits, stream):
+            return _device().sample(self._reserve, logits, *each, stream).indices
+        return _host.sample(self._reserve, logits, *each).indices
 
     def sample(
         self,
@@ -377,12 +383,13 @@ class Generator:
         row_mask: ArrayLike | None = None,
         on_invalid: _OnInvalid = None,
         out: Sample | None = None,
+        stream: Any = None,
     ) -> Sample:
         """Draw as `categorical` does, with log-probabilities and logsumexp from the same pass.
 
         Parameters
         ----------
-        logits, num_samples, axis, temperature, method, row_ids, row_mask, on_invalid
+        logits, num_samples, axis, temperature, method, row_ids, row_mask, on_invalid, stream
             As in `categorical`. Rows that are masked out or flagged get NaN beside the index -1.
         out : Sample, optional
             Arrays to write to; an entry that is None is allocated.
@@ -415,18 +422,11 @@ class Generator:
         """
         if out is not None and (not isinstance(out, tuple) or len(out) != 3):
             raise TypeError(f"out must be a numbel.Sample, got {type(out).__name__}")
-        return self._sample(
-            logits,
-            num_samples,
-            axis,
-            temperature,
-            method,
-            row_ids,
-            row_mask,
-            on_invalid,
-            (None, None, None) if out is None else tuple(out),
-            True,
-        )
+        given = (None, None, None) if out is None else tuple(out)
+        each = num_samples, axis, temperature, method, row_ids, row_mask, on_invalid, given, True
+        if self._on_device(logits, stream):
+            return _device().sample(self._reserve, logits, *each, stream)  # type: ignore[no-any-return]
+        return _host.sample(self._reserve, logits, *each)
 
     def gumbel_softmax(
         self,
@@ -439,6 +439,7 @@ class Generator:
         row_mask: ArrayLike | None = None,
         on_invalid: _OnInvalid = None,
         out: NDArray[Any] | None = None,
+        stream: Any = None,
     ) -> NDArray[Any]:
         """Draw relaxed one-hot samples, softmax((logits + G) / temperature), on the noise G of `gumbel`.
 
@@ -458,6 +459,8 @@ class Generator:
             As in `categorical`. Rows that are masked out or flagged are NaN.
         out : ndarray of the shape and dtype of logits, optional
             Where to write; it may be logits itself.
+        stream
+            As in `categorical`.
 
         Returns
         -------
@@ -492,18 +495,10 @@ class Generator:
         >>> numbel.Generator(5).gumbel_softmax(logits, hard=True)
         array([0., 0., 1.], dtype=float32)
         """
-        rows = _rows(logits, axis, temperature, row_ids, row_mask, _checks.temperature)
-        raises = _checks.on_invalid(on_invalid)
-        result, target = _like(rows.array, axis, out, hard)
-        source = rows.array if hard else _checks.apart(rows.array, target)
-        with self._reserve() as draw:
-            rows = rows._replace(array=source)
-            bad = _one_hot(rows, draw, target, out is not None) if hard else _relax(rows, draw, target)
-            if bad is not None and raises:
-                if np.may_share_memory(source, target):
-                    _checks.overwritten_row(bad)
-                _checks.invalid_row(source, bad)
-        return result
+        each = temperature, axis, hard, row_ids, row_mask, on_invalid, out
+        if self._on_device(logits, stream):
+            return _device().gumbel_softmax(self._reserve, logits, *each, stream)  # type: ignore[no-any-return]
+        return _host.gumbel_softmax(self._reserve, logits, *each)
 
     def conditional_gumbel(
         self,
@@ -516,6 +511,7 @@ class Generator:
         row_mask: ArrayLike | None = None,
         on_invalid: _OnInvalid = None,
         out: NDArray[Any] | None = None,
+        stream: Any = None,
     ) -> NDArray[Any]:
         """Draw perturbed logits, logits / temperature + G, given that `index` is where they are largest.
 
@@ -534,6 +530,8 @@ class Generator:
             is out of range or impossible.
         out : ndarray of the shape and dtype of logits, optional
             Where to write; it may be logits itself.
+        stream
+            As in `categorical`.
 
         Returns
         -------
@@ -569,174 +567,17 @@ class Generator:
         >>> z.argmax(-1).tolist()
         [2, 0, 3]
         """
-        rows = _rows(logits, axis, temperature, row_ids, row_mask, _checks.positive_temperature)
-        raises = _checks.on_invalid(on_invalid)
-        given = _checks.index(index, rows.array, rows.mask, raises)
-        result, target = _like(rows.array, axis, out)
-        source = _checks.apart(rows.array, target)
-        with self._reserve() as draw:
-            bad = _conditional(rows._replace(array=source), given, draw, target)
-            if bad is not None and raises:
-                if np.may_share_memory(source, target):
-                    _checks.overwritten_row(bad)
-                _checks.invalid_condition(source, given, bad)
-        return result
-
-    def _sample(
-        self,
-        logits: Any,
-        num_samples: int | None,
-        axis: int,
-        temperature: ArrayLike,
-        method: str,
-        row_ids: ArrayLike | None,
-        row_mask: ArrayLike | None,
-        on_invalid: str | None,
-        out: tuple[Any, ...],
-        full: bool,
-        progress: Callable[[int], None] | None = None,
-    ) -> Sample:
-        array = _checks.logits(logits, axis)
-        shape = array.shape[:-1]
-        samples = 1 if num_samples is None else _checks.num_samples(num_samples)
-        temperatures, per_row = _checks.temperature(temperature, shape)
-        ids = None if row_ids is None else _checks.row_ids(row_ids, shape)
-        mask = None if row_mask is None else _checks.row_mask(row_mask, shape)
-        _checks.method(method)
-        raises = _checks.on_invalid(on_invalid)
-        results = _outputs(out, shape, num_samples, _dispatch.result_dtype(array.dtype), full)
-        # strided outputs are written through a copy: they have one entry a row, not one a category
-        written = [r if r is None or r.flags.c_contiguous else np.empty(r.shape, r.dtype) for r in results]
-        with self._reserve() as (seed, draw):
-            bad = _dispatch.categorical(
-                array, samples, temperatures, per_row, ids, mask, method, seed, draw, written, progress
-            )
-            for given, made in zip(results, written, strict=True):
-                if given is not made:
-                    given[...] = made  # type: ignore[index]
-            if bad is not None and raises:
-                _checks.invalid_row(array, bad)
-        return Sample(
-            *(r if r is None or given is not None or r.shape else r[()] for r, given in zip(results, out, strict=True))
-        )
+        each = index, axis, temperature, row_ids, row_mask, on_invalid, out
+        if self._on_device(logits, stream):
+            return _device().conditional_gumbel(self._reserve, logits, *each, stream)  # type: ignore[no-any-return]
+        return _host.conditional_gumbel(self._reserve, logits, *each)
 
 
-def _like(
-    array: NDArray[Any], axis: int, out: NDArray[Any] | None, zero: bool = False
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """An output of the shape and dtype of the logits, and its view with the categories last, as `array` has them."""
-    shape = array.shape if axis == -1 else np.moveaxis(array, -1, axis).shape
-    # zeros come from the system for nothing; to write them would take longer than the draw
-    make = np.zeros if zero else np.empty
-    result = make(shape, array.dtype) if out is None else _checks.out(out, shape, array.dtype)
-    return result, result if axis == -1 else np.moveaxis(result, axis, -1)
+def _device() -> Any:
+    """The methods for arrays on a CUDA device; importing CUDA takes a second."""
+    from . import _device
 
-
-class _Rows(NamedTuple):
-    """What a method knows of each row, the categories last."""
-
-    array: NDArray[Any]
-    temperatures: NDArray[Any]
-    per_row: bool
-    ids: NDArray[Any] | None
-    mask: NDArray[Any] | None
-
-    def parts(self) -> Iterator[tuple[tuple[Any, ...], slice, _Rows]]:
-        """The same of some 2^18 rows at a time, for work that keeps something for each row, and where they lie."""
-        shape = self.array.shape[:-1]
-        for index, run in _dispatch.parts(shape):
-            if index == ():
-                yield index, run, self
-                continue
-            ids = np.arange(run.start, run.stop) if self.ids is None else self.ids[run]
-            mask = None if self.mask is None else self.mask[run]
-            temperatures = self.temperatures[run] if self.per_row else self.temperatures
-            yield index, run, _Rows(self.array[index], temperatures, self.per_row, ids, mask)
-
-
-def _rows(
-    logits: ArrayLike,
-    axis: int,
-    temperature: ArrayLike,
-    row_ids: ArrayLike | None,
-    row_mask: ArrayLike | None,
-    check: Callable[[Any, tuple[int, ...]], tuple[NDArray[Any], bool]],
-) -> _Rows:
-    """The arguments that describe rows, checked; `check` is that of the temperatures."""
-    array = _checks.logits(logits, axis)
-    shape = array.shape[:-1]
-    temperatures, per_row = check(temperature, shape)
-    ids = None if row_ids is None else _checks.row_ids(row_ids, shape)
-    mask = None if row_mask is None else _checks.row_mask(row_mask, shape)
-    return _Rows(array, temperatures, per_row, ids, mask)
-
-
-def _relax(rows: _Rows, draw: tuple[int, int], target: NDArray[Any]) -> int | None:
-    """Relaxed samples, and one-hots of the rows of temperature 0; the first bad row, if any."""
-    if not rows.per_row or rows.temperatures.all():
-        return _dispatch.relaxed(*rows, draw, target)
-    bad: list[int] = []
-    for index, run, part in rows.parts():
-        into = target[index]
-        greedy = (part.temperatures == 0) if part.mask is None else (part.temperatures == 0) & part.mask
-        indices, found = _winners(part._replace(mask=greedy), draw)  # before `into` is written, which may be its logits
-        where = np.nonzero(greedy.reshape(indices.shape))
-        bad += [run.start + row for row in (found, _dispatch.relaxed(*part, draw, into)) if row is not None]
-        into[where] = np.where(indices[where] < 0, np.nan, 0)[:, None]
-        into[(*where, indices[where])] += 1
-    return min(bad, default=None)
-
-
-def _one_hot(rows: _Rows, draw: tuple[int, int], target: NDArray[Any], clear: bool) -> int | None:
-    """The one-hot of the largest perturbed logit of each row, NaN where there is none; the first bad row, if any."""
-    bad: list[int] = []
-    for index, run, part in rows.parts():
-        into = target[index]
-        indices, found = _winners(part, draw)
-        if found is not None:
-            bad.append(run.start + found)
-        if clear:
-            into[...] = 0
-        if indices.size:
-            np.put_along_axis(into, indices[..., None], 1, -1)
-            into[indices < 0] = np.nan
-    return min(bad, default=None)
-
-
-def _winners(rows: _Rows, draw: tuple[int, int]) -> tuple[NDArray[np.int64], int | None]:
-    """Where each row's logits + G are largest, and the first bad row, if any."""
-    indices = np.empty(rows.array.shape[:-1], np.int64)
-    results = (indices, None, None)
-    return indices, _dispatch.categorical(
-        rows.array, 1, np.ones(1), False, rows.ids, rows.mask, "gumbel_max", *draw, results
-    )
-
-
-def _conditional(rows: _Rows, given: NDArray[np.int64], draw: tuple[int, int], target: NDArray[Any]) -> int | None:
-    """Perturbed logits given the largest's index; the first bad row, if any."""
-    bad: list[int] = []
-    for index, run, part in rows.parts():
-        found = _dispatch.conditional(*part, given[run], draw, target[index])
-        if found is not None:
-            bad.append(run.start + found)
-    return min(bad, default=None)
-
-
-def _outputs(
-    out: tuple[Any, ...], shape: tuple[int, ...], num_samples: int | None, dtype: np.dtype[Any], full: bool
-) -> list[NDArray[Any] | None]:
-    """The arrays to fill: indices, and log_prob and logsumexp if `full`."""
-    many = shape if num_samples is None else (*shape, num_samples)
-    wanted = (("indices", many, np.dtype(np.int64)), ("log_prob", many, dtype), ("logsumexp", shape, dtype))
-    results: list[NDArray[Any] | None] = []
-    for (name, form, kind), given in zip(wanted, out, strict=True):
-        if not full and name != "indices":
-            results.append(None)
-        elif given is None:
-            results.append(np.empty(form, kind))
-        else:
-            results.append(_checks.out(given, form, kind, f"out.{name}" if full else "out"))
-    return results
+    return _device
 
 
 def default_rng(seed: int | np.random.SeedSequence | Generator | None = None) -> Generator:

@@ -13,7 +13,13 @@ from . import _checks, _dispatch
 
 
 def gumbel_softmax_vjp(
-    y: ArrayLike, cotangent: ArrayLike, temperature: ArrayLike = 1.0, *, axis: int = -1, out: NDArray[Any] | None = None
+    y: ArrayLike,
+    cotangent: ArrayLike,
+    temperature: ArrayLike = 1.0,
+    *,
+    axis: int = -1,
+    out: NDArray[Any] | None = None,
+    stream: Any = None,
 ) -> tuple[NDArray[Any], Any]:
     """Vector-Jacobian product of a relaxed sample y = softmax(z / temperature), at fixed noise.
 
@@ -29,6 +35,9 @@ def gumbel_softmax_vjp(
         The category axis.
     out : ndarray of the shape and dtype of y, optional
         Where to write the gradient in the logits; it may be y or cotangent itself.
+    stream : object with `__cuda_stream__`, optional
+        As in `Generator.categorical`, for arrays on a CUDA device. There, temperature is a scalar or has one entry
+        for each row.
 
     Returns
     -------
@@ -61,6 +70,12 @@ def gumbel_softmax_vjp(
     >>> bool(abs(d_logits.sum()) < 1e-12), d_temperature.shape
     (True, ())
     """
+    if _checks.on_device(y):
+        from . import _device
+
+        return _device.gumbel_softmax_vjp(y, cotangent, temperature, axis, out, stream)
+    if stream is not None:
+        raise TypeError("stream is for arrays on a CUDA device, and y lies on the host")
     array = y if isinstance(y, np.ndarray) else np.asarray(y)
     return pull_back(array, cotangent, temperature, axis, out, True)
 

@@ -1,7 +1,4 @@
-"""Grouped sampling in two launches: the node of every block, then, for every sample of a row, block and column.
-
-Temperatures, identities and results are those of the whole call; `logits` may be its rows from `first_row` on.
-"""
+"""Grouped sampling in two launches: the node of every block, then, for every sample of a row, block and column."""
 
 from __future__ import annotations
 
@@ -9,37 +6,20 @@ import functools
 import math
 from typing import Any
 
-from numba import cuda, float64, int64, uint8, uint64
+from numba import cuda, float64, int64, uint64
 
 from .._scalar import blocks as scalar
-from .._scalar.address import GROUPED, block_words, draw_key
+from .._scalar.address import GROUPED, block_words
 from .._scalar.blocks import BLOCK
 from .._scalar.gumbel import exponential_float64
 from .blocks import functions
-from .forms import FORMS, THREADS, device, matrix, vector
+from .forms import FORMS, THREADS, device, matrix
+from .rows import CALL, DRAWN, GREEDY, INVALID, flag, identity_of, key_of, kind_of, results, temperature_of
 
 _INF = math.inf
 _NAN = math.nan
 #: Deeper than any tree over 2^34 columns in runs of THREADS blocks.
 _LEVELS = 32
-
-
-@device
-def temperature_of(temperatures, row):
-    """A row's temperature: of one for all, or of one each."""
-    return temperatures[row if temperatures.size > 1 else 0]
-
-
-@device
-def identity_of(ids, row):
-    """What a row's random bits are addressed by."""
-    return uint64(ids[row]) if ids.size > 0 else uint64(row)
-
-
-@device
-def wanted(mask, row):
-    """Whether a row is to be sampled."""
-    return mask.size == 0 or mask[row] != 0
 
 
 @device
@@ -105,15 +85,19 @@ def winning_block(nodes, first, blocks, sample, identity, key, mask, keys, rs, a
 
 
 @device
-def write_sample(row, place, sample, column, log_p, log_sum, is_bad, indices, log_prob, logsumexp, bad):
-    """A sample's results, as far as they are wanted (outputs that are not have no elements), and the first bad row."""
-    indices[place] = column
-    if log_prob.size > 0:
-        log_prob[place] = log_p
-    if logsumexp.size > 0 and sample == 0:
-        logsumexp[row] = log_sum
+def write_sample(row, place, sample, column, log_p, log_sum, is_bad, results):
+    """A sample's results, as far as they are wanted, and the first bad row."""
+    if results.indices.size > 0:
+        results.indices[place] = column
+    if results.log_prob.size > 0:
+        results.log_prob[place] = log_p
+    if sample == 0:
+        if results.logsumexp.size > 0:
+            results.logsumexp[row] = log_sum
+        if results.sums.size > 0:
+            results.sums[row] = log_sum
     if is_bad:
-        cuda.atomic.min(bad, 0, row)
+        flag(results.bad, row)
 
 
 @functools.cache
@@ -126,7 +110,7 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     weight = scalar.weight_float64 if wide is float64 else scalar.weight_float32
     quantise = scalar.quantise_float64 if wide is float64 else scalar.quantise_float32
 
-    def block_nodes(logits, first_row, temperatures, row_mask, nodes):
+    def block_nodes(logits, call, nodes):
         """nodes[:, row * blocks + block] of every block: r and S."""
         lanes = cuda.shared.array(512, wide)
         tops = cuda.shared.array(128, int64)
@@ -135,29 +119,14 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         blocks = (columns + BLOCK - 1) // BLOCK
         for item in range(int64(cuda.blockIdx.x), rows * blocks, int64(cuda.gridDim.x)):
             row = item // blocks
-            temperature = temperature_of(temperatures, first_row + row)
-            if wanted(row_mask, first_row + row) and temperature > 0.0:
-                high, low = scalar.scale(temperature)
+            if kind_of(call, call.first_row + row) == DRAWN:
+                high, low = scalar.scale(temperature_of(call, call.first_row + row))
                 r, s = block_node(logits, row, item - row * blocks, columns, high, low, lanes, tops, bottoms)
                 if cuda.threadIdx.x == 0:
                     nodes[0, item], nodes[1, item] = r, s
 
-    def choose(
-        logits,
-        first_row,
-        temperatures,
-        row_ids,
-        row_mask,
-        seed,
-        draw,
-        samples,
-        nodes,
-        indices,
-        log_prob,
-        logsumexp,
-        bad,
-    ):
-        """Write a row's samples, each by one CUDA block; the outputs that are not wanted have no elements."""
+    def choose(logits, call, samples, nodes, results):
+        """Write a row's samples, each by one CUDA block."""
         tree_r = cuda.shared.array(128, float64)
         tree_s = cuda.shared.array(128, float64)
         stack_r = cuda.shared.array(32, float64)
@@ -168,26 +137,24 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         t = cuda.threadIdx.x
         rows, columns = int64(logits.shape[0]), int64(logits.shape[1])
         blocks = (columns + BLOCK - 1) // BLOCK
-        key, mask = draw_key(uint64(seed), uint64(draw))
-        key, mask = uint64(key), uint64(mask)
+        key, mask = key_of(call)
         for item in range(int64(cuda.blockIdx.x), rows * samples, int64(cuda.gridDim.x)):
             row = item // samples
-            sample, place = item - row * samples, first_row * samples + item
-            temperature = temperature_of(temperatures, first_row + row)
+            at_row = call.first_row + row
+            sample, place = item - row * samples, call.first_row * samples + item
+            kind = kind_of(call, at_row)
             log_sum, log_p, column, high64, low64 = _NAN, _NAN, int64(-1), 0.0, 0.0
-            is_bad = False
-            if not wanted(row_mask, first_row + row):
-                pass
-            elif temperature == 0.0:
+            is_bad = kind == INVALID
+            if kind == GREEDY:
                 column, log_sum, is_bad = argmax(logits, row, columns, tree_r, at)
                 log_p = _NAN if is_bad else 0.0
-            else:
-                high64, low64 = scalar.scale(temperature)
+            elif kind == DRAWN:
+                high64, low64 = scalar.scale(temperature_of(call, at_row))
                 join_blocks(nodes, row * blocks, blocks, tree_r, tree_s, stack_r, stack_s)
                 root_r, root_s = stack_r[0], stack_s[0]
                 is_bad = not root_s > 0.0
                 if not is_bad:
-                    identity = identity_of(row_ids, first_row + row)
+                    identity = identity_of(call, at_row)
                     log_sum = scalar.logsumexp(root_r, root_s)
                     winning_block(nodes, row * blocks, blocks, sample, identity, key, mask, tree_r, tree_s, at)
                     block = int64(at[0])
@@ -226,15 +193,10 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     log_p = scalar.log_prob(x, high64, low64, root_r, root_s)
                     cuda.syncthreads()
             if t == 0:
-                write_sample(
-                    first_row + row, place, sample, column, log_p, log_sum, is_bad, indices, log_prob, logsumexp, bad
-                )
+                write_sample(at_row, place, sample, column, log_p, log_sum, is_bad, results)
 
-    rows = matrix(form)
-    temperatures, mask, ids = vector(float64), vector(uint8), vector(uint64)
-    nodes = matrix(FORMS["float64"])
-    results = vector(int64), vector(wide), vector(wide), vector(int64)
+    rows, nodes = matrix(form), matrix(FORMS["float64"])
     return {
-        "block_nodes": (block_nodes, (rows, int64, temperatures, mask, nodes)),
-        "choose": (choose, (rows, int64, temperatures, ids, mask, uint64, uint64, int64, nodes, *results)),
+        "block_nodes": (block_nodes, (rows, CALL, nodes)),
+        "choose": (choose, (rows, CALL, int64, nodes, results(wide))),
     }

@@ -6,13 +6,13 @@ import functools
 import math
 from typing import Any
 
-from numba import cuda, float64, int64, uint8, uint64
+from numba import cuda, float64, int64, uint64
 
-from .._scalar.address import CONDITIONAL, CONDITIONAL_REFINEMENT, block_words, draw_key, noise_word
+from .._scalar.address import CONDITIONAL, CONDITIONAL_REFINEMENT, block_words, noise_word
 from .._scalar.gumbel import gumbel_float64
 from .._scalar.relaxed import below, truncated
-from .categorical import identity_of, temperature_of, wanted
 from .forms import FORMS, THREADS, device, matrix, vector
+from .rows import CALL, DRAWN, LEFT_OUT, flag, identity_of, key_of, kind_of, temperature_of
 
 _INF = math.inf
 _NAN = math.nan
@@ -33,31 +33,30 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     wide, load, keep = form.wide, form.load, form.store
     unit, smallest, most = form.spacing
 
-    def conditional(logits, first_row, temperatures, row_ids, row_mask, index, sums, seed, draw, out, bad):
+    def conditional(logits, call, index, sums, out, bad):
         """z_index = logsumexp + G, the others truncated below it; NaN in rows that are bad or masked out."""
         rows, columns = int64(logits.shape[0]), int64(logits.shape[1])
         groups = (columns + 3) // 4
-        key, mask = draw_key(uint64(seed), uint64(draw))
-        key, mask = uint64(key), uint64(mask)
+        key, mask = key_of(call)
         step = int64(cuda.gridDim.x) * THREADS
         for item in range(int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x, rows * groups, step):
             row = item // groups
-            at = first_row + row
+            at = call.first_row + row
             column = (item - row * groups) * 4
             last = min(column + 4, columns)
             best = index[at]
-            is_wanted = wanted(row_mask, at)
-            good = is_wanted and best >= 0 and best < columns and abs(sums[at]) < _INF
+            kind = kind_of(call, at)
+            good = kind == DRAWN and best >= 0 and best < columns and abs(sums[at]) < _INF
             if good:
                 good = wide(load(logits[row, best])) != -_INF
             if not good:
                 for c in range(column, last):
                     out[row, c] = keep(wide(_NAN))
-                if is_wanted and column == 0:
-                    cuda.atomic.min(bad, 0, at)
+                if kind != LEFT_OUT and column == 0:
+                    flag(bad, at)
             else:
-                identity = identity_of(row_ids, at)
-                temperature = temperature_of(temperatures, at)
+                identity = identity_of(call, at)
+                temperature = temperature_of(call, at)
                 top = top_of(sums, at, best, identity, key, mask)
                 rounded = float64(wide(load(keep(wide(top)))))
                 limit = below(rounded, unit, smallest) if abs(rounded) < _INF else most
@@ -72,11 +71,5 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     z = min(truncated(z + gumbel_float64(uint64(word), uint64(refinement)), top), limit)
                     out[row, c] = keep(wide(top if c == best else z))
 
-    rows = matrix(form)
-    temperatures, mask, ids, indices = vector(float64), vector(uint8), vector(uint64), vector(int64)
-    return {
-        "conditional": (
-            conditional,
-            (rows, int64, temperatures, ids, mask, indices, temperatures, uint64, uint64, rows, indices),
-        )
-    }
+    rows, indices = matrix(form), vector(int64)
+    return {"conditional": (conditional, (rows, CALL, indices, vector(float64), rows, indices))}

@@ -6,15 +6,16 @@ import functools
 import math
 from typing import Any
 
-from numba import cuda, float64, int64, uint8, uint64
+from numba import cuda, float64, int64, uint64
 
 from .._scalar import blocks as scalar
-from .._scalar.address import NOISE, REFINEMENT, block_words, draw_key, noise_word
+from .._scalar.address import NOISE, REFINEMENT, block_words, noise_word
 from .._scalar.blocks import BLOCK
 from .._scalar.gumbel import cannot_exceed, gumbel_float64
 from .blocks import best_of, functions
-from .categorical import identity_of, join_blocks, temperature_of, wanted, write_sample
+from .categorical import join_blocks, write_sample
 from .forms import FORMS, THREADS, matrix, vector
+from .rows import CALL, DRAWN, GREEDY, INVALID, identity_of, key_of, kind_of, results, temperature_of
 
 _INF = math.inf
 _NAN = math.nan
@@ -26,24 +27,23 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     form = FORMS[name]
     wide, load, argmax = form.wide, form.load, functions(form).argmax
 
-    def block_winners(logits, first_row, temperatures, row_ids, row_mask, seed, draw, first_sample, samples, keys, at):
+    def block_winners(logits, call, first_sample, samples, keys, at):
         """`keys` and `at` of every (row, sample, block): the largest perturbed logit (NaN: bad), its column."""
         shared_keys = cuda.shared.array(128, float64)
         shared_at = cuda.shared.array(128, int64)
         t = cuda.threadIdx.x
         rows, columns = int64(logits.shape[0]), int64(logits.shape[1])
         blocks = (columns + BLOCK - 1) // BLOCK
-        key, mask = draw_key(uint64(seed), uint64(draw))
-        key, mask = uint64(key), uint64(mask)
+        key, mask = key_of(call)
         for item in range(int64(cuda.blockIdx.x), rows * samples * blocks, int64(cuda.gridDim.x)):
             row = item // (samples * blocks)
             sample = uint64(first_sample + item // blocks % samples)
             start = item % blocks * BLOCK
             count = min(columns - start, int64(BLOCK))
-            temperature = temperature_of(temperatures, first_row + row)
             best, winner = -_INF, int64(-1)
-            if wanted(row_mask, first_row + row) and temperature > 0.0:
-                identity = identity_of(row_ids, first_row + row)
+            if kind_of(call, call.first_row + row) == DRAWN:
+                temperature = temperature_of(call, call.first_row + row)
+                identity = identity_of(call, call.first_row + row)
                 for group in range(t, (count + 3) // 4, THREADS):
                     x0, x1, x2, x3 = block_words(
                         uint64(start // 4 + group), uint64(sample), identity, uint64(NOISE), key, mask
@@ -67,10 +67,7 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                 keys[item], at[item] = shared_keys[0], shared_at[0]
             cuda.syncthreads()
 
-    def choose_largest(
-        logits, first_row, temperatures, row_mask, first_sample, samples, all_samples, keys, at, nodes,
-        indices, log_prob, logsumexp, bad,
-    ):  # fmt: skip
+    def choose_largest(logits, call, first_sample, samples, all_samples, keys, at, nodes, results):
         """Write a row's samples, each by one CUDA block; `nodes` have elements if sums are wanted."""
         tree_r = cuda.shared.array(128, float64)
         tree_s = cuda.shared.array(128, float64)
@@ -83,15 +80,14 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         for item in range(int64(cuda.blockIdx.x), rows * samples, int64(cuda.gridDim.x)):
             row = item // samples
             sample = first_sample + item - row * samples
-            place = (first_row + row) * all_samples + sample
-            temperature = temperature_of(temperatures, first_row + row)
-            log_sum, log_p, column, is_bad = _NAN, _NAN, int64(-1), False
-            if not wanted(row_mask, first_row + row):
-                pass
-            elif temperature == 0.0:
+            at_row = call.first_row + row
+            place = at_row * all_samples + sample
+            kind = kind_of(call, at_row)
+            log_sum, log_p, column, is_bad = _NAN, _NAN, int64(-1), kind == INVALID
+            if kind == GREEDY:
                 column, log_sum, is_bad = argmax(logits, row, columns, tree_r, shared_at)
                 log_p = _NAN if is_bad else 0.0
-            else:
+            elif kind == DRAWN:
                 best, winner = -_INF, int64(-1)
                 for b in range(t, blocks, THREADS):
                     value, column = keys[item * blocks + b], int64(at[item * blocks + b])
@@ -106,27 +102,16 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     column = int64(-1)
                 elif nodes.size > 0:
                     join_blocks(nodes, row * blocks, blocks, tree_r, tree_s, stack_r, stack_s)
-                    high64, low64 = scalar.scale(temperature)
+                    high64, low64 = scalar.scale(temperature_of(call, at_row))
                     log_sum = scalar.logsumexp(stack_r[0], stack_s[0])
                     x = float64(wide(load(logits[row, column])))
                     log_p = scalar.log_prob(x, high64, low64, stack_r[0], stack_s[0])
                     cuda.syncthreads()
             if t == 0:
-                write_sample(
-                    first_row + row, place, sample, column, log_p, log_sum, is_bad, indices, log_prob, logsumexp, bad
-                )
+                write_sample(at_row, place, sample, column, log_p, log_sum, is_bad, results)
 
-    rows, nodes = matrix(form), matrix(FORMS["float64"])
-    temperatures, mask, ids = vector(float64), vector(uint8), vector(uint64)
-    results = vector(int64), vector(wide), vector(wide), vector(int64)
-    winners = vector(float64), vector(int64)
+    rows, nodes, winners = matrix(form), matrix(FORMS["float64"]), (vector(float64), vector(int64))
     return {
-        "block_winners": (
-            block_winners,
-            (rows, int64, temperatures, ids, mask, uint64, uint64, int64, int64, *winners),
-        ),
-        "choose_largest": (
-            choose_largest,
-            (rows, int64, temperatures, mask, int64, int64, int64, *winners, nodes, *results),
-        ),
+        "block_winners": (block_winners, (rows, CALL, int64, int64, *winners)),
+        "choose_largest": (choose_largest, (rows, CALL, int64, int64, int64, *winners, nodes, results(wide))),
     }

@@ -1,13 +1,12 @@
 """Launches: the kernels of one call, their grids and scratch. Arrays are device arrays of rows and columns.
 
-Half-precision arrays come as the uint16 of their bits. `first_row` is the row of the whole call where an array starts;
-what each row has (temperatures, identities, mask, results) covers the whole call. Options that are not given, and
-outputs that are not wanted, have no elements.
+Half-precision arrays come as the uint16 of their bits. What is in `Call` and in `Results` covers the whole call.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,129 +18,127 @@ from . import conditional as _conditional
 from . import gumbel_max as _gumbel_max
 from . import noise as _noise
 from . import relaxed as _relaxed
+from . import small as _small
 from . import vjp as _vjp
 from .forms import THREADS
+from .rows import Call, Results
 
-MODULES = (_noise, _categorical, _gumbel_max, _relaxed, _vjp, _conditional)
+MODULES = (_noise, _categorical, _gumbel_max, _relaxed, _vjp, _conditional, _small)
 #: CUDA blocks of a launch at most: kernels stride over what is left.
 _GRID = 1 << 20
 #: (row, sample, block) whose winners are kept at a time by gumbel_max: 64 MB.
 _WINNERS = 1 << 22
 
 
-class Rows(NamedTuple):
-    """The rows of a call: the logits' format, where they start, and what each row of the whole call has."""
+class Place(NamedTuple):
+    """The element format of a launch, its stream, and what makes scratch: of a shape and a dtype."""
 
     name: str
-    first_row: int
-    temperatures: Any
-    ids: Any
-    mask: Any
-    stream: Any = 0
+    stream: Any
+    scratch: Callable[[Any, Any], Any]
 
 
 @functools.cache
 def _kernel(module: Any, form: str, name: str) -> Any:
+    function, signature = module.kernels(form)[name]
+    if config.ENABLE_CUDASIM:
+        return cuda.jit(function)
     # as the tests compile it: link-time optimisation would let nvJitLink contract again
-    options = {} if config.ENABLE_CUDASIM else {"lto": False, "launch_bounds": THREADS}
-    return cuda.jit(**options)(module.kernels(form)[name][0])
+    return cuda.jit(signature, lto=False, launch_bounds=THREADS)(function)
 
 
-def _launch(module: Any, form: str, name: str, items: int, stream: Any, *arguments: Any) -> None:
-    _kernel(module, form, name)[max(1, min(items, _GRID)), THREADS, stream](*arguments)
+def _launch(module: Any, name: str, items: int, place: Place, *arguments: Any) -> None:
+    _kernel(module, place.name, name)[max(1, min(items, _GRID)), THREADS, place.stream](*arguments)
 
 
 def _blocks(columns: int) -> int:
     return -(-columns // BLOCK)
 
 
-def _scratch(shape: Any, dtype: Any = np.float64, stream: Any = 0) -> Any:
-    return cuda.device_array(shape, dtype, stream=stream)
+def _groups(rows: int, columns: int) -> int:
+    """CUDA blocks for a thread to each four columns."""
+    return -(-rows * -(-columns // 4) // THREADS)
 
 
-def gumbel(name: str, out: Any, first_row: int, seed: int, draw: int, loc: float, scale: float, stream: Any) -> None:
+def gumbel(out: Any, call: Call, loc: float, scale: float, place: Place) -> None:
     """Noise, scale * G + loc."""
-    rows, columns = out.shape
-    items = -(-rows * -(-columns // 4) // THREADS)
-    draws = np.uint64(seed), np.uint64(draw)
-    _launch(_noise, name, "gumbel", items, stream, out, first_row, loc, scale, *draws)
+    _launch(_noise, "gumbel", _groups(*out.shape), place, out, call, loc, scale)
 
 
-def categorical(
-    logits: Any, rows: Rows, method: str, seed: int, draw: int, samples: int, outputs: tuple[Any, Any, Any], bad: Any
-) -> None:
-    """Samples of rows: indices, log_prob and logsumexp into `outputs`; bad[0] is lowered to the first bad row.
-
-    No samples write nothing: who wants logsumexp alone asks for one.
-    """
-    name, first_row, temperatures, ids, mask, stream = rows
+def categorical(logits: Any, call: Call, method: str, samples: int, results: Results, place: Place) -> None:
+    """Samples of rows, one at least."""
     count, columns = logits.shape
-    if count == 0 or samples == 0:
-        return
     blocks = _blocks(columns)
-    draws = np.uint64(seed), np.uint64(draw)
-    summed = method == "grouped" or outputs[1].size > 0 or outputs[2].size > 0
-    nodes = _scratch((2, count * blocks if summed else 0), stream=stream)
+    summed = method == "grouped" or any(part.size > 0 for part in results[1:4])
+    nodes = place.scratch((2, count * blocks if summed else 0), np.float64)
     if summed:
-        _launch(_categorical, name, "block_nodes", count * blocks, stream, logits, first_row, temperatures, mask, nodes)
+        _launch(_categorical, "block_nodes", count * blocks, place, logits, call, nodes)
     if method == "grouped":
-        _launch(
-            _categorical, name, "choose", count * samples, stream,
-            logits, first_row, temperatures, ids, mask, *draws, samples, nodes, *outputs, bad,
-        )  # fmt: skip
+        _launch(_categorical, "choose", count * samples, place, logits, call, samples, nodes, results)
         return
-    step = max(1, _WINNERS // (count * blocks))
+    step = min(samples, max(1, _WINNERS // (count * blocks)))
+    keys = place.scratch(count * step * blocks, np.float64)
+    at = place.scratch(count * step * blocks, np.int64)
     for first in range(0, samples, step):
         some = min(step, samples - first)
-        keys = _scratch(count * some * blocks, stream=stream)
-        at = _scratch(count * some * blocks, np.int64, stream)
+        _launch(_gumbel_max, "block_winners", count * some * blocks, place, logits, call, first, some, keys, at)
         _launch(
-            _gumbel_max, name, "block_winners", count * some * blocks, stream,
-            logits, first_row, temperatures, ids, mask, *draws, first, some, keys, at,
-        )  # fmt: skip
-        _launch(
-            _gumbel_max, name, "choose_largest", count * some, stream,
-            logits, first_row, temperatures, mask, first, some, samples, keys, at, nodes, *outputs, bad,
+            _gumbel_max, "choose_largest", count * some, place,
+            logits, call, first, some, samples, keys, at, nodes, results,
         )  # fmt: skip
 
 
-def relaxed(logits: Any, rows: Rows, draw: tuple[int, int] | None, out: Any, bad: Any, aliased: bool = False) -> None:
-    """Softmax of the rows with the noise of a draw, or none; `aliased` if `out` shares memory with logits."""
-    name, first_row, temperatures, ids, mask, stream = rows
+def relaxed(logits: Any, call: Call, noisy: bool, out: Any, bad: Any, place: Place, aliased: bool = False) -> None:
+    """Softmax of the rows with noise, or without; `aliased` if `out` shares memory with logits."""
     count, columns = logits.shape
     blocks = _blocks(columns)
-    nodes = _scratch((6, count * blocks), stream=stream)
-    stored = np.uint8(name in ("float32", "float64") and not aliased)
-    noisy, draws = np.uint8(draw is not None), tuple(np.uint64(part) for part in draw or (0, 0))
-    each = (logits, first_row, temperatures, ids, mask, noisy, *draws, stored, nodes, out)
-    _launch(_relaxed, name, "weigh_blocks", count * blocks, stream, *each)
-    _launch(_relaxed, name, "normalise", count, stream, first_row, columns, temperatures, mask, nodes, bad)
-    _launch(_relaxed, name, "divide", -(-count * -(-columns // 4) // THREADS), stream, *each)
+    nodes = place.scratch((6, count * blocks), np.float64)
+    stored = np.uint8(place.name in ("float32", "float64") and not aliased)
+    each = (logits, call, np.uint8(noisy), stored, nodes, out)
+    _launch(_relaxed, "weigh_blocks", count * blocks, place, *each)
+    _launch(_relaxed, "normalise", count, place, columns, call, nodes, bad)
+    _launch(_relaxed, "divide", _groups(count, columns), place, *each)
 
 
-def vjp(y: Any, cotangent: Any, rows: Rows, out: Any, in_temperature: Any) -> None:
+def vjp(y: Any, cotangent: Any, call: Call, out: Any, in_temperature: Any, place: Place) -> None:
     """Gradients of a relaxed sample: in the logits into `out`, in each row's temperature where that has elements."""
-    name, first_row, temperatures, _, _, stream = rows
     count, columns = y.shape
     blocks = _blocks(columns)
-    nodes, means = _scratch((3, count * blocks), stream=stream), _scratch(count, stream=stream)
+    nodes, means = place.scratch((3, count * blocks), np.float64), place.scratch(count, np.float64)
     wanted = np.uint8(in_temperature.size > 0)
-    _launch(_vjp, name, "products", count * blocks, stream, y, cotangent, nodes)
-    _launch(_vjp, name, "row_means", count, stream, columns, nodes, means)
-    _launch(
-        _vjp, name, "gradients", count * blocks, stream,
-        y, cotangent, first_row, temperatures, means, wanted, nodes, out,
-    )  # fmt: skip
+    _launch(_vjp, "products", count * blocks, place, y, cotangent, nodes)
+    _launch(_vjp, "row_means", count, place, columns, nodes, means)
+    _launch(_vjp, "gradients", count * blocks, place, y, cotangent, call, means, wanted, nodes, out)
     if wanted:
-        _launch(_vjp, name, "row_slopes", count, stream, columns, nodes, first_row, in_temperature)
+        _launch(_vjp, "row_slopes", count, place, columns, nodes, call, in_temperature)
 
 
-def conditional(logits: Any, rows: Rows, index: Any, sums: Any, draw: tuple[int, int], out: Any, bad: Any) -> None:
+def conditional(logits: Any, call: Call, index: Any, sums: Any, out: Any, bad: Any, place: Place) -> None:
     """Perturbed logits given the largest's index; `sums` is the float64 logsumexp of each row."""
-    name, first_row, temperatures, ids, mask, stream = rows
-    count, columns = logits.shape
-    draws = tuple(np.uint64(part) for part in draw)
-    _launch(
-        _conditional, name, "conditional", -(-count * -(-columns // 4) // THREADS), stream,
-        logits, first_row, temperatures, ids, mask, index, sums, *draws, out, bad,
-    )  # fmt: skip
+    _launch(_conditional, "conditional", _groups(*logits.shape), place, logits, call, index, sums, out, bad)
+
+
+def one_hot(indices: Any, first_row: int, only: Any, out: Any, place: Place) -> None:
+    """One-hot rows, of those in `only` if it has elements."""
+    rows, columns = out.shape
+    _launch(_small, "one_hot", -(-rows * columns // THREADS), place, indices, first_row, only, out)
+
+
+def greedy(call: Call, only: Any, place: Place) -> None:
+    """Which rows of the whole call have temperature 0."""
+    _launch(_small, "greedy", -(-only.size // THREADS), place, call, only.size, only)
+
+
+def widen(row: Any, out: Any, place: Place) -> None:
+    """The first row of an array in float64."""
+    _launch(_small, "widen", -(-out.size // THREADS), place, row, out)
+
+
+def advance(counter: Any, place: Place) -> None:
+    """Go on to the next draw."""
+    _launch(_small, "advance", 1, place, counter)
+
+
+def total(values: Any, out: Any, place: Place) -> None:
+    """out[0] = the sum of values."""
+    _launch(_small, "total", 1, place, values, out)

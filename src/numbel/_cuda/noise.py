@@ -7,7 +7,7 @@ from typing import Any
 
 from numba import cuda, float64, int64, uint32, uint64
 
-from .._scalar.address import NOISE, REFINEMENT, block_words, draw_key
+from .._scalar.address import NOISE, REFINEMENT, block_words
 from .._scalar.gumbel import (
     gumbel_float32,
     gumbel_float64,
@@ -17,6 +17,7 @@ from .._scalar.gumbel import (
     scaled_float64,
 )
 from .forms import FORMS, THREADS, Form, device, matrix
+from .rows import CALL, identity_of, key_of
 
 
 @functools.cache
@@ -45,19 +46,18 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     wide, keep, noise = form.wide, form.store, noise_of(form)
     scaled = scaled_float64 if wide is float64 else scaled_float32
 
-    def gumbel(out, first_row, loc, scale, seed, draw):
+    def gumbel(out, call, loc, scale):
         """out[row, column] = scale * G + loc, rounded after either step."""
         rows, columns = int64(out.shape[0]), int64(out.shape[1])
         groups = (columns + 3) // 4
         # as the CPU has it: a float32 zero of standard noise keeps its sign
         scale_at_all = wide is float64 or loc != 0.0 or scale != 1.0
-        key, mask = draw_key(uint64(seed), uint64(draw))
-        key, mask = uint64(key), uint64(mask)
+        key, mask = key_of(call)
         step = int64(cuda.gridDim.x) * THREADS
         for item in range(int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x, rows * groups, step):
             row = item // groups
             group = item - row * groups
-            identity = uint64(first_row + row)
+            identity = identity_of(call, call.first_row + row)
             x0, x1, x2, x3 = block_words(uint64(group), uint64(0), identity, uint64(NOISE), key, mask)
             for k in range(4):
                 column = group * 4 + k
@@ -68,4 +68,4 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                         g = wide(scaled(g, wide(loc), wide(scale)))
                     out[row, column] = keep(g)
 
-    return {"gumbel": (gumbel, (matrix(form), int64, float64, float64, uint64, uint64))}
+    return {"gumbel": (gumbel, (matrix(form), CALL, float64, float64))}

@@ -13,7 +13,7 @@ from numba import cuda, float64, int64, uint8, uint64
 
 from .._scalar import blocks as scalar
 from .._scalar import relaxed
-from .._scalar.address import NOISE, block_words, draw_key
+from .._scalar.address import NOISE, block_words
 from .._scalar.bits import (
     from_ordered_float32,
     from_ordered_float64,
@@ -23,9 +23,9 @@ from .._scalar.bits import (
 )
 from .._scalar.blocks import BLOCK, LANES
 from .blocks import functions, halve, largest_of
-from .categorical import identity_of, temperature_of, wanted
 from .forms import FORMS, THREADS, device, matrix, vector
 from .noise import noise_of
+from .rows import CALL, DRAWN, INVALID, flag, identity_of, key_of, kind_of, temperature_of
 
 _INF = math.inf
 _NAN = math.nan
@@ -94,23 +94,21 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         halve(lanes, LANES)
         return wide(lanes[0])
 
-    def weigh_blocks(logits, first_row, temperatures, row_ids, row_mask, noisy, seed, draw, stored, nodes, out):
+    def weigh_blocks(logits, call, noisy, stored, nodes, out):
         """Numbers 0 to 2 of every block: m, D and S, which is NaN in a bad one; 4 and 5 stay m and D."""
         lanes = cuda.shared.array(512, wide)
         tops = cuda.shared.array(128, int64)
         bottoms = cuda.shared.array(128, int64)
         rows, columns = int64(logits.shape[0]), int64(logits.shape[1])
         blocks = (columns + BLOCK - 1) // BLOCK
-        key, mask = draw_key(uint64(seed), uint64(draw))
-        key, mask = uint64(key), uint64(mask)
+        key, mask = key_of(call)
         for item in range(int64(cuda.blockIdx.x), rows * blocks, int64(cuda.gridDim.x)):
             row = item // blocks
             start = (item - row * blocks) * BLOCK
             count = min(columns - start, int64(BLOCK))
-            temperature = temperature_of(temperatures, first_row + row)
-            if wanted(row_mask, first_row + row) and temperature > 0.0:
-                identity = identity_of(row_ids, first_row + row)
-                high64, low64 = scalar.scale(temperature)
+            if kind_of(call, call.first_row + row) == DRAWN:
+                identity = identity_of(call, call.first_row + row)
+                high64, low64 = scalar.scale(temperature_of(call, call.first_row + row))
                 high, low = scalar.narrow(zero, high64, low64)
                 high, low = wide(high), wide(low)
                 m, nan = block_max(logits, row, start, count, tops, bottoms)
@@ -135,7 +133,7 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     nodes[0, item], nodes[1, item], nodes[2, item] = float64(m), float64(top), total
                     nodes[4, item], nodes[5, item] = float64(m), float64(top)
 
-    def normalise(first_row, columns, temperatures, row_mask, nodes, bad):
+    def normalise(columns, call, nodes, bad):
         """Number 3 of a row's blocks: what the weights are to be divided by."""
         lanes = cuda.shared.array(512, float64)
         reduced = cuda.shared.array(128, float64)
@@ -145,9 +143,11 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         rows = nodes.shape[1] // blocks
         for row in range(int64(cuda.blockIdx.x), rows, int64(cuda.gridDim.x)):
             first = row * blocks
-            temperature = temperature_of(temperatures, first_row + row)
-            if wanted(row_mask, first_row + row) and temperature > 0.0:
-                high, low = scalar.scale(temperature)
+            kind = kind_of(call, call.first_row + row)
+            if kind == INVALID and t == 0:
+                flag(bad, call.first_row + row)
+            if kind == DRAWN:
+                high, low = scalar.scale(temperature_of(call, call.first_row + row))
                 largest, good = -_INF, 1
                 for b in range(first + t, first + blocks, THREADS):
                     total = nodes[2, b]
@@ -196,24 +196,22 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     # where the scale is 0, so are the weights, and they stay 0 over an infinite divisor
                     nodes[3, b] = relaxed.ratio(lanes[0], nodes[0, b]) if is_good else _NAN
                 if t == 0 and not is_good:
-                    cuda.atomic.min(bad, 0, first_row + row)
+                    flag(bad, call.first_row + row)
                 cuda.syncthreads()
 
-    def divide(logits, first_row, temperatures, row_ids, row_mask, noisy, seed, draw, stored, nodes, out):
+    def divide(logits, call, noisy, stored, nodes, out):
         """Weight over divisor, rounded; NaN in rows that are bad, masked out or of temperature 0."""
         rows, columns = int64(logits.shape[0]), int64(logits.shape[1])
         blocks = (columns + BLOCK - 1) // BLOCK
         groups = (columns + 3) // 4
-        key, mask = draw_key(uint64(seed), uint64(draw))
-        key, mask = uint64(key), uint64(mask)
+        key, mask = key_of(call)
         step = int64(cuda.gridDim.x) * THREADS
         for item in range(int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x, rows * groups, step):
             row = item // groups
             column = (item - row * groups) * 4
             node = row * blocks + column // BLOCK
             last = min(column + 4, columns)
-            temperature = temperature_of(temperatures, first_row + row)
-            if not wanted(row_mask, first_row + row) or not temperature > 0.0:
+            if kind_of(call, call.first_row + row) != DRAWN:
                 for c in range(column, last):
                     out[row, c] = keep(wide(_NAN))
             elif stored:
@@ -222,8 +220,8 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     out[row, c] = keep(wide(relaxed.ratio(wide(load(out[row, c])), divisor)))
             else:
                 divisor = wide(nodes[3, node])
-                identity = identity_of(row_ids, first_row + row)
-                high64, low64 = scalar.scale(temperature)
+                identity = identity_of(call, call.first_row + row)
+                high64, low64 = scalar.scale(temperature_of(call, call.first_row + row))
                 high, low = scalar.narrow(zero, high64, low64)
                 m, top = wide(nodes[4, node]), wide(nodes[5, node])
                 words = block_words(uint64(column // 4), uint64(0), identity, uint64(NOISE), key, mask)
@@ -235,10 +233,9 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     out[row, c] = keep(wide(relaxed.ratio(w, divisor)))
 
     rows, nodes = matrix(form), matrix(FORMS["float64"])
-    temperatures, mask, ids = vector(float64), vector(uint8), vector(uint64)
-    each = (rows, int64, temperatures, ids, mask, uint8, uint64, uint64, uint8, nodes, rows)
+    each = (rows, CALL, uint8, uint8, nodes, rows)
     return {
         "weigh_blocks": (weigh_blocks, each),
-        "normalise": (normalise, (int64, int64, temperatures, mask, nodes, vector(int64))),
+        "normalise": (normalise, (int64, CALL, nodes, vector(int64))),
         "divide": (divide, each),
     }

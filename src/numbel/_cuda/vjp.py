@@ -12,9 +12,9 @@ from .._scalar.blocks import BLOCK, LANES
 from .._scalar.elementary import finite_log_float32, finite_log_float64
 from .._scalar.relaxed import gradient, ratio
 from .blocks import halve
-from .categorical import temperature_of
 from .forms import FORMS, THREADS, matrix, vector
 from .relaxed import sum_over_blocks
+from .rows import CALL, temperature_of
 
 
 @functools.cache
@@ -59,7 +59,7 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             if cuda.threadIdx.x == 0:
                 means[row] = ratio(product, lanes[0])
 
-    def gradients(y, u, first_row, temperatures, means, in_temperature, nodes, out):
+    def gradients(y, u, call, means, in_temperature, nodes, out):
         """The gradient in the logits, and, where asked for, each block's share of that in the temperature: number 2."""
         lanes = cuda.shared.array(512, float64)
         rows, columns = int64(y.shape[0]), int64(y.shape[1])
@@ -68,7 +68,7 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             row = item // blocks
             start = (item - row * blocks) * BLOCK
             count = min(columns - start, int64(BLOCK))
-            temperature = temperature_of(temperatures, first_row + row)
+            temperature = temperature_of(call, call.first_row + row)
             rate = 1.0 / temperature if temperature > 0.0 else 0.0
             mean = means[row]
             cuda.syncthreads()
@@ -86,7 +86,7 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                 if cuda.threadIdx.x == 0:
                     nodes[2, item] = lanes[0]
 
-    def row_slopes(columns, nodes, first_row, slopes):
+    def row_slopes(columns, nodes, call, slopes):
         """The gradient in each row's temperature, a CUDA block for each row."""
         lanes = cuda.shared.array(512, float64)
         blocks = (columns + BLOCK - 1) // BLOCK
@@ -94,12 +94,12 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         for row in range(int64(cuda.blockIdx.x), rows, int64(cuda.gridDim.x)):
             sum_over_blocks(nodes, 2, row * blocks, blocks, lanes)
             if cuda.threadIdx.x == 0:
-                slopes[first_row + row] = lanes[0]
+                slopes[call.first_row + row] = lanes[0]
 
     rows, nodes, vectors = matrix(form), matrix(FORMS["float64"]), vector(float64)
     return {
         "products": (products, (rows, rows, nodes)),
         "row_means": (row_means, (int64, nodes, vectors)),
-        "gradients": (gradients, (rows, rows, int64, vectors, vectors, uint8, nodes, rows)),
-        "row_slopes": (row_slopes, (int64, nodes, int64, vectors)),
+        "gradients": (gradients, (rows, rows, CALL, vectors, uint8, nodes, rows)),
+        "row_slopes": (row_slopes, (int64, nodes, CALL, vectors)),
     }

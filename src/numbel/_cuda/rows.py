@@ -1,0 +1,91 @@
+"""What the kernels of a call are told: of each row, of the noise's address, and where results go.
+
+An array that is not given, or not wanted, has no elements. What each row has, its results included, covers the whole
+call; arrays of logits may start at its row `first_row`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from numba import cuda, float64, int64, types, uint8, uint64
+
+from .._scalar.address import MAX_ROW_ID, draw_key
+from .forms import device, vector
+
+_INF = math.inf
+
+#: What is done with a row: nothing; its argmax; a draw; or it is flagged, as its temperature or address is invalid.
+LEFT_OUT, GREEDY, DRAWN, INVALID = range(4)
+
+
+class Call(NamedTuple):
+    """The arguments that all kernels of a call share."""
+
+    first_row: Any
+    temperature: Any  # of every row, unless `temperatures` has elements
+    temperatures: Any
+    ids: Any
+    mask: Any
+    seed: Any
+    draw: Any  # unless `counter` has an element, which is the draw id then
+    counter: Any
+
+
+class Results(NamedTuple):
+    """The outputs of a sample; `sums` takes logsumexp in float64, bad[0] is lowered to the first bad row."""
+
+    indices: Any
+    log_prob: Any
+    logsumexp: Any
+    sums: Any
+    bad: Any
+
+
+CALL = types.NamedTuple(
+    [int64, float64, vector(float64), vector(uint64), vector(uint8), uint64, uint64, vector(uint64)], Call
+)
+
+
+def results(wide: Any) -> Any:
+    """The Numba type of `Results`."""
+    return types.NamedTuple([vector(int64), vector(wide), vector(wide), vector(float64), vector(int64)], Results)
+
+
+@device
+def temperature_of(call, row):
+    """A row's temperature."""
+    return call.temperatures[row] if call.temperatures.size > 0 else call.temperature
+
+
+@device
+def identity_of(call, row):
+    """What a row's random bits are addressed by."""
+    return uint64(call.ids[row]) if call.ids.size > 0 else uint64(row)
+
+
+@device
+def kind_of(call, row):
+    """What is done with a row."""
+    if call.mask.size > 0 and call.mask[row] == 0:
+        return LEFT_OUT
+    temperature = temperature_of(call, row)
+    if (call.ids.size > 0 and uint64(call.ids[row]) > uint64(MAX_ROW_ID)) or not 0.0 <= temperature < _INF:
+        return INVALID
+    return GREEDY if temperature == 0.0 else DRAWN
+
+
+@device
+def key_of(call):
+    """Philox's key, and the mask of its counters, of the call's draw."""
+    draw = uint64(call.counter[0]) if call.counter.size > 0 else uint64(call.draw)
+    key, mask = draw_key(uint64(call.seed), draw)
+    return uint64(key), uint64(mask)
+
+
+@device
+def flag(bad, row):
+    """Lower bad[0] to a row, where it is wanted."""
+    if bad.size > 0:
+        cuda.atomic.min(bad, 0, row)
