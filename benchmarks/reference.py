@@ -80,7 +80,6 @@ def main() -> None:
                 "--machine",
                 options.machine,
                 "--quick",
-                "--append-samples",
                 *chosen,
             ]
             print(*command, flush=True)
