@@ -117,7 +117,9 @@ def build(out: Path) -> None:
         "index.html",
         "index.html",
         newest=shown[-1],
-        tables={name: _table(cells) for name, cells in sorted(machines.items())},
+        tables={
+            name: _table(cells) for name, cells in sorted(machines.items(), key=lambda one: (-len(one[1]), one[0]))
+        },
         peers={
             name: {work: (rows, charts.peers(work, rows)) for work, rows in data.peers(report).items()}
             for name, report in reports.items()

@@ -68,7 +68,7 @@ def peers(work: str, rows: list[Spec]) -> Spec:
         height=24 * len(rows),
         encoding={
             "y": {"field": "library", "type": "nominal", "sort": names, "title": None}
-            | {"axis": {"grid": False, "ticks": False, "labelLimit": 170}},
+            | {"axis": {"grid": False, "ticks": False, "labelLimit": 215}},
             "x": {"field": "rate", "type": "quantitative", "title": None, "scale": {"domain": [0, 1.25 * most]}}
             | {"axis": None},
             "tooltip": [

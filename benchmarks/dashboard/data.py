@@ -259,7 +259,7 @@ def roofline(report: dict[str, Any]) -> tuple[list[dict[str, Any]], float, float
             read = max(read, row["read"]["per_second"] * _BYTES.get(dtype, 4))
         if "philox" in row:
             philox = max(philox, row["philox"]["per_second"])
-        if "numbel" in row:
+        if "numbel" in row and (task in _PASSES or any(limit in row for limit in LIMITS)):  # small calls are overhead
             moved = _BYTES.get(dtype, 4) * _PASSES.get(task, 1)
             noisy = "philox" in row
             points.append(
