@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core import compiler_machinery
 
 from ..suite.common import ROOT
 
@@ -57,11 +58,15 @@ class Side:
         # a folder of its own: two equal versions would else run the same machine code
         os.environ["NUMBA_CACHE_DIR"] = numba.config.CACHE_DIR = str(cache / f"{name}-{digest(folder)}")
         sys.path.insert(0, str(beside))
+        # both versions register a compiler pass of the same name, which Numba refuses though nothing looks it up
+        known = compiler_machinery._pass_registry
+        refuse, known._does_pass_name_alias = known._does_pass_name_alias, lambda name: False
         try:
             self.package = importlib.import_module(name)
             importlib.import_module(f"{name}._jit").cache_folder()
         finally:
             sys.path.remove(str(beside))
+            known._does_pass_name_alias = refuse
         with self.active():
             self.table = _table(f"{name}_table")
 
