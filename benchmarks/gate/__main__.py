@@ -78,7 +78,7 @@ def time_rows(folders: tuple[Path, Path], cache: Path, works: list[Timed], budge
     def run(chosen: list[Timed], swapped: bool) -> dict[Timed, Any]:
         request = {"works": chosen, "cache": str(cache), "swapped": swapped, "budget": budget}
         request |= {"base": str(folders[0]), "head": str(folders[1])}
-        lines = map(json.loads, _process("timing", request).splitlines())
+        lines = map(json.loads, _process("timing", request, str(folders[0])).splitlines())
         return {(line["work"], line["threads"]): line for line in lines}
 
     first = run(works, False)
