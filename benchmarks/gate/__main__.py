@@ -98,6 +98,8 @@ def time_rows(folders: tuple[Path, Path], cache: Path, works: list[Timed], budge
             interval = min(interval, again, key=lambda one: one.median)
         elif interval.high < 1 / rule.SLOWER:
             verdict = "faster"
+        elif not rule.decided(interval):
+            verdict = "undecided: too noisy"
         base, head = (sorted(times[side])[len(times[side]) // 2] * 1e3 for side in ("base", "head"))
         change = f"x {interval.median:.3f} ({interval.low:.3f} .. {interval.high:.3f})"
         name = f"time of {work[0]}, {work[1]} thread{'s' if work[1] > 1 else ''}, ms"

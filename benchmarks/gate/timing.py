@@ -10,7 +10,7 @@ from typing import Any
 
 import numba
 
-from ..suite.common import ABSENT, seconds
+from ..suite.common import ABSENT
 from . import rule
 from .sides import Side, load
 
@@ -19,6 +19,13 @@ from .sides import Side, load
 LIMIT = 1 << 22
 _SHORTEST = 0.003
 _PAUSE = 0.0005
+
+
+def _seconds(call: Any, calls: int, clock: Any) -> float:
+    start = clock()
+    for _ in range(calls):
+        call()
+    return float(clock() - start) / calls
 
 
 def pairs(sides: tuple[Side, Side], work: str, threads: int, budget: float) -> dict[str, Any]:
@@ -32,7 +39,9 @@ def pairs(sides: tuple[Side, Side], work: str, threads: int, budget: float) -> d
                 cases[-1].call()
         except ABSENT as error:
             return answer | {"absent": f"{side.name}: {error}"}
-    calls = max(1, round(_SHORTEST / max(seconds(cases[0].call), 1e-7)))
+    # what one thread computes is told by its own clock, which stands still while others have the core
+    clock = time.thread_time if threads == 1 else time.perf_counter
+    calls = max(1, round(_SHORTEST / max(_seconds(cases[0].call, 1, clock), 1e-7)))
     times: tuple[list[float], list[float]] = ([], [])
     start = time.perf_counter()
     while len(times[0]) < rule.MOST:
@@ -40,7 +49,7 @@ def pairs(sides: tuple[Side, Side], work: str, threads: int, budget: float) -> d
         for i in (0, 1) if len(times[0]) % 2 == 0 else (1, 0):
             with sides[i].active():
                 time.sleep(_PAUSE)
-                times[i].append(seconds(cases[i].call, calls))
+                times[i].append(_seconds(cases[i].call, calls, clock))
         if len(times[0]) >= rule.FEWEST and len(times[0]) % 10 == 0:
             spent = time.perf_counter() - start > budget
             if spent or rule.decided(rule.interval(*times)):
