@@ -170,6 +170,22 @@ def check_rows(dtype):
     check_vjp(dtype, (3, 20), [0.5, 1e-3, 1e3])
 
 
+def check_short_and_long():
+    """Lanes of every width, more samples than a CUDA block draws, far logits, zeros of either sign; longer rows."""
+    for columns in (1, 4, 5, 33, 512):
+        check_sample(logits((2, columns), np.float32), num_samples=2)
+    check_sample(logits((1, 5), np.float32), num_samples=70)
+    x = logits((5, 9), np.float32)
+    x[0], x[3] = 1e30, -1e30
+    x[4] *= 1e12
+    x[2] = np.minimum(x[2], -1)
+    x[2, 3], x[2, 5] = -0.0, 0.0
+    for temperature in (1.0, [0, 1e-3, 1, 0, 5], np.zeros(5)):
+        check_sample(x, temperature=temperature)
+    given = {"row_ids": [2**56 - 1, 5, 2**33], "row_mask": [True, True, False], "temperature": [0.5, 0.0, 2.0]}
+    check_sample(logits((3, 520), np.float32), num_samples=2, **given)
+
+
 def check_flags():
     """Values that only a kernel meets: they flag their row, and raise where that is asked for."""
     x = logits((2, 9), np.float32)
@@ -199,9 +215,50 @@ def check_flags():
 def raised(call):
     try:
         call()
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         return str(error)
     raise AssertionError("nothing was raised")
+
+
+def check_errors():
+    """Each before anything is launched."""
+    x = on_device(logits((2, 9), np.float32))
+    fixed = np.zeros(2, np.int64)
+    fixed.flags.writeable = False
+
+    def draws(**options):
+        return raised(lambda: rng().categorical(x, **options))
+
+    assert draws(out=np.zeros(2, np.int64)) == "out lies on the host (ndarray) and the logits on a CUDA device"
+    assert draws(out=on_device(np.zeros(2))) == "out has dtype float64, expected int64"
+    assert draws(out=on_device(np.zeros(3, np.int64))) == "out has shape (3,), expected (2,)"
+    assert (
+        draws(out=on_device(np.zeros(4, np.int64))[::2]) == "indices is not C-contiguous, which it must be on a device"
+    )
+    if config.ENABLE_CUDASIM:
+        assert draws(out=type(x)(fixed)) == "out is read-only"
+    assert draws(temperature=0.0) == "temperature is 0: use argmax (0 is possible only inside a per-row array)"
+    assert "shape (3,)" in draws(row_ids=[1, 2, 3])
+    assert "row_ids is a device array of shape (3,)" in draws(row_ids=on_device(np.arange(3)))
+    assert draws(axis=2) == "axis 2 is out of bounds for array of dimension 2"
+    assert draws(num_samples=-1) == "num_samples must be in 0 .. 2^32, got -1"
+    assert draws(stream=3) == "stream must have __cuda_stream__, got int"
+    assert draws(method="best").startswith("method must be")
+    assert "got int64" in raised(lambda: rng().categorical(on_device(np.zeros((2, 3), np.int64))))
+    assert "zero categories" in raised(lambda: rng().categorical(on_device(np.zeros((2, 0)))))
+    assert "overlaps" in raised(lambda: rng().gumbel_softmax(x[:, 1:], out=x[:, :-1]))
+    assert "host (list)" in raised(lambda: numbel.gumbel_softmax_vjp(x, [[0.0] * 9] * 2))
+    assert "must be a scalar" in raised(lambda: rng().gumbel([1.0, 2.0], like=x))
+    assert "one uint64, got int64" in raised(lambda: numbel.Generator(1, on_device(np.zeros(1, np.int64))))
+    host = logits((2, 9), np.float32)
+    assert "draws for arrays there only" in raised(
+        lambda: numbel.Generator(1, on_device(np.zeros(1, np.uint64))).categorical(host)
+    )
+    assert "stream is for arrays on a CUDA device" in raised(lambda: rng().categorical(host, stream=3))
+    assert rng().categorical(on_device(np.zeros((0, 3)))).shape == (0,)
+    used = rng()
+    raised(lambda: used.categorical(x, out=np.zeros(2, np.int64)))
+    assert used.draw == DRAW  # given back
 
 
 def check_counter():
@@ -257,8 +314,10 @@ def main():
         check_rows(dtype)
         if dtype is np.float32:
             check_layouts(dtype)
+            check_short_and_long()
             check_grids()
             check_flags()
+            check_errors()
             check_counter()
         print(np.dtype(dtype).name, "equal", flush=True)
 

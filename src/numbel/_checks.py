@@ -94,10 +94,8 @@ def host_index(value: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
 
 
 def _as_numpy(value: Any, name: str) -> np.ndarray[Any, Any]:
-    if hasattr(value, "__cuda_array_interface__"):
-        raise TypeError(
-            f"{name} lives on a CUDA device, which this version of numbel does not reach yet: copy it to the host first"
-        )
+    if on_device(value):
+        raise TypeError(f"{name} lives on a CUDA device, and what goes with it on the host")
     if getattr(value, "requires_grad", False) is True:
         raise TypeError(
             f"{name} is a tensor that requires a gradient, which NumPy methods would drop: "
@@ -106,12 +104,6 @@ def _as_numpy(value: Any, name: str) -> np.ndarray[Any, Any]:
     if type(value).__module__.partition(".")[0] == "dask":
         raise TypeError(f"{name} is a Dask array: use numbel.dask, or pass its .compute()")
     return np.asarray(value)
-
-
-def host_array(value: Any, name: str) -> None:
-    """TypeError unless `value` (of `like=`) is something on the host."""
-    if not isinstance(value, np.ndarray):
-        _as_numpy(value, name)
 
 
 def temperature(value: Any, shape: tuple[int, ...], name: str = "temperature") -> tuple[np.ndarray[Any, Any], bool]:

@@ -222,7 +222,11 @@ def _planes(*spans: Span) -> Iterator[tuple[int, tuple[Any, ...]]]:
         views = []
         for at, span in enumerate(spans):
             offset = sum(i * outer[at] for i, (_, outer) in zip(place, dims, strict=True))
-            views.append(span.view(offset, (rows, span.shape[-1]), (steps[at], span.strides[-1])))
+            columns, item = span.shape[-1], span.item_size
+            # a lone column or row is contiguous whatever its stride is said to be
+            column_step = span.strides[-1] if columns > 1 else item
+            row_step = steps[at] if rows > 1 else columns * item
+            views.append(span.view(offset, (rows, columns), (row_step, column_step)))
         yield run * rows, tuple(views)
 
 
@@ -362,6 +366,19 @@ def gumbel_softmax(
         if found is not None:
             task.refuse(found, overlapping)
         return where.finish(result) if out is None else result
+
+
+def softmax(logits: Any, temperature: Any, axis: int) -> Any:
+    """softmax(logits / temperature); rows of temperature 0 become NaN."""
+    task = _Task(logits, axis, temperature, None, None, None, None)
+    with task.library.active():
+        task.library.begin()
+        result, target = task.like(None)
+        if task.rows:
+            call = task.call((0, 0))
+            for first, (view, into) in _planes(task.span, target):
+                launch.relaxed(view, call._replace(first_row=first), False, into, task.bad(), task.place)
+        return task.library.finish(result)
 
 
 def _relax(task: _Task, call: Call, target: Span, hard: bool, bad: Any, overlapping: bool) -> None:

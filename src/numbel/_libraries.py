@@ -42,6 +42,11 @@ class Span(NamedTuple):
         )
 
     @property
+    def item_size(self) -> int:
+        """Bytes of an element."""
+        return _ITEM_SIZES[self.name]
+
+    @property
     def size(self) -> int:
         """How many elements it has."""
         return math.prod(self.shape)
@@ -49,7 +54,7 @@ class Span(NamedTuple):
     @property
     def contiguous(self) -> bool:
         """Whether its elements are neighbours in C order."""
-        return self.strides == _c_strides(self.shape, _ITEM_SIZES[self.name]) or self.size <= 1
+        return self.strides == _c_strides(self.shape, self.item_size) or self.size <= 1
 
     def view(self, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
         """A Numba array of part of it, from an offset in bytes on; halves as uint16."""
@@ -69,12 +74,18 @@ class Span(NamedTuple):
 
     def flat(self) -> Any:
         """A Numba vector of a contiguous array."""
-        return self.view(0, (self.size,), (_ITEM_SIZES[self.name],))
+        return self.view(0, (self.size,), (self.item_size,))
 
 
 class _Exporter:
     def __init__(self, interface: dict[str, Any], owner: Any) -> None:
         self.__array_interface__, self._owner = interface, owner
+
+
+def _existing(span: Span, name: str) -> Span:
+    if span.pointer == 0 and span.size > 0:
+        raise ValueError(f"{name} has no memory: it was freed")
+    return span
 
 
 def _c_strides(shape: tuple[int, ...], item_size: int) -> tuple[int, ...]:
@@ -94,19 +105,16 @@ def _missing() -> str | None:
         return None
     if importlib.util.find_spec("numba_cuda") is None:
         return 'CUDA needs numba-cuda: pip install "numbel[cu13]" (or "numbel[cu12]" for a driver of CUDA 12)'
-    from numba.cuda.cudadrv import driver
+    from numba.cuda.cudadrv import driver, nvvm
 
     try:
-        if driver.get_device_count() == 0:
+        if driver.driver.get_device_count() == 0:
             return "no CUDA device is visible: CUDA_VISIBLE_DEVICES may hide it"
-    except Exception as error:
-        return f"no NVIDIA driver that works was found (nvidia-smi tells more): {error}"
-    try:
-        from numba.cuda.cudadrv import nvvm
-
-        nvvm.NVVM()
-    except Exception as error:
-        return f'the CUDA toolkit was not found: pip install "numbel[cu13]" (or "numbel[cu12]"): {error}'
+    except ImportError as error:  # Numba's CudaSupportError is one
+        found = " ".join(str(error).split())
+        return f"CUDA needs an NVIDIA driver that works, which nvidia-smi would show: {found}"
+    if not nvvm.is_available():
+        return 'CUDA needs the toolkit\'s compiler: pip install "numbel[cu13]" (or "numbel[cu12]")'
     return None
 
 
@@ -170,7 +178,7 @@ class Library:
         strides = interface.get("strides") or _c_strides(shape, dtype.itemsize)
         pointer, read_only = interface["data"]
         kind = dtype.name if dtype.isnative else dtype.str
-        return Span(pointer or 0, shape, tuple(strides), kind, self.device, bool(read_only), array)
+        return _existing(Span(pointer or 0, shape, tuple(strides), kind, self.device, bool(read_only), array), name)
 
     def empty(self, shape: tuple[int, ...], name: str) -> Any:
         """A new array, not initialised."""
@@ -284,7 +292,8 @@ class Torch(_OwnAllocator):
         size = array.element_size()
         strides = tuple(size * step for step in array.stride())
         kind = str(array.dtype).removeprefix("torch.")
-        return Span(array.data_ptr(), tuple(array.shape), strides, kind, self.device_of(array), False, array)
+        where = self.device_of(array)
+        return _existing(Span(array.data_ptr(), tuple(array.shape), strides, kind, where, False, array), name)
 
     def empty(self, shape: tuple[int, ...], name: str) -> Any:
         return self.torch.empty(shape, dtype=getattr(self.torch, name), device=self.place)
@@ -370,12 +379,9 @@ class Jax(Library):
 
 def stream_handle(stream: Any) -> int:
     """The handle of anything with `__cuda_stream__`."""
-    if config.ENABLE_CUDASIM:
-        return 0
-    try:
-        _, handle = stream.__cuda_stream__()
-    except AttributeError:
-        raise TypeError(f"stream must have __cuda_stream__, got {type(stream).__name__}") from None
+    if not hasattr(stream, "__cuda_stream__"):
+        raise TypeError(f"stream must have __cuda_stream__, got {type(stream).__name__}")
+    _, handle = stream.__cuda_stream__()
     return int(handle)
 
 

@@ -86,16 +86,22 @@ def chi_square_survival(x: float, freedom: int) -> float:
     return min(total, 1.0)
 
 
-def throughput(values: Array, temperature: float, method: Any) -> float:
+def throughput(values: Array, temperature: float, method: Any, device: str) -> float:
     """Categories a second of `Generator.sample`, from memory: the median of five calls after one to warm up."""
-    rows = np.tile(values, (_ROWS, 1))
+    rows: Any = np.tile(values, (_ROWS, 1))
+    if device == "cuda":
+        from numba import cuda
+
+        rows = cuda.to_device(rows)
     rng = Generator(0)
     times = []
     for _ in range(6):
         start = time.perf_counter()
         rng.sample(rows, temperature=temperature, method=method)
+        if device == "cuda":
+            cuda.synchronize()
         times.append(time.perf_counter() - start)
-    return rows.size / float(np.median(times[1:]))
+    return values.size * _ROWS / float(np.median(times[1:]))
 
 
 def plot(path: Path, indices: Array, law: Law) -> None:

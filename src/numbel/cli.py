@@ -30,6 +30,8 @@ Array = np.ndarray[Any, Any]
 LONG = 1 << 28
 #: Indices that are printed where no output file is named.
 _PRINTED = 20
+#: Elements on a GPU at a time: 1 GB of float32.
+_ON_DEVICE = 1 << 28
 _EXTRAS = ("typer", "rich", "matplotlib", "ml_dtypes", "torch", "jax")
 
 app = typer.Typer(
@@ -49,7 +51,7 @@ def _one_line() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("numbel: interrupted, nothing was written", err=True)
         raise typer.Exit(130) from None
-    except (ValueError, TypeError, OSError, MemoryError) as error:
+    except (ValueError, TypeError, OSError, MemoryError, RuntimeError) as error:
         named = isinstance(error, OSError) and error.filename is not None
         text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and named else str(error)
         typer.echo(f"numbel: {' '.join(text.split()) or type(error).__name__}", err=True)
@@ -96,16 +98,23 @@ def sample(
     columns: Annotated[int | None, typer.Option(help="Categories in each row of a raw file.")] = None,
     out: Out = None,
     plot: Annotated[Path | None, typer.Option(help="Draw observed against expected, a .png file (no FILE).")] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda: rows are copied there, some at a time.")] = "cpu",
 ) -> None:
     """Sample the rows of a file of logits, which is mapped, not read: it may be larger than memory."""
     with _one_line():
         rng = _generator(seed, draw)
+        if device not in ("cpu", "cuda"):
+            raise ValueError(f"--device must be cpu or cuda, got {device}")
+        if device == "cuda":
+            from . import _libraries
+
+            _libraries.require()
         if file is None:
             given = [n for n, v in (("--key", key), ("--dtype", dtype), ("--columns", columns)) if v is not None]
             if given or axis != -1:
                 raise ValueError(f"{(given or ['--axis'])[0]} describes a FILE, and none is given")
             _sample_default(
-                rng, 20_000 if num_samples is None else num_samples, temperature, method, out, log_prob, plot
+                rng, 20_000 if num_samples is None else num_samples, temperature, method, out, log_prob, plot, device
             )
             return
         if plot is not None:
@@ -118,7 +127,7 @@ def sample(
         if out is None and indices > _PRINTED:
             raise ValueError(f"{indices} indices are too many to print: name a file with -o")
         typer.echo(f"seed {rng.seed}, draw {rng.draw}", err=True)
-        result = _sample(rng, array, num_samples, temperature, method, out, log_prob)
+        result = _sample(rng, array, num_samples, temperature, method, out, log_prob, device)
         if out is None:
             typer.echo(" ".join(str(index) for index in np.ravel(result.indices)))
 
@@ -131,6 +140,7 @@ def _sample(
     method: str,
     out: Path | None,
     log_prob: Path | None,
+    device: str,
     full: bool = False,
 ) -> Sample:
     shape = array.shape[:-1] if num_samples is None else (*array.shape[:-1], num_samples)
@@ -141,20 +151,51 @@ def _sample(
         indices = _files.new_array(beside, shape, np.dtype(np.int64))
         logs = _files.new_array(beside_log, shape, log_dtype)
         full = full or logs is not None
+        if device == "cuda":
+            return _sample_on_device(rng, array, num_samples, temperature, method, indices, logs, full, step)
+        results = indices, logs, None
         return _host.sample(
-            rng._reserve,
-            array,
-            num_samples,
-            -1,
-            temperature,
-            method,
-            None,
-            None,
-            None,
-            (indices, logs, None),
-            full,
-            step,
+            rng._reserve, array, num_samples, -1, temperature, method, None, None, None, results, full, step
         )
+
+
+def _sample_on_device(
+    rng: Generator,
+    array: Array,
+    num_samples: int | None,
+    temperature: float,
+    method: Any,
+    indices: Array | None,
+    logs: Array | None,
+    full: bool,
+    step: Callable[[int], None] | None,
+) -> Sample:
+    """The same on a GPU: parts of the rows are copied there and their samples back, under one draw id."""
+    from numba import cuda
+
+    shape, columns = array.shape[:-1], array.shape[-1]
+    rows, many = math.prod(shape), () if num_samples is None else (num_samples,)
+    wide = np.float64 if array.dtype == np.float64 else np.float32
+    indices = np.empty((*shape, *many), np.int64) if indices is None else indices
+    logs = np.empty((*shape, *many), wide) if full and logs is None else logs
+    sums = np.empty(shape, wide) if full else None
+    with rng._reserve() as (seed, draw):
+        for first in range(0, rows, max(1, _ON_DEVICE // columns)):
+            last = min(rows, first + max(1, _ON_DEVICE // columns))
+            places = np.unravel_index(np.arange(first, last), shape) if shape else ()
+            part = cuda.to_device(np.ascontiguousarray(array[places]).reshape(last - first, columns))
+            drawn = Generator(seed, draw).sample(
+                part, num_samples, temperature=temperature, method=method, row_ids=np.arange(first, last)
+            )
+            for result, found in zip((indices, logs, sums), drawn, strict=True):
+                if result is not None:
+                    result[places] = found.copy_to_host().reshape(result[places].shape)
+            bad = np.flatnonzero(indices[places].reshape(last - first, -1)[:, :1] < 0)
+            if bad.size:
+                _checks.invalid_row(array, first + int(bad[0]))
+            if step is not None:
+                step((last - first) * columns)
+    return Sample(indices, logs, sums)
 
 
 def _sample_default(
@@ -165,6 +206,7 @@ def _sample_default(
     out: Path | None,
     log_prob: Path | None,
     plot: Path | None,
+    device: str,
 ) -> None:
     if plot is not None and importlib.util.find_spec("matplotlib") is None:
         typer.echo('numbel: --plot needs matplotlib: pip install "numbel[plot]"', err=True)
@@ -172,11 +214,11 @@ def _sample_default(
     values = _zipf.logits()
     start = f"seed {rng.seed}, draw {rng.draw}"
     with _files.replacing(plot) as (picture,):
-        result = _sample(rng, values, num_samples, temperature, method, out, log_prob, full=True)
+        result = _sample(rng, values, num_samples, temperature, method, out, log_prob, device, full=True)
         law = _zipf.Law(temperature)
         if picture is not None:
             _zipf.plot(picture, result.indices, law)
-    rate = _zipf.throughput(values, temperature, method)
+    rate = _zipf.throughput(values, temperature, method, device)
     found = _zipf.fit(result.indices, law)
     typer.echo(f"Zipf law over 2^20 categories, float32, temperature {temperature:g}: {num_samples:,} samples, {start}")
     typer.echo(f"throughput  {rate / 1e9:.2f} G categories/s, 64 x 2^20, {_info.config()['threads']} threads")

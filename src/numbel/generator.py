@@ -575,6 +575,9 @@ class Generator:
 
 def _device() -> Any:
     """The methods for arrays on a CUDA device; importing CUDA takes a second."""
+    from . import _libraries
+
+    _libraries.require()
     from . import _device
 
     return _device

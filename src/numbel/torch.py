@@ -1,4 +1,4 @@
-"""numbel for PyTorch tensors: relaxed samples with autograd, and categorical samples; no copies.
+"""numbel for PyTorch tensors on the CPU or on CUDA: relaxed samples with autograd, and categorical samples; no copies.
 
 `generator` is a `numbel.Generator`, of which a call takes one draw id, or a `torch.Generator`, from which it takes a
 seed; None is torch's own default generator on the CPU, so that `torch.manual_seed`, the workers of a DataLoader and
@@ -46,7 +46,8 @@ def gumbel_softmax(
     Parameters
     ----------
     logits : Tensor, shape (..., n) with the categories along `dim`
-        Unnormalised natural log-probabilities on the CPU: float16, bfloat16, float32 or float64; -inf is impossible.
+        Unnormalised natural log-probabilities, on the CPU or on a CUDA device: float16, bfloat16, float32 or float64;
+        -inf is impossible.
     tau : float or Tensor, optional
         Temperature, positive; a tensor broadcasts against logits and has size 1 along `dim`.
     hard : bool, optional
@@ -66,9 +67,12 @@ def gumbel_softmax(
     Raises
     ------
     TypeError
-        If logits is not a CPU tensor of one of the four dtypes.
+        If logits is not a tensor of one of the four dtypes on the CPU or on CUDA.
+    RuntimeError
+        If logits is on a CUDA device and CUDA does not work in Numba: what is missing.
     ValueError
-        If tau is not positive and finite or does not fit.
+        If tau is not positive and finite or does not fit. On a CUDA device, rows of which a tensor tau is neither
+        become NaN: nothing waits for the device.
     numpy.exceptions.AxisError
         If dim is out of range.
 
@@ -130,7 +134,7 @@ def categorical(
     Raises
     ------
     TypeError, ValueError, numpy.exceptions.AxisError
-        As in `numbel.Generator.categorical`, rows that cannot be sampled included.
+        As in `numbel.Generator.categorical`, rows that cannot be sampled included; on a CUDA device those get -1.
 
     Examples
     --------
@@ -141,9 +145,9 @@ def categorical(
     _check(logits)
     with _draw(generator) as (seed, draw):
         indices = Generator(seed, draw).categorical(
-            _array(logits), num_samples, axis=dim, temperature=_plain(temperature), method=method
+            _source(logits), num_samples, axis=dim, temperature=_plain(temperature, logits), method=method
         )
-    return torch.from_numpy(np.asarray(indices))
+    return _as_tensor(indices)
 
 
 @torch.compiler.disable
@@ -194,7 +198,7 @@ def sample(
     if isinstance(temperature, torch.Tensor) and temperature.requires_grad:
         raise TypeError("temperature requires a gradient, which sample does not give: pass its .detach()")
     with _draw(generator) as draw:
-        return Sample(*_Sampled.apply(logits, num_samples, dim, _plain(temperature), method, draw))
+        return Sample(*_Sampled.apply(logits, num_samples, dim, _plain(temperature, logits), method, draw))
 
 
 class ExponentialSchedule(NamedTuple):
@@ -336,10 +340,24 @@ def _address_now(generator: _Generator) -> _Tensor:
 def _check(logits: Any) -> None:
     if not isinstance(logits, torch.Tensor):
         raise TypeError(f"logits must be a torch.Tensor, got {type(logits).__name__}")
-    if logits.device.type != "cpu":
-        raise TypeError(f"logits is on {logits.device}, which this version of numbel does not reach yet: use .cpu()")
+    if logits.device.type not in ("cpu", "cuda"):
+        raise TypeError(f"logits is on {logits.device}, and numbel works on the CPU and on CUDA: use .cpu()")
     if logits.dtype not in _DTYPES:
         raise TypeError(f"Expected float16, bfloat16, float32 or float64, got {logits.dtype}")
+
+
+def _on_cuda(tensor: _Tensor) -> bool:
+    return bool(tensor.device.type == "cuda")
+
+
+def _source(tensor: _Tensor) -> Any:
+    """What the methods of a Generator take: a NumPy array of the same memory, or the tensor on its device."""
+    return tensor.detach() if _on_cuda(tensor) else _array(tensor)
+
+
+def _as_tensor(result: Any) -> _Tensor:
+    """What they return, as a tensor."""
+    return result if isinstance(result, torch.Tensor) else torch.from_numpy(np.asarray(result))
 
 
 def _array(tensor: _Tensor) -> Any:
@@ -359,25 +377,40 @@ def _tensor(array: Any) -> _Tensor:
     return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
 
 
-def _plain(temperature: float | _Tensor) -> Any:
-    """A temperature as a number or a float64 array."""
-    return temperature.detach().double().numpy() if isinstance(temperature, torch.Tensor) else temperature
+def _plain(temperature: float | _Tensor, logits: _Tensor) -> Any:
+    """A temperature as a number, a float64 array, or a float64 tensor where the logits are on a CUDA device."""
+    if not isinstance(temperature, torch.Tensor):
+        return temperature
+    wide = temperature.detach().double()
+    if not _on_cuda(logits):
+        return wide.numpy()
+    return float(wide) if wide.ndim == 0 and not _on_cuda(wide) else wide.to(logits.device)
 
 
-def _temperature(tau: float | _Tensor, shape: tuple[int, ...], dim: int) -> Any:
+def _temperature(tau: float | _Tensor, logits: _Tensor, dim: int) -> Any:
     """Tau, which broadcasts against logits, as what broadcasts to their rows."""
+    shape = tuple(logits.shape)
     at = normalize_axis_index(dim, len(shape))
     rows = shape[:at] + shape[at + 1 :]
-    if not isinstance(tau, torch.Tensor) or tau.ndim == 0:
+    there = isinstance(tau, torch.Tensor) and _on_cuda(tau)
+    if not isinstance(tau, torch.Tensor) or (tau.ndim == 0 and not there):
         value: Any = float(tau)
     else:
         given = tuple(tau.shape)
         if tau.ndim > len(shape):
             raise ValueError(f"tau has shape {given}, which does not broadcast to that of logits, {shape}")
-        value = _plain(tau).reshape((1,) * (len(shape) - tau.ndim) + given)
+        value = _plain(tau, logits)
+        if there and not _on_cuda(logits):
+            raise TypeError(f"tau is on {tau.device} and logits on {logits.device}")
+        value = value.reshape((1,) * (len(shape) - tau.ndim) + given)
         if value.shape[at] != 1:
             raise ValueError(f"tau has shape {given}, which differs between categories, along dim {dim}")
         value = value.squeeze(at)
+    if isinstance(value, torch.Tensor):  # its values are checked by the kernels
+        try:
+            return value.broadcast_to(rows)
+        except RuntimeError:
+            raise ValueError(f"tau of shape {given} does not broadcast to the rows' shape {rows}") from None
     _checks.temperature(value, rows, "tau")
     return value
 
@@ -392,9 +425,12 @@ def _last(array: Any, dim: int) -> Any:
 
 
 def _relax(logits: _Tensor, tau: Any, hard: bool, dim: int, draw: _Draw) -> _Tensor:
-    temperature = _temperature(tau, tuple(logits.shape), dim)
+    temperature = _temperature(tau, logits, dim)
+    rng = Generator(*draw)
+    if _on_cuda(logits):
+        found: _Tensor = rng.gumbel_softmax(logits.detach(), temperature, axis=dim, hard=hard)
+        return found
     if hard or not isinstance(temperature, float):
-        rng = Generator(*draw)
         return _tensor(rng.gumbel_softmax(_array(logits), temperature, axis=dim, hard=hard, on_invalid="flag"))
     # the same, past what a Generator offers beyond it: a training step of small tensors sees the difference
     array = _checks.logits(_array(logits), dim)
@@ -407,7 +443,9 @@ def _pull_back(
     kept: _Tensor, cotangent: _Tensor, tau: Any, hard: bool, dim: int, draw: _Draw, wanted: bool
 ) -> tuple[_Tensor, _Tensor | None]:
     """Gradients in logits and, if wanted, in tau; `kept` is the soft sample, or logits if hard."""
-    temperature = _temperature(tau, tuple(kept.shape), dim)
+    temperature = _temperature(tau, kept, dim)
+    if _on_cuda(kept):
+        return _pull_back_there(kept, cotangent, tau, temperature, hard, dim, draw, wanted)
     y, u = _array(kept), _array(cotangent)
     out = np.empty(y.shape, y.dtype)
     if hard:
@@ -419,6 +457,23 @@ def _pull_back(
     if not wanted:
         return _tensor(in_logits), None
     return _tensor(in_logits), torch.from_numpy(np.array(in_tau)).to(tau.dtype).reshape(tau.shape)
+
+
+def _pull_back_there(
+    kept: _Tensor, cotangent: _Tensor, tau: Any, temperature: Any, hard: bool, dim: int, draw: _Draw, wanted: bool
+) -> tuple[_Tensor, _Tensor | None]:
+    """`_pull_back` on a CUDA device."""
+    from . import _device
+
+    y = kept.detach()
+    if hard:
+        y = Generator(*draw).gumbel_softmax(y, temperature, axis=dim)
+    in_logits, slopes = _device.gumbel_softmax_vjp(y, cotangent.to(y.dtype), temperature, dim, None, None, wanted)
+    if slopes is None:
+        return in_logits, None
+    if slopes.ndim:
+        slopes = slopes.unsqueeze(dim).sum_to_size(tau.shape)
+    return in_logits, slopes.to(tau.dtype).to(tau.device).reshape(tau.shape)
 
 
 class _Relaxed(torch.autograd.Function):
@@ -442,8 +497,8 @@ class _Sampled(torch.autograd.Function):
     def forward(
         ctx: Any, logits: _Tensor, num_samples: int | None, dim: int, temperature: Any, method: _Method, draw: _Draw
     ) -> Any:
-        drawn = Generator(*draw).sample(_array(logits), num_samples, axis=dim, temperature=temperature, method=method)
-        indices, log_prob, logsumexp = (torch.from_numpy(np.asarray(part)) for part in drawn)
+        drawn = Generator(*draw).sample(_source(logits), num_samples, axis=dim, temperature=temperature, method=method)
+        indices, log_prob, logsumexp = (_as_tensor(part) for part in drawn)
         ctx.save_for_backward(logits, indices)
         ctx.mark_non_differentiable(indices)
         ctx.rest = num_samples is not None, dim, temperature
@@ -454,21 +509,32 @@ class _Sampled(torch.autograd.Function):
     def backward(ctx: Any, _: Any, of_log_prob: _Tensor, of_logsumexp: _Tensor) -> Any:
         logits, indices = ctx.saved_tensors
         many, dim, temperature = ctx.rest
-        array = _checks.logits(_array(logits), dim)
-        flat, per_row = _checks.temperature(temperature, array.shape[:-1])
-        out = np.empty(logits.shape, array.dtype)
-        _dispatch.softmax(array, flat, per_row, np.moveaxis(out, dim, -1))
-        with np.errstate(divide="ignore"):
-            rate = torch.from_numpy(np.where(flat > 0, 1 / flat, 0).reshape(array.shape[:-1] if per_row else ()))
+        result, temperatures = _softmax(logits, temperature, dim)
+        rate = torch.where(temperatures > 0, 1 / temperatures, 0)
         if not many:
             indices, of_log_prob = indices.unsqueeze(-1), of_log_prob.unsqueeze(-1)
-        result = _tensor(out)
         rows = result.movedim(dim, -1)
         rows.mul_(((of_logsumexp - of_log_prob.sum(-1)) * rate).unsqueeze(-1).to(rows.dtype))
-        rows.scatter_add_(-1, indices, (of_log_prob * rate.unsqueeze(-1)).to(rows.dtype))
-        if per_row:
-            rows[torch.from_numpy((flat == 0).reshape(array.shape[:-1]))] = 0
+        # a row that could not be sampled has index -1, and NaN already
+        rows.scatter_add_(-1, indices.clamp_min(0), (of_log_prob * rate.unsqueeze(-1)).to(rows.dtype))
+        if temperatures.ndim:
+            rows.masked_fill_((temperatures == 0).unsqueeze(-1), 0)
         return result, None, None, None, None, None
+
+
+def _softmax(logits: _Tensor, temperature: Any, dim: int) -> tuple[_Tensor, _Tensor]:
+    """softmax(logits / temperature), and the temperatures as a tensor, one for all or one a row."""
+    if _on_cuda(logits):
+        from . import _device
+
+        shape = logits.select(dim, 0).shape
+        there = torch.as_tensor(temperature, dtype=torch.float64, device=logits.device)
+        return _device.softmax(logits.detach(), temperature, dim), there.broadcast_to(shape) if there.ndim else there
+    array = _checks.logits(_array(logits), dim)
+    flat, per_row = _checks.temperature(temperature, array.shape[:-1])
+    out = np.empty(logits.shape, array.dtype)
+    _dispatch.softmax(array, flat, per_row, _last(out, dim))
+    return _tensor(out), torch.tensor(flat).reshape(array.shape[:-1] if per_row else ())
 
 
 # --- within torch.compile

@@ -7,7 +7,7 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
-from numba import cuda, float64, int64
+from numba import cuda, float64, int64, uint64
 
 from .._scalar import blocks as scalar
 from .._scalar.bits import from_ordered_float32, from_ordered_float64, ordered_float32, ordered_float64
@@ -81,7 +81,7 @@ def functions(form: Form) -> Any:
         t = cuda.threadIdx.x
         top, bottom = int64(lowest), int64(highest)
         for i in range(t, count, THREADS):
-            k = int64(order(wide(load(logits[row, start + i]))))
+            k = int64(order(wide(load(logits[uint64(row), uint64(start + i)]))))
             top = max(top, k)
             bottom = min(bottom, k)
         cuda.syncthreads()  # who reads what stood there is done
@@ -93,13 +93,19 @@ def functions(form: Form) -> Any:
     @device
     def lane_sums(logits, row, start, count, high, low, r, shift, lanes):
         """The block's sum of 2^(z - r) in the canonical order; `shift` is subtracted from each logit."""
-        t = cuda.threadIdx.x
         cuda.syncthreads()
-        for lane in range(t, LANES, THREADS):
+        line, base = uint64(row), uint64(start)
+        for k in range(LANES // THREADS):
+            lane = uint64(cuda.threadIdx.x + k * THREADS)
             total = wide(zero)
-            for i in range(lane, count, LANES):
-                x = wide(wide(load(logits[row, start + i])) - shift)
-                total = wide(total + wide(weight(x, high, low, r)))
+            if count == BLOCK:  # a loop of known length: its eight loads are under way at once
+                for j in range(BLOCK // LANES):
+                    x = wide(wide(load(logits[line, base + lane + uint64(j * LANES)])) - shift)
+                    total = wide(total + wide(weight(x, high, low, r)))
+            else:
+                for i in range(lane, uint64(count), uint64(LANES)):
+                    x = wide(wide(load(logits[line, base + i])) - shift)
+                    total = wide(total + wide(weight(x, high, low, r)))
             lanes[lane] = total
         halve(lanes, LANES)
         return wide(lanes[0])
@@ -131,7 +137,7 @@ def functions(form: Form) -> Any:
         t = cuda.threadIdx.x
         top, column = -_INF, int64(-1)
         for c in range(t, columns, THREADS):
-            x = float64(wide(load(logits[row, c])))
+            x = float64(wide(load(logits[uint64(row), uint64(c)])))
             if top == top and (x != x or x > top):
                 top, column = x, int64(c)
         keys[t], at[t] = top, column

@@ -101,8 +101,8 @@ def write_sample(row, place, sample, column, log_p, log_sum, is_bad, results):
 
 
 @functools.cache
-def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
-    """The kernels of one element format and the types of their arguments."""
+def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
+    """The kernels of one element format and layout, and the types of their arguments."""
     form = FORMS[name]
     wide, load, zero = form.wide, form.load, form.zero
     inner = functions(form)
@@ -168,7 +168,7 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     own = BLOCK // THREADS
                     total = uint64(0)
                     for i in range(t * own, min((t + 1) * own, count)):
-                        x = wide(wide(load(logits[row, start + i])) - shift)
+                        x = wide(wide(load(logits[uint64(row), uint64(start + i)])) - shift)
                         total += uint64(quantise(wide(weight(x, high, low, r)), rise))
                     sums[t] = total
                     cuda.syncthreads()
@@ -182,20 +182,20 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     if before <= target and target < before + total:
                         running = before
                         for i in range(t * own, min((t + 1) * own, count)):
-                            x = wide(wide(load(logits[row, start + i])) - shift)
+                            x = wide(wide(load(logits[uint64(row), uint64(start + i)])) - shift)
                             running += uint64(quantise(wide(weight(x, high, low, r)), rise))
                             if running > target:
                                 at[0] = start + i
                                 break
                     cuda.syncthreads()
                     column = int64(at[0])
-                    x = float64(wide(load(logits[row, column])))
+                    x = float64(wide(load(logits[uint64(row), uint64(column)])))
                     log_p = scalar.log_prob(x, high64, low64, root_r, root_s)
                     cuda.syncthreads()
             if t == 0:
                 write_sample(at_row, place, sample, column, log_p, log_sum, is_bad, results)
 
-    rows, nodes = matrix(form), matrix(FORMS["float64"])
+    rows, nodes = matrix(form, layout), matrix(FORMS["float64"], "C")
     return {
         "block_nodes": (block_nodes, (rows, CALL, nodes)),
         "choose": (choose, (rows, CALL, int64, nodes, results(wide))),

@@ -27,8 +27,8 @@ def top_of(sums, row, index, identity, key, mask):
 
 
 @functools.cache
-def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
-    """The kernels of one element format and the types of their arguments."""
+def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
+    """The kernels of one element format and layout, and the types of their arguments."""
     form = FORMS[name]
     wide, load, keep = form.wide, form.load, form.store
     unit, smallest, most = form.spacing
@@ -48,10 +48,10 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             kind = kind_of(call, at)
             good = kind == DRAWN and best >= 0 and best < columns and abs(sums[at]) < _INF
             if good:
-                good = wide(load(logits[row, best])) != -_INF
+                good = wide(load(logits[uint64(row), uint64(best)])) != -_INF
             if not good:
                 for c in range(column, last):
-                    out[row, c] = keep(wide(_NAN))
+                    out[uint64(row), uint64(c)] = keep(wide(_NAN))
                 if kind != LEFT_OUT and column == 0:
                     flag(bad, at)
             else:
@@ -67,9 +67,9 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     k = c - column
                     word = x[0] if k == 0 else x[1] if k == 1 else x[2] if k == 2 else x[3]
                     refinement = y[0] if k == 0 else y[1] if k == 1 else y[2] if k == 2 else y[3]
-                    z = float64(wide(load(logits[row, c]))) / temperature
+                    z = float64(wide(load(logits[uint64(row), uint64(c)]))) / temperature
                     z = min(truncated(z + gumbel_float64(uint64(word), uint64(refinement)), top), limit)
-                    out[row, c] = keep(wide(top if c == best else z))
+                    out[uint64(row), uint64(c)] = keep(wide(top if c == best else z))
 
-    rows, indices = matrix(form), vector(int64)
+    rows, indices = matrix(form, layout), vector(int64)
     return {"conditional": (conditional, (rows, CALL, indices, vector(float64), rows, indices))}

@@ -53,9 +53,9 @@ def device(function: Callable[..., Any]) -> Any:
     return cuda.jit(device=True)(function)
 
 
-def matrix(form: Form) -> Any:
-    """The Numba type of rows and columns of any strides."""
-    return numba.types.Array(form.memory, 2, "A")
+def matrix(form: Form, layout: str = "A") -> Any:
+    """The Numba type of rows and columns: of any strides, or "C", contiguous."""
+    return numba.types.Array(form.memory, 2, layout)
 
 
 def vector(dtype: Any) -> Any:

@@ -22,8 +22,8 @@ _NAN = math.nan
 
 
 @functools.cache
-def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
-    """The kernels of one element format and the types of their arguments."""
+def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
+    """The kernels of one element format and layout, and the types of their arguments."""
     form = FORMS[name]
     wide, load, argmax = form.wide, form.load, functions(form).argmax
 
@@ -51,7 +51,7 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     for k in range(4):
                         column = start + group * 4 + k
                         if column < columns:
-                            logit = float64(wide(load(logits[row, column])))
+                            logit = float64(wide(load(logits[uint64(row), uint64(column)])))
                             z = logit / temperature
                             word = uint64(x0 if k == 0 else x1 if k == 1 else x2 if k == 2 else x3)
                             if logit != logit or logit == _INF:
@@ -104,13 +104,13 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     join_blocks(nodes, row * blocks, blocks, tree_r, tree_s, stack_r, stack_s)
                     high64, low64 = scalar.scale(temperature_of(call, at_row))
                     log_sum = scalar.logsumexp(stack_r[0], stack_s[0])
-                    x = float64(wide(load(logits[row, column])))
+                    x = float64(wide(load(logits[uint64(row), uint64(column)])))
                     log_p = scalar.log_prob(x, high64, low64, stack_r[0], stack_s[0])
                     cuda.syncthreads()
             if t == 0:
                 write_sample(at_row, place, sample, column, log_p, log_sum, is_bad, results)
 
-    rows, nodes, winners = matrix(form), matrix(FORMS["float64"]), (vector(float64), vector(int64))
+    rows, nodes, winners = matrix(form, layout), matrix(FORMS["float64"], "C"), (vector(float64), vector(int64))
     return {
         "block_winners": (block_winners, (rows, CALL, int64, int64, *winners)),
         "choose_largest": (choose_largest, (rows, CALL, int64, int64, int64, *winners, nodes, results(wide))),

@@ -12,18 +12,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import config, cuda
 
-from .._scalar.blocks import BLOCK
+from .._scalar.blocks import BLOCK, LANES
 from . import categorical as _categorical
 from . import conditional as _conditional
 from . import gumbel_max as _gumbel_max
 from . import noise as _noise
 from . import relaxed as _relaxed
+from . import short as _short
 from . import small as _small
 from . import vjp as _vjp
 from .forms import THREADS
 from .rows import Call, Results
 
-MODULES = (_noise, _categorical, _gumbel_max, _relaxed, _vjp, _conditional, _small)
+MODULES = (_noise, _categorical, _short, _gumbel_max, _relaxed, _vjp, _conditional, _small)
 #: CUDA blocks of a launch at most: kernels stride over what is left.
 _GRID = 1 << 20
 #: (row, sample, block) whose winners are kept at a time by gumbel_max: 64 MB.
@@ -39,16 +40,28 @@ class Place(NamedTuple):
 
 
 @functools.cache
-def _kernel(module: Any, form: str, name: str) -> Any:
-    function, signature = module.kernels(form)[name]
+def _kernel(module: Any, form: str, layout: str, name: str) -> Any:
+    function, signature = module.kernels(form, layout)[name]
     if config.ENABLE_CUDASIM:
         return cuda.jit(function)
     # as the tests compile it: link-time optimisation would let nvJitLink contract again
-    return cuda.jit(signature, lto=False, launch_bounds=THREADS)(function)
+    return cuda.jit(signature, lto=False, launch_bounds=bounds(name, form))(function)
 
 
-def _launch(module: Any, name: str, items: int, place: Place, *arguments: Any) -> None:
-    _kernel(module, place.name, name)[max(1, min(items, _GRID)), THREADS, place.stream](*arguments)
+def bounds(name: str, form: str) -> tuple[int, int]:
+    """Threads of a CUDA block, and how many such blocks a multiprocessor is to hold at least.
+
+    Eight are half of what it can hold, and leave 64 registers; the other kernels would spill some.
+    """
+    return THREADS, 8 if name in ("gumbel", "block_nodes", "products") and form != "float64" else 1
+
+
+def _launch(module: Any, name: str, items: int, place: Place, *arguments: Any, layout: str = "A") -> None:
+    _kernel(module, place.name, layout, name)[max(1, min(items, _GRID)), THREADS, place.stream](*arguments)
+
+
+def _layout(*arrays: Any) -> str:
+    return "C" if all(array.is_c_contiguous() for array in arrays) else "A"
 
 
 def _blocks(columns: int) -> int:
@@ -62,29 +75,37 @@ def _groups(rows: int, columns: int) -> int:
 
 def gumbel(out: Any, call: Call, loc: float, scale: float, place: Place) -> None:
     """Noise, scale * G + loc."""
-    _launch(_noise, "gumbel", _groups(*out.shape), place, out, call, loc, scale)
+    _launch(_noise, "gumbel", _groups(*out.shape), place, out, call, loc, scale, layout=_layout(out))
 
 
 def categorical(logits: Any, call: Call, method: str, samples: int, results: Results, place: Place) -> None:
     """Samples of rows, one at least."""
     count, columns = logits.shape
+    if method == "grouped" and columns <= LANES:
+        tiles = -(-count // (LANES // max(4, 1 << (columns - 1).bit_length())))
+        items = tiles * -(-samples // _short.SAMPLES)
+        _launch(_short, "sample_short", items, place, logits, call, samples, results, layout=_layout(logits))
+        return
     blocks = _blocks(columns)
     summed = method == "grouped" or any(part.size > 0 for part in results[1:4])
-    nodes = place.scratch((2, count * blocks if summed else 0), np.float64)
+    nodes, layout = place.scratch((2, count * blocks if summed else 0), np.float64), _layout(logits)
     if summed:
-        _launch(_categorical, "block_nodes", count * blocks, place, logits, call, nodes)
+        _launch(_categorical, "block_nodes", count * blocks, place, logits, call, nodes, layout=layout)
     if method == "grouped":
-        _launch(_categorical, "choose", count * samples, place, logits, call, samples, nodes, results)
+        _launch(_categorical, "choose", count * samples, place, logits, call, samples, nodes, results, layout=layout)
         return
     step = min(samples, max(1, _WINNERS // (count * blocks)))
     keys = place.scratch(count * step * blocks, np.float64)
     at = place.scratch(count * step * blocks, np.int64)
     for first in range(0, samples, step):
         some = min(step, samples - first)
-        _launch(_gumbel_max, "block_winners", count * some * blocks, place, logits, call, first, some, keys, at)
+        _launch(
+            _gumbel_max, "block_winners", count * some * blocks, place,
+            logits, call, first, some, keys, at, layout=layout,
+        )  # fmt: skip
         _launch(
             _gumbel_max, "choose_largest", count * some, place,
-            logits, call, first, some, samples, keys, at, nodes, results,
+            logits, call, first, some, samples, keys, at, nodes, results, layout=layout,
         )  # fmt: skip
 
 
@@ -94,10 +115,10 @@ def relaxed(logits: Any, call: Call, noisy: bool, out: Any, bad: Any, place: Pla
     blocks = _blocks(columns)
     nodes = place.scratch((6, count * blocks), np.float64)
     stored = np.uint8(place.name in ("float32", "float64") and not aliased)
-    each = (logits, call, np.uint8(noisy), stored, nodes, out)
-    _launch(_relaxed, "weigh_blocks", count * blocks, place, *each)
+    each, layout = (logits, call, np.uint8(noisy), stored, nodes, out), _layout(logits, out)
+    _launch(_relaxed, "weigh_blocks", count * blocks, place, *each, layout=layout)
     _launch(_relaxed, "normalise", count, place, columns, call, nodes, bad)
-    _launch(_relaxed, "divide", _groups(count, columns), place, *each)
+    _launch(_relaxed, "divide", _groups(count, columns), place, *each, layout=layout)
 
 
 def vjp(y: Any, cotangent: Any, call: Call, out: Any, in_temperature: Any, place: Place) -> None:
@@ -105,23 +126,24 @@ def vjp(y: Any, cotangent: Any, call: Call, out: Any, in_temperature: Any, place
     count, columns = y.shape
     blocks = _blocks(columns)
     nodes, means = place.scratch((3, count * blocks), np.float64), place.scratch(count, np.float64)
-    wanted = np.uint8(in_temperature.size > 0)
-    _launch(_vjp, "products", count * blocks, place, y, cotangent, nodes)
+    wanted, layout = np.uint8(in_temperature.size > 0), _layout(y, cotangent, out)
+    _launch(_vjp, "products", count * blocks, place, y, cotangent, nodes, layout=layout)
     _launch(_vjp, "row_means", count, place, columns, nodes, means)
-    _launch(_vjp, "gradients", count * blocks, place, y, cotangent, call, means, wanted, nodes, out)
+    _launch(_vjp, "gradients", count * blocks, place, y, cotangent, call, means, wanted, nodes, out, layout=layout)
     if wanted:
         _launch(_vjp, "row_slopes", count, place, columns, nodes, call, in_temperature)
 
 
 def conditional(logits: Any, call: Call, index: Any, sums: Any, out: Any, bad: Any, place: Place) -> None:
     """Perturbed logits given the largest's index; `sums` is the float64 logsumexp of each row."""
-    _launch(_conditional, "conditional", _groups(*logits.shape), place, logits, call, index, sums, out, bad)
+    each, layout = (logits, call, index, sums, out, bad), _layout(logits, out)
+    _launch(_conditional, "conditional", _groups(*logits.shape), place, *each, layout=layout)
 
 
 def one_hot(indices: Any, first_row: int, only: Any, out: Any, place: Place) -> None:
     """One-hot rows, of those in `only` if it has elements."""
     rows, columns = out.shape
-    _launch(_small, "one_hot", -(-rows * columns // THREADS), place, indices, first_row, only, out)
+    _launch(_small, "one_hot", -(-rows * columns // THREADS), place, indices, first_row, only, out, layout=_layout(out))
 
 
 def greedy(call: Call, only: Any, place: Place) -> None:

@@ -40,14 +40,14 @@ def noise_of(form: Form) -> Any:
 
 
 @functools.cache
-def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
-    """The kernels of one element format and the types of their arguments."""
+def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
+    """The kernels of one element format and layout, and the types of their arguments."""
     form = FORMS[name]
     wide, keep, noise = form.wide, form.store, noise_of(form)
     scaled = scaled_float64 if wide is float64 else scaled_float32
 
     def gumbel(out, call, loc, scale):
-        """out[row, column] = scale * G + loc, rounded after either step."""
+        """out[uint64(row), uint64(column)] = scale * G + loc, rounded after either step."""
         rows, columns = int64(out.shape[0]), int64(out.shape[1])
         groups = (columns + 3) // 4
         # as the CPU has it: a float32 zero of standard noise keeps its sign
@@ -66,6 +66,6 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     g = noise(word, column, identity, key, mask)
                     if scale_at_all:
                         g = wide(scaled(g, wide(loc), wide(scale)))
-                    out[row, column] = keep(g)
+                    out[uint64(row), uint64(column)] = keep(g)
 
-    return {"gumbel": (gumbel, (matrix(form), CALL, float64, float64))}
+    return {"gumbel": (gumbel, (matrix(form, layout), CALL, float64, float64))}

@@ -44,8 +44,8 @@ def sum_over_blocks(nodes, which, first, blocks, lanes):
 
 
 @functools.cache
-def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
-    """The kernels of one element format and the types of their arguments."""
+def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
+    """The kernels of one element format and layout, and the types of their arguments."""
     form = FORMS[name]
     wide, load, keep, zero = form.wide, form.load, form.store, form.zero
     block_max, noise = functions(form).block_max, noise_of(form)
@@ -60,7 +60,7 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         k = column % 4
         word = words[0] if k == 0 else words[1] if k == 1 else words[2] if k == 2 else words[3]
         g = noise(word, column, identity, key, mask) if noisy else wide(zero)
-        return wide(relaxed.perturbed(wide(load(logits[row, column])), m, g))
+        return wide(relaxed.perturbed(wide(load(logits[uint64(row), uint64(column)])), m, g))
 
     @device
     def largest_perturbed(logits, row, start, count, noisy, identity, key, mask, m, tops, bottoms):
@@ -90,7 +90,7 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     w = wide(weight(wide(p - top), high, low, wide(zero)))
                     lanes[c % LANES] = wide(lanes[c % LANES] + w)
                     if stored:
-                        out[row, c] = keep(w)
+                        out[uint64(row), uint64(c)] = keep(w)
         halve(lanes, LANES)
         return wide(lanes[0])
 
@@ -117,7 +117,7 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     total = 0.0
                     if stored:
                         for i in range(cuda.threadIdx.x, count, THREADS):
-                            out[row, start + i] = keep(wide(zero))
+                            out[uint64(row), uint64(start + i)] = keep(wide(zero))
                 elif m < _INF and not nan:
                     top = wide(zero)
                     due = weigh(
@@ -213,11 +213,13 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             last = min(column + 4, columns)
             if kind_of(call, call.first_row + row) != DRAWN:
                 for c in range(column, last):
-                    out[row, c] = keep(wide(_NAN))
+                    out[uint64(row), uint64(c)] = keep(wide(_NAN))
             elif stored:
                 divisor = wide(nodes[3, node])
                 for c in range(column, last):
-                    out[row, c] = keep(wide(relaxed.ratio(wide(load(out[row, c])), divisor)))
+                    out[uint64(row), uint64(c)] = keep(
+                        wide(relaxed.ratio(wide(load(out[uint64(row), uint64(c)])), divisor))
+                    )
             else:
                 divisor = wide(nodes[3, node])
                 identity = identity_of(call, call.first_row + row)
@@ -230,9 +232,9 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     if nodes[2, node] > 0.0:
                         p = perturbed(logits, row, c, words, noisy, identity, key, mask, m)
                         w = wide(weight(wide(p - top), wide(high), wide(low), wide(zero)))
-                    out[row, c] = keep(wide(relaxed.ratio(w, divisor)))
+                    out[uint64(row), uint64(c)] = keep(wide(relaxed.ratio(w, divisor)))
 
-    rows, nodes = matrix(form), matrix(FORMS["float64"])
+    rows, nodes = matrix(form, layout), matrix(FORMS["float64"], "C")
     each = (rows, CALL, uint8, uint8, nodes, rows)
     return {
         "weigh_blocks": (weigh_blocks, each),

@@ -42,8 +42,8 @@ def total(values, out):
 
 
 @functools.cache
-def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
-    """The kernels of one element format and the types of their arguments."""
+def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
+    """The kernels of one element format and layout, and the types of their arguments."""
     form = FORMS[name]
     wide, load, keep = form.wide, form.load, form.store
 
@@ -57,14 +57,14 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             if only.size == 0 or only[first_row + row] != 0:
                 index = indices[first_row + row]
                 value = float64(1.0) if index == column else float64(0.0)
-                out[row, column] = keep(wide(value if index >= 0 else float64(_NAN)))
+                out[uint64(row), uint64(column)] = keep(wide(value if index >= 0 else float64(_NAN)))
 
     def widen(row, out):
         """A row in float64."""
         for c in range(int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x, out.size, int64(cuda.gridDim.x) * THREADS):
             out[c] = float64(wide(load(row[0, c])))
 
-    rows = matrix(form)
+    rows = matrix(form, layout)
     return {
         "one_hot": (one_hot, (vector(int64), int64, vector(uint8), rows)),
         "widen": (widen, (rows, vector(float64))),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from numba import cuda, float64, int64, uint8
+from numba import cuda, float64, int64, uint8, uint64
 
 from .._scalar.bits import multiply_add
 from .._scalar.blocks import BLOCK, LANES
@@ -18,8 +18,8 @@ from .rows import CALL, temperature_of
 
 
 @functools.cache
-def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
-    """The kernels of one element format and the types of their arguments."""
+def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
+    """The kernels of one element format and layout, and the types of their arguments."""
     form = FORMS[name]
     wide, load, keep = form.wide, form.load, form.store
     log = finite_log_float64 if wide is float64 else finite_log_float32
@@ -36,11 +36,11 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             count = min(columns - start, int64(BLOCK))
             cuda.syncthreads()
             for lane in range(cuda.threadIdx.x, min(count, LANES), THREADS):
-                v = float64(wide(load(y[row, start + lane])))
-                product, total = v * float64(wide(load(u[row, start + lane]))), v
+                v = float64(wide(load(y[uint64(row), uint64(start + lane)])))
+                product, total = v * float64(wide(load(u[uint64(row), uint64(start + lane)]))), v
                 for i in range(lane + LANES, count, LANES):
-                    v = float64(wide(load(y[row, start + i])))
-                    product = multiply_add(v, float64(wide(load(u[row, start + i]))), product)
+                    v = float64(wide(load(y[uint64(row), uint64(start + i)])))
+                    product = multiply_add(v, float64(wide(load(u[uint64(row), uint64(start + i)]))), product)
                     total += v
                 of_products[lane], of_y[lane] = product, total
             halve(of_products, min(count, LANES))
@@ -75,11 +75,11 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             for lane in range(cuda.threadIdx.x, min(count, LANES), THREADS):
                 total = 0.0
                 for i in range(lane, count, LANES):
-                    v = wide(load(y[row, start + i]))
-                    g = gradient(float64(v), float64(wide(load(u[row, start + i]))), mean, rate)
+                    v = wide(load(y[uint64(row), uint64(start + i)]))
+                    g = gradient(float64(v), float64(wide(load(u[uint64(row), uint64(start + i)]))), mean, rate)
                     if in_temperature:
                         total = multiply_add(-float64(wide(log(v))), g, total)
-                    out[row, start + i] = keep(wide(g))
+                    out[uint64(row), uint64(start + i)] = keep(wide(g))
                 lanes[lane] = total
             if in_temperature:
                 halve(lanes, min(count, LANES))
@@ -96,7 +96,7 @@ def kernels(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             if cuda.threadIdx.x == 0:
                 slopes[call.first_row + row] = lanes[0]
 
-    rows, nodes, vectors = matrix(form), matrix(FORMS["float64"]), vector(float64)
+    rows, nodes, vectors = matrix(form, layout), matrix(FORMS["float64"], "C"), vector(float64)
     return {
         "products": (products, (rows, rows, nodes)),
         "row_means": (row_means, (int64, nodes, vectors)),

@@ -1,0 +1,194 @@
+"""Grouped sampling of rows of up to 512 columns, several to a CUDA block: one launch, nothing kept between launches.
+
+A row takes a power of two of the 512 lanes. What the lanes beyond a row would add to its sum is 0.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+from numba import cuda, float64, int64, uint64
+
+from .._scalar import blocks as scalar
+from .._scalar.address import GROUPED, block_words
+from .._scalar.bits import from_ordered_float32, from_ordered_float64, ordered_float32, ordered_float64
+from .._scalar.blocks import LANES
+from .categorical import write_sample
+from .forms import FORMS, THREADS, device, matrix
+from .rows import CALL, DRAWN, GREEDY, INVALID, LEFT_OUT, identity_of, key_of, kind_of, results, temperature_of
+
+_INF = math.inf
+_NAN = math.nan
+#: Samples that a CUDA block draws of its rows; more take several, each of which weighs the rows again.
+SAMPLES = 32
+
+
+@device
+def lanes_of(columns):
+    """The power of two of lanes that a row takes, 4 at least: a leader thread for every row."""
+    width = 4
+    while width < columns:
+        width *= 2
+    return width
+
+
+@device
+def largest_of_rows(tops, width):
+    """The first lane of every row becomes its largest."""
+    h = width >> 1
+    while h > 0:
+        cuda.syncthreads()
+        for e in range(cuda.threadIdx.x, LANES, THREADS):
+            if e & (width - 1) < h and tops[e + h] > tops[e]:
+                tops[e] = tops[e + h]
+        h >>= 1
+    cuda.syncthreads()
+
+
+@device
+def sums_of_rows(lanes, width):
+    """The first lane of every row becomes its sum by halves, in the canonical order."""
+    h = width >> 1
+    while h > 0:
+        cuda.syncthreads()
+        for e in range(cuda.threadIdx.x, LANES, THREADS):
+            if e & (width - 1) < h:
+                lanes[e] += lanes[e + h]
+        h >>= 1
+    cuda.syncthreads()
+
+
+@device
+def running_sums(counts, width):
+    """Where the sums of every row up to each lane begin: in the first half of `counts`, or in the second."""
+    source, h = 0, 1
+    while h < width:
+        cuda.syncthreads()
+        for e in range(cuda.threadIdx.x, LANES, THREADS):
+            value = counts[source + e]
+            if e & (width - 1) >= h:
+                value += counts[source + e - h]
+            counts[LANES - source + e] = value
+        source = LANES - source
+        h *= 2
+    cuda.syncthreads()
+    return source
+
+
+@functools.cache
+def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
+    """The kernels of one element format and layout, and the types of their arguments."""
+    form = FORMS[name]
+    wide, load, zero = form.wide, form.load, form.zero
+    order = ordered_float64 if wide is float64 else ordered_float32
+    unorder = from_ordered_float64 if wide is float64 else from_ordered_float32
+    weight = scalar.weight_float64 if wide is float64 else scalar.weight_float32
+    quantise = scalar.quantise_float64 if wide is float64 else scalar.quantise_float32
+    plain_node = scalar.node if wide is float64 else scalar.plain_node_float32
+
+    def sample_short(logits, call, samples, results):
+        """Draw the samples of a tile of rows, SAMPLES at a time."""
+        xs = cuda.shared.array(512, wide)
+        lanes = cuda.shared.array(512, wide)
+        tops = cuda.shared.array(512, int64)
+        counts = cuda.shared.array(1024, uint64)
+        kinds = cuda.shared.array(128, int64)
+        spoilt = cuda.shared.array(128, int64)
+        at = cuda.shared.array(128, int64)
+        rises = cuda.shared.array(128, int64)
+        targets = cuda.shared.array(128, uint64)
+        highs = cuda.shared.array(128, float64)
+        lows = cuda.shared.array(128, float64)
+        references = cuda.shared.array(128, wide)
+        shifts = cuda.shared.array(128, wide)
+        node_r = cuda.shared.array(128, float64)
+        node_s = cuda.shared.array(128, float64)
+        t = cuda.threadIdx.x
+        rows, columns = int64(logits.shape[0]), int64(logits.shape[1])
+        width = int64(lanes_of(columns))
+        tile = int64(LANES) // width
+        runs = (samples + SAMPLES - 1) // SAMPLES
+        key, mask = key_of(call)
+        for item in range(int64(cuda.blockIdx.x), (rows + tile - 1) // tile * runs, int64(cuda.gridDim.x)):
+            first = item // runs * tile
+            first_sample = item % runs * SAMPLES
+            for i in range(t, tile, THREADS):
+                kind = kind_of(call, call.first_row + first + i) if first + i < rows else int64(LEFT_OUT)
+                kinds[i], spoilt[i], at[i] = kind, 0, columns
+                highs[i], lows[i] = 0.0, 0.0
+                if kind == DRAWN:
+                    highs[i], lows[i] = scalar.scale(temperature_of(call, call.first_row + first + i))
+            cuda.syncthreads()
+            for e in range(t, LANES, THREADS):
+                i, c = e // width, e & (width - 1)
+                x = wide(-_INF)
+                if c < columns and (kinds[i] == DRAWN or kinds[i] == GREEDY):
+                    x = wide(load(logits[uint64(first + i), uint64(c)]))
+                    if not x < _INF:  # NaN, too
+                        spoilt[i] = 1
+                xs[e] = x
+                tops[e] = int64(order(x))
+            largest_of_rows(tops, width)
+            for i in range(t, tile, THREADS):
+                largest = wide(unorder(int64(tops[i * width])))
+                if spoilt[i] != 0 or largest == -_INF:
+                    kinds[i] = INVALID if kinds[i] == DRAWN or kinds[i] == GREEDY else kinds[i]
+                references[i], shifts[i], rises[i] = wide(zero), wide(zero), 0
+                if kinds[i] == DRAWN:
+                    high, _ = scalar.narrow(zero, highs[i], lows[i])
+                    r, rise, far = scalar.reference_of_maximum(largest, wide(high))
+                    references[i], rises[i] = wide(r), int64(rise)
+                    shifts[i] = largest if far else wide(zero)
+                    node_r[i] = 1.0 if far else 0.0
+            cuda.syncthreads()
+            for e in range(t, LANES, THREADS):
+                i, c = e // width, e & (width - 1)
+                w, q = wide(zero), uint64(0)
+                if kinds[i] == DRAWN and c < columns:
+                    high, low = scalar.narrow(zero, highs[i], lows[i])
+                    w = wide(weight(wide(xs[e] - shifts[i]), wide(high), wide(low), references[i]))
+                    q = uint64(quantise(w, rises[i]))
+                elif kinds[i] == GREEDY and xs[e] == wide(unorder(int64(tops[i * width]))):
+                    cuda.atomic.min(at, i, c)
+                lanes[e], counts[e] = w, q
+            sums_of_rows(lanes, width)
+            source = running_sums(counts, width)
+            for i in range(t, tile, THREADS):
+                if kinds[i] == DRAWN:
+                    if node_r[i] == 1.0:
+                        shift = float64(shifts[i])
+                        node_r[i], node_s[i] = scalar.far_node(shift, highs[i], lows[i], float64(lanes[i * width]))
+                    else:
+                        node_r[i], node_s[i] = plain_node(references[i], wide(lanes[i * width]))
+            for sample in range(first_sample, min(samples, first_sample + SAMPLES)):
+                for i in range(t, tile, THREADS):
+                    if kinds[i] == DRAWN:
+                        identity = identity_of(call, call.first_row + first + i)
+                        _, _, x2, x3 = block_words(uint64(0), uint64(sample), identity, uint64(GROUPED), key, mask)
+                        word = (uint64(x2) << uint64(32)) | uint64(x3)
+                        targets[i] = scalar.mulhi64(word, counts[source + (i + 1) * width - 1])
+                cuda.syncthreads()
+                for e in range(t, LANES, THREADS):
+                    i, c = e // width, e & (width - 1)
+                    before = counts[source + e - 1] if c > 0 else uint64(0)
+                    if kinds[i] == DRAWN and before <= targets[i] and targets[i] < counts[source + e]:
+                        at[i] = c
+                cuda.syncthreads()
+                for i in range(t, tile, THREADS):
+                    if first + i < rows:
+                        row, column, log_p, log_sum = call.first_row + first + i, int64(-1), _NAN, _NAN
+                        if kinds[i] == DRAWN:
+                            column, log_sum = int64(at[i]), scalar.logsumexp(node_r[i], node_s[i])
+                            x = float64(xs[i * width + column])
+                            log_p = scalar.log_prob(x, highs[i], lows[i], node_r[i], node_s[i])
+                        elif kinds[i] == GREEDY:
+                            top = float64(wide(unorder(int64(tops[i * width]))))
+                            column, log_p = int64(at[i]), 0.0
+                            log_sum = 0.0 if top == 0.0 else math.copysign(_INF, top)
+                        is_bad = kinds[i] == INVALID
+                        write_sample(row, row * samples + sample, sample, column, log_p, log_sum, is_bad, results)
+                cuda.syncthreads()
+
+    return {"sample_short": (sample_short, (matrix(form, layout), CALL, int64, results(wide)))}

@@ -1,0 +1,138 @@
+"""numbel.torch on CUDA tensors against the CPU's: on a GPU, or in the simulator, where CPU tensors stand for them.
+
+python tests/torch_cuda_checks.py                          # on a GPU
+NUMBA_ENABLE_CUDASIM=1 python tests/torch_cuda_checks.py   # in the simulator
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+
+import torch
+from numba import config
+
+import numbel
+import numbel.torch
+from cuda_checks import logits, raised
+
+DEVICE = "cpu" if config.ENABLE_CUDASIM else "cuda"
+DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.float16: "float16"}
+
+
+class Pretended:
+    """Within it, CPU tensors count as tensors on a device: the same memory, the simulator's kernels."""
+
+    def __enter__(self):
+        if not config.ENABLE_CUDASIM:
+            return
+        from numbel import _checks, _libraries
+
+        self.kept = _checks.on_device, _libraries.Torch.active, _libraries.Torch.current, numbel.torch._on_cuda
+        plain = _checks.on_device
+        _checks.on_device = lambda value: isinstance(value, torch.Tensor) or plain(value)
+        _libraries.Torch.active = lambda self: contextlib.nullcontext()
+        _libraries.Torch.current = lambda self, like: 0
+        numbel.torch._on_cuda = lambda tensor: True
+
+    def __exit__(self, *_):
+        if config.ENABLE_CUDASIM:
+            from numbel import _checks, _libraries
+
+            _checks.on_device, _libraries.Torch.active, _libraries.Torch.current, numbel.torch._on_cuda = self.kept
+
+
+def same(found, expected, what):
+    assert found.dtype == expected.dtype, what
+    assert found.shape == expected.shape, what
+    found = found.detach().cpu()
+    assert torch.equal(torch.nan_to_num(found, nan=-7.0), torch.nan_to_num(expected.detach(), nan=-7.0)), what
+
+
+def both(function, *tensors):
+    """What a function of tensors gives on the CPU and on the device, gradients of all that ask for one included."""
+    results = []
+    for device in ("cpu", DEVICE):
+        given = [t.detach().clone().to(device).requires_grad_(t.requires_grad) for t in tensors]
+        with contextlib.nullcontext() if device == "cpu" and not results else Pretended():
+            found = function(*given)
+            found = found if isinstance(found, tuple) else (found,)
+            if any(t.requires_grad for t in given):
+                graded = [part for part in found if part.requires_grad]
+                weights = [torch.linspace(-1, 1, part.numel()).reshape(part.shape).to(part) for part in graded]
+                torch.autograd.backward(graded, weights)
+            results.append((*found, *(t.grad for t in given if t.requires_grad)))
+    return zip(*results, strict=True)
+
+
+def check(dtype):
+    x = torch.tensor(logits((2, 3, 5), "float64")).to(dtype).requires_grad_()
+    tau = torch.tensor([[[0.5], [2.0], [1.0]]], dtype=torch.float64, requires_grad=True)
+    one = torch.tensor(0.7, requires_grad=True)
+
+    def relaxed(hard, dim):
+        return lambda x, *tau: numbel.torch.gumbel_softmax(
+            x, *(tau or (0.5,)), hard=hard, dim=dim, generator=numbel.Generator(5)
+        )
+
+    for hard in (False, True):
+        for dim in (-1, 0):
+            for expected, found in both(relaxed(hard, dim), x):
+                same(found, expected, f"{dtype} hard={hard} dim={dim}")
+        for temperature in (tau, one):
+            pairs = list(both(relaxed(hard, -1), x, temperature))
+            for expected, found in pairs[:-1]:
+                same(found, expected, f"{dtype} tau hard={hard}")
+            expected, found = pairs[-1]
+            torch.testing.assert_close(found.cpu(), expected, rtol=1e-5, atol=1e-9)
+    for many in (None, 3):
+
+        def sample(x, many=many):
+            drawn = numbel.torch.sample(x, many, dim=0, temperature=0.5, generator=numbel.Generator(5))
+            assert torch.equal(
+                drawn.indices,
+                numbel.torch.categorical(x.detach(), many, dim=0, temperature=0.5, generator=numbel.Generator(5)),
+            )
+            return tuple(drawn)
+
+        pairs = list(both(sample, x))
+        for expected, found in pairs[:-1]:
+            same(found, expected, f"sample {dtype} {many}")
+        expected, found = pairs[-1]
+        tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-2}[dtype]
+        torch.testing.assert_close(found.cpu(), expected, rtol=tolerance, atol=tolerance)
+
+
+def check_results():
+    """Plain methods on tensors give tensors; errors name both places."""
+    x = torch.tensor(logits((2, 5), "float32")).to(DEVICE)
+    expected = numbel.Generator(5).sample(x.cpu().numpy())
+    with Pretended():
+        drawn = numbel.Generator(5).sample(x, temperature=torch.ones(2, dtype=torch.float16, device=DEVICE))
+        assert all(isinstance(part, torch.Tensor) for part in drawn)
+        for found, due in zip(drawn, expected, strict=True):
+            same(found, torch.from_numpy(due), "sample")
+        noise = numbel.Generator(5).gumbel(size=(2, 3), like=x)
+        same(noise, torch.from_numpy(numbel.Generator(5).gumbel(size=(2, 3))), "gumbel")
+        out = torch.empty(2, dtype=torch.int64, device=DEVICE)
+        assert numbel.Generator(5).categorical(x, out=out) is out
+        assert "shape" in raised(lambda: numbel.Generator(5).categorical(x, out=out[:1]))
+        y = numbel.Generator(5).gumbel_softmax(x.to(torch.bfloat16))
+        assert y.dtype == torch.bfloat16
+        assert "numbel.torch" in raised(lambda: numbel.Generator(5).categorical(x.clone().requires_grad_()))
+
+
+def main():
+    for dtype in DTYPES:
+        check(dtype)
+    check_results()
+    print("equal", flush=True)
+
+
+if __name__ == "__main__":
+    with warnings.catch_warnings():
+        if config.ENABLE_CUDASIM:
+            warnings.simplefilter("ignore")
+        main()
+    sys.exit(0)
