@@ -127,7 +127,7 @@ KINDS: dict[str, Callable[[Works], str]] = {
 
 def rewritten(text: str) -> str:
     """A page with its tables made anew."""
-    known = reports("cpu")
+    known = reports()
 
     def block(match: re.Match[str]) -> str:
         start, kind, machine, _, end = match.groups()

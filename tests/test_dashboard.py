@@ -63,6 +63,20 @@ def test_committed_results_name_no_machine_but_its_kind():
             assert part not in text or path.name == "benchmarks.json", f"{part} in {path}"
 
 
+def test_reports_of_a_gpu_are_read(tmp_path, monkeypatch):
+    from benchmarks.dashboard import data
+
+    work = {"torch copy": {"ms": 2.0, "GB/s": 100.0}, "numbel": {"ms": 1.0, "GB/s": 200.0}, "cupy": {"missing": "no"}}
+    report = {"machine": {"gpu": "A card"}, "works": {"sample": work, "late": {"skipped": "no time was left"}}}
+    (tmp_path / "gpu").mkdir()
+    (tmp_path / "gpu" / "a-card.json").write_text(json.dumps(report))
+    monkeypatch.setattr(data, "RESULTS", tmp_path)
+    found = data.gpus()["a-card"]
+    assert found.about == "gpu A card"
+    assert [(one["library"], one["times"]) for one in found.works["sample"]] == [("numbel", 0.5), ("torch copy", 1.0)]
+    assert list(found.works) == ["sample"]
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The site of the committed results, and of a machine on which one figure doubled; and the commit that did it."""

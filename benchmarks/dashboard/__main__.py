@@ -98,7 +98,7 @@ def build(out: Path) -> None:
     known = [one for one in known if one.values]
 
     machines = data.cells_of_asv(known, order)
-    reports = data.reports("cpu")
+    reports = data.reports()
     for name, report in reports.items():
         machines[name] = data.cells(report) | machines.get(name, {})
     environment = jinja2.Environment(
@@ -131,7 +131,7 @@ def build(out: Path) -> None:
         },
         configs={name: report["config"] for name, report in reports.items()},
         regressions=regressions,
-        gpu={name: _table(data.cells(report)) for name, report in data.reports("gpu").items()},
+        gpus=data.gpus(),
         known=known,
         shown=shown,
     )

@@ -177,14 +177,36 @@ def regressions(html: Path) -> list[Regression]:
     return sorted(found, key=lambda one: -one.after / one.before)
 
 
-def reports(kind: str) -> dict[str, dict[str, Any]]:
-    """Reports of `numbel bench --json` for "cpu" or "gpu" by the name of their machine; several of one are joined."""
+def reports() -> dict[str, dict[str, Any]]:
+    """Reports of `numbel bench --json` by the name of their machine; several of one are joined."""
     found: dict[str, dict[str, Any]] = {}
-    for path in sorted((RESULTS / kind).glob("*.json")):
+    for path in sorted((RESULTS / "cpu").glob("*.json")):
         report = json.loads(path.read_text())
-        machine = report.get("machine") or _machine(path.stem)
+        machine = _machine(path.stem)
         joined = found.setdefault(machine, {"config": report["config"], "time": report["time"], "works": {}})
         joined["works"] |= report["works"]
+    return found
+
+
+class Gpu(NamedTuple):
+    """A report of `benchmarks.gpu`: the machine, and for each work its libraries, fastest first."""
+
+    about: str
+    works: dict[str, list[dict[str, Any]]]
+
+
+def gpus() -> dict[str, Gpu]:
+    """Reports of `benchmarks.gpu` by the name of their file, which is that of the machine."""
+    found = {}
+    for path in sorted((RESULTS / "gpu").glob("*.json")):
+        report = json.loads(path.read_text())
+        works = {}
+        for work, row in report["works"].items():
+            rates = [{"library": name, **rate} for name, rate in row.items() if isinstance(rate, dict) and "ms" in rate]
+            if rates:
+                first = rates[0]["ms"]
+                works[work] = sorted((one | {"times": one["ms"] / first} for one in rates), key=lambda one: one["ms"])
+        found[path.stem] = Gpu(", ".join(f"{name} {value}" for name, value in report["machine"].items()), works)
     return found
 
 
