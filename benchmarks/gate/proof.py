@@ -39,10 +39,10 @@ PLANTS = {
         "    log_t = finite_log_float32(t)\n" + _more_work("log_t", 12),
         ("gumbel 65536 x 128 float32", "gumbel_softmax 65536 x 128 float32"),
     ),
-    "a kernel: every eighth round of the sum twice": Plant(
+    "a kernel: every fourth round of the sum twice": Plant(
         "_cpu/blocks.py",
         "    if rounds > 0:\n        start = rounds * LANES\n",
-        "    for j in range(1, 1 + rounds // 8):\n        start = int64(j) * LANES\n"
+        "    for j in range(1, 1 + rounds // 4):\n        start = int64(j) * LANES\n"
         "        for i in range(uint64(LANES)):\n            x = load(kind, address, start + int64(i))\n"
         "            lanes[i] += type(lanes[i])(0) * scalar.weight(x if shift is None else x - shift, high, low, r)\n"
         "    if rounds > 0:\n        start = rounds * LANES\n",
