@@ -180,6 +180,17 @@ def test_the_example_in_the_simulator():
     run(text, NUMBA_ENABLE_CUDASIM="1")
 
 
+def test_some_kernels_in_the_simulator():
+    """What planted bugs are looked for with, in seconds: some twelve words to refine, a short row, a full block."""
+    code = (
+        f"import sys, warnings; sys.path.insert(0, {str(ROOT / 'tests')!r}); warnings.simplefilter('ignore');"
+        "import cuda_checks as c; from cuda_checks import np; c.check_noise(np.float32, (1, 25_000));"
+        "c.check_sample(c.logits((2, 5), np.float32), num_samples=4);"
+        "c.check_sample(c.logits((1, 4099), np.float32)); c.check_counter()"
+    )
+    run(code, NUMBA_ENABLE_CUDASIM="1")
+
+
 def test_every_kernel_is_the_cpus_in_the_simulator():
     found = run_script("cuda_checks.py")
     assert found.split() == ["float32", "equal", "float64", "equal", "float16", "equal", "bfloat16", "equal"]

@@ -283,6 +283,34 @@ MUTATIONS = {
         [("_checks.py", "    return source.copy()\n", "    return source\n")],
         ["test_relaxed.py::test_overlapping_views[shape2-float32-relaxed]"],
     ),
+    "CUDA: the column after the one chosen": (
+        [
+            (
+                "_cuda/short.py",
+                "                        at[i] = c\n",
+                "                        at[i] = min(c + 1, columns - 1)\n",
+            )
+        ],
+        ["test_cuda.py::test_some_kernels_in_the_simulator"],
+    ),
+    "CUDA: a dropped refinement": (
+        [("_cuda/noise.py", "if wide is float64 or needs_refinement(uint32(word)):", "if wide is float64:")],
+        ["test_cuda.py::test_some_kernels_in_the_simulator"],
+    ),
+    "CUDA: a column left out of each lane": (
+        [("_cuda/blocks.py", "for j in range(BLOCK // LANES):", "for j in range(BLOCK // LANES - 1):")],
+        ["test_cuda.py::test_some_kernels_in_the_simulator"],
+    ),
+    "CUDA: a draw id that is not read": (
+        [
+            (
+                "_cuda/rows.py",
+                "uint64(call.counter[0]) if call.counter.size > 0 else uint64(call.draw)",
+                "uint64(call.draw)",
+            )
+        ],
+        ["test_cuda.py::test_some_kernels_in_the_simulator"],
+    ),
 }
 
 
