@@ -138,7 +138,7 @@ print(json.dumps(found))
 def test_two_versions_in_one_process_stay_apart(tmp_path):
     """Each runs its own machine code, also where both come from disk, in either order."""
     folders = export(str(ROOT), tmp_path / "base"), export(str(ROOT), tmp_path / "head")
-    plant(folders[1], PLANTS["accuracy: a coefficient of exp"])
+    plant(folders[1], PLANTS["accuracy: a coefficient of the noise"])
 
     def both(order):
         done = subprocess.run(

@@ -76,7 +76,7 @@ PLANTS = {
     "tail: no refinement": Plant(
         "_scalar/gumbel.py", "REFINE = 1 << 20\n", "REFINE = 0\n", figure="largest error of noise float32"
     ),
-    "accuracy: a coefficient of exp": Plant(
+    "accuracy: a coefficient of the noise": Plant(
         "_scalar/gumbel.py",
         "    h = fma(h, t, float32(0.5000085234642029))\n",
         "    h = fma(h, t, float32(0.50002))\n",
