@@ -1,7 +1,8 @@
 """One table of work, {work: {library: callable}}, for `numbel bench`, asv and pytest-benchmark.
 
 `WORKS[work][library](limit)` makes a `Case`: something to call, and how many categories (or noise values) one
-call handles. It raises ImportError where the library is not installed. `measure` times a row of the table.
+call handles. It raises ImportError where the library is not installed. `measure` times a row of the table. `GRID`
+has the same rows, and beside them numbel and its limits for every task in every regime and dtype.
 Imports are absolute, so that this file also loads by its path and times an older numbel.
 """
 
@@ -215,6 +216,12 @@ def _numbel_backward(work: Work) -> Call:
         return numbel.gumbel_softmax_vjp(y, cotangent, out=gradient)
 
     return call
+
+
+def _numbel_conditional(work: Work) -> Call:
+    rng, x = numbel.default_rng(5), _logits(work)
+    out, index = np.zeros_like(x), np.arange(work.rows) % work.columns
+    return lambda: rng.conditional_gumbel(x, index, out=out)
 
 
 def _cotangent(work: Work) -> Array:
@@ -682,6 +689,7 @@ _TASKS: dict[str, dict[str, _Entry]] = {
         "torch gumbel_softmax": _Entry(functools.partial(_by_torch, _torch_relaxed), _SLOW),
         "jax softmax(x + gumbel)": _Entry(functools.partial(_by_jax, _jax_relaxed), _SLOW),
     },
+    "conditional_gumbel": {"numbel": _Entry(_numbel_conditional), "philox": _Entry(_philox)},
     "gumbel_softmax and gradient": {
         "numbel": _Entry(_numbel_backward),
         "numbel.torch": _Entry(functools.partial(_by_numbel_torch, _torch_backward)),
@@ -728,6 +736,9 @@ _TASKS: dict[str, dict[str, _Entry]] = {
         "numpy multinomial": _Entry(_numpy_multinomial),
     },
 }
+#: Rows and columns that tell kernels apart: few long rows, vocabularies, many short rows; and what one call costs.
+REGIMES = ((64, 1 << 20), (256, 1 << 17), (65536, 128), (1 << 20, 8), (1, 1000))
+DTYPES = ("float32", "float64", "float16", "bfloat16")
 _WORKS = (
     Work("sample", 64, 1 << 20, "float32"),
     Work("categorical", 64, 1 << 20, "float32"),
@@ -748,6 +759,8 @@ _WORKS = (
     Work("top_k", 256, 1 << 17, "float32"),
     Work("top_p", 256, 1 << 17, "float32"),
     Work("min_p", 256, 1 << 17, "float32"),
+    Work("gumbel", 65536, 128, "float32"),
+    Work("conditional_gumbel", 64, 1 << 20, "float32"),
     Work("gumbel_softmax", 64, 1 << 20, "float32"),
     Work("gumbel_softmax", 65536, 128, "float32"),
     Work("gumbel_softmax", 1 << 20, 8, "float32"),
@@ -773,8 +786,9 @@ def _make(work: Work, entry: _Entry, limit: int = FULL) -> Case:
 def _entries(work: Work) -> dict[str, _Entry]:
     entries = dict(_TASKS[work.task])
     if work.rows * work.columns < QUICK:
-        # a fraction of a bandwidth means nothing for what lies in a cache
+        # a fraction of a bandwidth means nothing for what lies in a cache, nor that of a rate for a few words
         entries.pop("read", None)
+        entries.pop("philox", None)
     if work.task == "gumbel" and work.dtype == "float32":
         # JAX has no float64 unless the whole process is told so
         entries["jax gumbel"] = _Entry(_jax_gumbel, _SLOW)
@@ -788,15 +802,34 @@ WORKS: dict[str, dict[str, Callable[..., Case]]] = {
 }
 
 
+def _grid() -> dict[str, dict[str, Callable[..., Case]]]:
+    """The table, then every task that it has in one of the regimes in all of them and in every dtype."""
+    grid = dict(WORKS)
+    # those with a k or a cut of their own belong to their sizes
+    sized = ("gumbel_top_k", *_TRUNCATIONS)
+    tasks = dict.fromkeys(
+        work.task for work in _WORKS if (work.rows, work.columns) in REGIMES and not work.task.startswith(sized)
+    )
+    for task, dtype, (rows, columns) in itertools.product(tasks, DTYPES, REGIMES):
+        work = Work(task, rows, columns, dtype)
+        ours = {name: entry for name, entry in _entries(work).items() if name in ("numbel", "read", "philox")}
+        grid.setdefault(work.name, {name: functools.partial(_make, work, entry) for name, entry in ours.items()})
+    return grid
+
+
+#: `WORKS`, and every task x regime x dtype beside it with numbel and its limits alone.
+GRID = _grid()
+
+
 def measure(work: str, libraries: Iterable[str] | None = None, rounds: int = 7, limit: int = FULL) -> dict[str, Rate]:
     """Time libraries on a work, taking turns, and leave out those that are not installed.
 
     Parameters
     ----------
     work : str
-        A key of `WORKS`.
+        A key of `GRID`.
     libraries : iterable of str, optional
-        Keys of `WORKS[work]`; None: all.
+        Keys of `GRID[work]`; None: all.
     rounds : int, optional
         Measurements of each; the median counts.
     limit : int, optional
@@ -814,7 +847,7 @@ def measure(work: str, libraries: Iterable[str] | None = None, rounds: int = 7, 
     >>> rates["numbel"].items
     1000
     """
-    table = WORKS[work]
+    table = GRID[work]
     cases: dict[str, tuple[Case, int]] = {}
     for library in table if libraries is None else libraries:
         try:

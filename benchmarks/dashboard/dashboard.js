@@ -1,0 +1,9 @@
+// Charts: each <figure class="chart"> holds its specification. Ctrl and wheel are left to the page.
+for (const figure of document.querySelectorAll("figure.chart")) {
+  const spec = JSON.parse(figure.querySelector("script").textContent);
+  const options = { renderer: "svg", actions: false, tooltip: { theme: "custom" } };
+  vegaEmbed(figure.querySelector("div"), spec, options).then(
+    () => figure.classList.add("drawn"),
+    (error) => console.error(error),
+  );
+}

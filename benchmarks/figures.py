@@ -1,0 +1,161 @@
+"""Write the tables of README.md and docs/performance.md from committed results.
+
+python -m benchmarks.figures            # rewrite them
+python -m benchmarks.figures --check    # 1 if they differ from the results
+
+A table stands between `<!-- figures: KIND MACHINE -->` and `<!-- end -->`; MACHINE is that of a `numbel bench` report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from .dashboard.data import parts, reports
+from .suite.common import LIMITS, ROOT
+
+PAGES = ("README.md", "docs/performance.md")
+_BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+) -->\n)(.*?)(<!-- end -->)", re.S)
+Works = dict[str, dict[str, dict[str, float]]]
+
+#: What columns of peers are called, and the libraries that may stand in them.
+_PEERS = {
+    "numpy Gumbel": ("numpy gumbel + argmax", "numpy gumbel, float64"),
+    "numpy inverse CDF": ("numpy exp + cumsum + searchsorted",),
+    "torch inverse CDF": ("torch softmax + cumsum + searchsorted",),
+    "torch multinomial": ("torch softmax + multinomial",),
+    "jax": ("jax categorical", "jax gumbel", "jax softmax(x + gumbel)"),
+}
+_GOALS = {
+    "sample 64 x 2^20 float32": "0.80",
+    "categorical 64 x 2^20 float32": "0.80",
+    "sample 1 x 2^26 float32": "0.80",
+    "categorical 1 x 2^26 float32": "0.80",
+    "categorical 64 x 2^20 bfloat16": "1.3 x float32",
+    "categorical 64 x 2^20 float16": "1.3 x float32",
+    "gumbel_max 64 x 2^20 float32": "0.75",
+    "gumbel 1 x 2^26 float32": "0.40",
+}
+_FLOAT32 = "categorical 64 x 2^20 float32"
+
+
+def _millions(rate: dict[str, float]) -> str:
+    return f"{rate['per_second'] / 1e6:,.0f}"
+
+
+def _times(row: dict[str, dict[str, float]], libraries: tuple[str, ...]) -> str:
+    """How many times as fast numbel is as the first of some libraries that was measured."""
+    for library in libraries:
+        if library in row:
+            times = row["numbel"]["per_second"] / row[library]["per_second"]
+            return f"{times:.0f}" if times >= 20 else f"{times:.1f}"
+    return ""
+
+
+def _limit(row: dict[str, dict[str, float]]) -> str:
+    """What bounds a work: Philox where it was measured, else reading."""
+    return next((one for one in reversed(LIMITS) if one in row), "")
+
+
+def _table(*lines: list[str]) -> str:
+    head, *rest = lines
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *rest)) + "\n"
+
+
+def measured(works: Works) -> str:
+    """Rates beside the limit and the three peers that people use."""
+    lines = [["work", "numbel M/s", "of its limit", "torch inverse CDF", "torch multinomial", "jax"]]
+    for work, row in works.items():
+        limit = _limit(row)
+        if not limit or work.startswith("gumbel_softmax"):
+            continue
+        of = f"{row['numbel']['per_second'] / row[limit]['per_second']:.2f} of {limit}"
+        ratios = [text and f"{text} x" for text in (_times(row, _PEERS[name]) for name in lines[0][3:])]
+        lines.append([f"`{work}`", _millions(row["numbel"]), of, *ratios])
+    return _table(*lines)
+
+
+def limits(works: Works) -> str:
+    """Rates against limits and goals."""
+    lines = [["work", "M/s", "limit", "ratio", "goal"]]
+    for work, row in works.items():
+        if work not in _GOALS:
+            continue
+        limit = _limit(row)
+        ratio = f"{row['numbel']['per_second'] / row[limit]['per_second']:.2f}"
+        if _GOALS[work].endswith("float32") and _FLOAT32 in works:
+            ratio += f"; {row['numbel']['per_second'] / works[_FLOAT32]['numbel']['per_second']:.2f} x float32"
+        lines.append([f"`{work}`", _millions(row["numbel"]), f"{limit} {_millions(row[limit])}", ratio, _GOALS[work]])
+    return _table(*lines)
+
+
+def peers(works: Works) -> str:
+    """How many times as fast as each peer."""
+    lines = [["work", *_PEERS]]
+    for work, row in works.items():
+        ratios = [_times(row, libraries) for libraries in _PEERS.values()]
+        if any(ratios) and not work.startswith("gumbel_softmax"):
+            lines.append([f"`{work}`", *ratios])
+    return _table(*lines)
+
+
+def relaxed(works: Works) -> str:
+    """Relaxed samples and their gradients."""
+    lines = [["work, float32", "numbel M/s", "numbel.torch M/s", "of Philox", "numbel / torch", "numbel / jax"]]
+    for work, row in works.items():
+        if not work.startswith("gumbel_softmax"):
+            continue
+        task, size, _ = parts(work)
+        philox = row.get("philox")
+        of = f"{row['numbel']['per_second'] / philox['per_second']:.2f}" if philox else ""
+        ratios = [_times(row, (name,)) for name in ("torch gumbel_softmax", "jax softmax(x + gumbel)")]
+        through = _millions(row["numbel.torch"]) if "numbel.torch" in row else ""
+        lines.append([f"`{task}`, {size}", _millions(row["numbel"]), through, of, *ratios])
+    return _table(*lines)
+
+
+KINDS: dict[str, Callable[[Works], str]] = {
+    "measured": measured,
+    "limits": limits,
+    "peers": peers,
+    "relaxed": relaxed,
+}
+
+
+def rewritten(text: str) -> str:
+    """A page with its tables made anew."""
+    known = reports()
+
+    def block(match: re.Match[str]) -> str:
+        start, kind, machine, _, end = match.groups()
+        if kind not in KINDS or machine not in known:
+            raise SystemExit(f"figures: {kind} {machine}: there are {', '.join(KINDS)}, of {', '.join(known)}")
+        works: dict[str, Any] = {work: row for work, row in known[machine]["works"].items() if "numbel" in row}
+        return f"{start}\n{KINDS[kind](works)}\n{end}"
+
+    return _BLOCK.sub(block, text)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Rewrite the pages, or say which differ."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.figures", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 if a table is not that of the results")
+    check = parser.parse_args(arguments).check
+    stale = []
+    for name in PAGES:
+        path = ROOT / name
+        text = path.read_text(encoding="utf-8")
+        new = rewritten(text)
+        if new != text:
+            stale.append(name)
+            if not check:
+                path.write_text(new, encoding="utf-8")
+    print(f"{'differ' if check else 'rewritten'}: {', '.join(stale)}" if stale else "nothing to rewrite")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

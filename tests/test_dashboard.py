@@ -1,0 +1,253 @@
+"""The dashboard in a real browser, from results with a planted regression; and the figures written into pages."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+if not (ROOT / "benchmarks" / "dashboard").is_dir():
+    pytest.skip("benchmarks is in a checkout only", allow_module_level=True)
+sys.path.insert(0, str(ROOT))
+
+_NEEDED = ("asv", "asv_tachyon", "jinja2", "vl_convert", "playwright")
+MISSING = [name for name in _NEEDED if not importlib.util.find_spec(name)]
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+needs_dashboard = pytest.mark.skipif(bool(MISSING), reason=f'needs pip install ".[dashboard]": no {", ".join(MISSING)}')
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs Chromium, such as Debian's package chromium")
+MACHINE, STEP, PLANTED = (
+    "planted-machine-2-cores",
+    "speed.Speed.track_time_per_category",
+    "categorical 64 x 2^20 float32",
+)
+
+
+def git(*arguments):
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.split()
+
+
+def test_figures_in_pages_are_those_of_the_results():
+    from benchmarks import figures
+
+    assert figures.main(["--check"]) == 0
+
+
+def test_a_figure_that_was_edited_is_seen():
+    from benchmarks import figures
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert figures.rewritten(text) == text
+    wrong = text.replace("| 0.87 of read |", "| 0.97 of read |", 1)
+    assert wrong != text
+    assert figures.rewritten(wrong) == text
+
+
+def test_committed_results_name_no_machine_but_its_kind():
+    results = ROOT / "benchmarks" / "results"
+    machines = [path for path in (results / "asv").iterdir() if path.is_dir()]
+    assert machines
+    for folder in machines:
+        assert json.loads((folder / "machine.json").read_text())["machine"] == folder.name
+    for path in results.rglob("*.json"):
+        text = path.read_text()
+        for part in ("/home/", "/root", "/tmp", "hostname", "://"):
+            assert part not in text or path.name == "benchmarks.json", f"{part} in {path}"
+
+
+def test_reports_of_a_gpu_are_read(tmp_path, monkeypatch):
+    from benchmarks.dashboard import data
+
+    work = {"torch copy": {"ms": 2.0, "GB/s": 100.0}, "numbel": {"ms": 1.0, "GB/s": 200.0}, "cupy": {"missing": "no"}}
+    report = {"machine": {"gpu": "A card"}, "works": {"sample": work, "late": {"skipped": "no time was left"}}}
+    (tmp_path / "gpu").mkdir()
+    (tmp_path / "gpu" / "a-card.json").write_text(json.dumps(report))
+    monkeypatch.setattr(data, "RESULTS", tmp_path)
+    found = data.gpus()["a-card"]
+    assert found.about == "gpu A card"
+    assert [(one["library"], one["times"]) for one in found.works["sample"]] == [("numbel", 0.5), ("torch copy", 1.0)]
+    assert list(found.works) == ["sample"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site of the committed results, and of a machine on which one figure doubled; and the commit that did it."""
+    from benchmarks.dashboard import data
+    from benchmarks.dashboard.__main__ import build
+
+    commits = git("log", "--first-parent", "-12", "--format=%H", "main") or git("log", "-12", "--format=%H")
+    if len(commits) < 12:
+        pytest.skip("needs twelve commits of history: this clone is shallow")
+    commits.reverse()
+    folder = tmp_path_factory.mktemp("dashboard")
+    results = folder / "results"
+    shutil.copytree(data.RESULTS, results)
+    one = next(path for path in (results / "asv").glob("*/*.json") if path.name != "machine.json")
+    run = json.loads(one.read_text())
+    known = json.loads((results / "asv" / "benchmarks.json").read_text())
+    works = known[STEP]["params"][0]
+    (results / "asv" / MACHINE).mkdir()
+    about = {"machine": MACHINE, "cpu": "planted", "os": "Linux", "ram": "1 GB", "version": 1}
+    (results / "asv" / MACHINE / "machine.json").write_text(json.dumps(about))
+    for i, commit in enumerate(commits):
+        values = [(2.0 if i >= 6 else 1.0) if work == repr(PLANTED) else None for work in works]
+        row = [values, [works], known[STEP]["version"], 0, 1.0]
+        planted = run | {"commit_hash": commit, "results": {STEP: row}, "durations": {}}
+        planted["params"] = run["params"] | about
+        planted["params"].pop("version")
+        planted["result_columns"] = ["result", "params", "version", "started_at", "duration"]
+        planted["date"] = int(git("log", "-1", "--format=%ct", commit)[0]) * 1000
+        (results / "asv" / MACHINE / f"{commit[:8]}-planted.json").write_text(json.dumps(planted))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "RESULTS", results)
+        patch.setattr(data, "LOCAL", folder / "none")
+        build(folder / "site")
+    return folder / "site", commits[6]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def address(site):
+    handler = functools.partial(_Quiet, directory=str(site[0]))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture
+def visit(browser, address):
+    """Open a page, wait for its charts, and hold it to silence: no message, no failure, nothing from elsewhere."""
+    contexts, complaints = [], []
+
+    def go(path, width=1440, **options):
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
+        page.on("request", lambda request: request.url.startswith((address, "data:")) or complaints.append(request.url))
+        page.goto(address + path, wait_until="networkidle")
+        page.wait_for_function(
+            "document.querySelectorAll('figure.chart').length === document.querySelectorAll('figure.drawn svg').length"
+        )
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def in_browser(test):
+    """A test that needs a browser; building the site takes ten seconds."""
+    return pytest.mark.long(needs_browser(needs_dashboard(test)))
+
+
+@in_browser
+def test_every_benchmark_has_a_graph(site, visit):
+    folder, _ = site
+    measured = set()
+    for path in (folder / "asv" / "graphs" / "summary").glob("*.json"):
+        measured.add(path.stem)
+    assert len(measured) > 10
+    page = visit("index.html")
+    listed = {link.inner_text(): link.get_attribute("href") for link in page.query_selector_all("#all + p + ul a")}
+    assert set(listed) == measured
+    for name, path in listed.items():
+        page = visit(path)
+        assert name in page.inner_text("main")
+        charts = page.query_selector_all("figure.drawn svg")
+        assert charts, name
+        for chart in charts:
+            assert chart.query_selector_all(".mark-symbol path"), name
+
+
+@in_browser
+def test_the_regression_is_listed_and_leads_to_its_commit(site, visit):
+    page = visit("index.html")
+    row = page.locator("#regressions-table tbody tr", has_text=PLANTED).first
+    assert STEP in row.inner_text()
+    assert "2.00" in row.inner_text()
+    link = row.locator("td a")
+    assert link.inner_text() == site[1][:8]
+    link.click()
+    assert site[1] in page.inner_text("main")
+    assert STEP in page.inner_text("main")
+    assert "2.00" in visit(f"benchmarks/{STEP}.html").inner_text("#regressions-table")
+
+
+@in_browser
+@pytest.mark.parametrize("width", [390, 820, 1440])
+def test_pages_fit_their_width(visit, width):
+    for path in ("index.html", f"benchmarks/{STEP}.html", "asv/index.html"):
+        page = visit(path, width)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        assert page.inner_text("body").strip()
+
+
+@in_browser
+def test_light_and_dark(visit):
+    def colours(scheme):
+        page = visit("index.html", color_scheme=scheme)
+        style = "getComputedStyle(document.querySelector('%s')).%s"
+        label = "getComputedStyle(document.querySelector('figure.drawn svg text')).fill"
+        return [page.evaluate(style % ("body", name)) for name in ("backgroundColor", "color")] + [page.evaluate(label)]
+
+    def brightness(colour):
+        return sum(int(part) for part in colour[colour.index("(") + 1 : -1].split(",")[:3])
+
+    for scheme, dark in (("light", False), ("dark", True)):
+        page, ink, label = map(brightness, colours(scheme))
+        assert (page < ink) == dark
+        assert label == ink
+
+
+@in_browser
+def test_the_keyboard_reaches_everything(visit):
+    page = visit("index.html")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    assert page.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
+    reached = set()
+    for _ in range(200):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.getAttribute('href') || document.activeElement.ariaLabel"))
+    assert "Regressions" in reached
+    assert f"benchmarks/{STEP}.html" in reached
+
+
+@in_browser
+def test_what_a_screen_reader_needs(visit):
+    page = visit("index.html")
+    assert page.get_attribute("html", "lang") == "en"
+    assert page.locator("h1").count() == 1
+    assert page.locator("main").count() == 1
+    # every table has heads of columns and rows; every chart says what it is, and has a table or a caption
+    assert page.locator("table").count() == page.locator("table:has(th[scope=col]):has(th[scope=row])").count()
+    for chart in page.query_selector_all("figure.chart"):
+        assert chart.query_selector("figcaption").inner_text()
+        assert chart.query_selector("svg [aria-label]") is not None
