@@ -218,3 +218,16 @@ def test_bad_arguments():
     assert rng.multinomial(5, np.zeros((0, 4))).shape == (0, 4)
     assert rng.multinomial(5, np.zeros((2, 4, 3)), axis=1).sum(1).tolist() == [[5] * 3] * 2
     assert rng.multinomial([[1], [2]], np.zeros((2, 3, 4))).sum(-1).tolist() == [[1] * 3, [2] * 3]
+
+
+@pytest.mark.long
+def test_2_to_the_27_categories():
+    """2^34 draws of equal categories: Pearson's statistic over all, and sums of 2^20 neighbours."""
+    x = np.zeros(1 << 27, np.float16)
+    drawn = numbel.Generator(29).multinomial(1 << 34, x)
+    assert drawn.sum() == 1 << 34
+    assert_fits(drawn.reshape(128, -1).sum(1), np.ones(128))
+    drawn -= 128
+    statistic = float(np.dot(drawn, drawn)) / 128
+    # its variance is 2 (K - 1), nearly
+    assert abs(statistic - x.size) < stats.norm.isf(ALPHA / 2) * math.sqrt(2 * x.size * (1 + 1 / 256))

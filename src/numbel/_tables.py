@@ -59,7 +59,8 @@ def build(array: Array, temperature: Array, node: Array) -> Table:
     job["masses"], job["entries"], job["plan"] = _address(masses), _address(entries), _address(plan)
     _run(drivers.driver("table_weights", _name(result_dtype(dtype))), Job(job), blocks, min(columns, BLOCK))
     head, split = drivers.driver("table_head", "float64"), drivers.driver("table_split", "float64")
-    pieces = job["segments"] = min(4 * numba.get_num_threads(), max(columns // _CUT, 1))
+    # asking for the number of threads starts them, which short work must not
+    pieces = job["segments"] = min(4 * numba.get_num_threads(), columns // _CUT) if columns >= 2 * _CUT else 1
     for phase, items in ((0, blocks), (1, pieces)):
         job["phase"] = phase
         packed = Job(job)
@@ -138,7 +139,7 @@ def _tabled_rows(
     columns, samples = array.shape[-1], indices.shape[-1]
     if len(wanted) == 0:
         return
-    if columns <= _WHOLE and (len(wanted) >= 4 * numba.get_num_threads() or 12 * columns + 5 * samples < _SMALL):
+    if columns <= _WHOLE and (12 * columns + 5 * samples < _SMALL or len(wanted) >= 4 * numba.get_num_threads()):
         job, kept = _rows_job(array, temperatures, per_row)
         kept += [ids, nodes, wanted, indices, log_prob]
         job["element"], job["row_ids"], job["row_node"] = ELEMENTS[_name(array.dtype)], _address(ids), _address(nodes)

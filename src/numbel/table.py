@@ -74,7 +74,7 @@ class CategoricalTable:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the table: 8 for each category."""
+        """Bytes of the table: 8 for each category; twice that while it is made."""
         return self._table.entries.nbytes
 
     def __repr__(self) -> str:

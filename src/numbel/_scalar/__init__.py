@@ -1,5 +1,5 @@
 """The arithmetic, written once: plain scalar functions that CPU and CUDA kernels both call.
 
 Everything here uses only operations that IEEE 754 rounds exactly (add, subtract, multiply, fma,
-divide) and integer operations, so that every device gives the same bits.
+divide, square root) and integer operations, so that every device gives the same bits.
 """
