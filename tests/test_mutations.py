@@ -595,6 +595,7 @@ sys.exit(pytest.main(["-q", "--tb=line", "-p", "no:cacheprovider", *sys.argv[2:]
 """
 
 
+@pytest.mark.planted
 @pytest.mark.long
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_planted_bug_is_found(name, tmp_path):
