@@ -434,3 +434,11 @@ def test_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout == 'numbel.torch needs PyTorch: pip install "numbel[torch]"\n', done.stderr
+
+
+def test_truncation_is_the_generators():
+    x = torch.randn(4, 50, generator=torch.Generator().manual_seed(1))
+    settings = {"top_k": 20, "top_p": torch.tensor([0.5, 0.7, 0.9, 1.0]), "min_p": 0.01}
+    found = nt.categorical(x, 5, generator=numbel.Generator(5), **settings)
+    expected = numbel.Generator(5).categorical(x.numpy(), 5, **settings | {"top_p": settings["top_p"].numpy()})
+    np.testing.assert_array_equal(found.numpy(), expected)

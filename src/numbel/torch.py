@@ -108,6 +108,9 @@ def categorical(
     *,
     dim: int = -1,
     temperature: float | _Tensor = 1.0,
+    top_k: int | _Tensor | None = None,
+    top_p: float | _Tensor | None = None,
+    min_p: float | _Tensor | None = None,
     method: _Method = "grouped",
     generator: _Generator = None,
 ) -> _Tensor:
@@ -123,6 +126,8 @@ def categorical(
         The category axis.
     temperature : float or Tensor, optional
         Positive; a tensor broadcasts to the shape of logits without `dim`, and 0 there means that row's argmax.
+    top_k, top_p, min_p : number or Tensor, optional
+        Truncation, as in `numbel.Generator.categorical`; not on a CUDA device yet.
     method : {"grouped", "gumbel_max"}, optional
         As in `numbel.Generator.categorical`; "gumbel_max" couples with `gumbel_softmax`.
 
@@ -145,7 +150,14 @@ def categorical(
     _check(logits)
     with _draw(generator) as (seed, draw):
         indices = Generator(seed, draw).categorical(
-            _source(logits), num_samples, axis=dim, temperature=_plain(temperature, logits), method=method
+            _source(logits),
+            num_samples,
+            axis=dim,
+            temperature=_plain(temperature, logits),
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            method=method,
         )
     return _as_tensor(indices)
 
