@@ -51,6 +51,8 @@ def _one_line() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("numbel: interrupted, nothing was written", err=True)
         raise typer.Exit(130) from None
+    except typer.Exit:  # a RuntimeError
+        raise
     except (ValueError, TypeError, OSError, MemoryError, RuntimeError) as error:
         named = isinstance(error, OSError) and error.filename is not None
         text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and named else str(error)
