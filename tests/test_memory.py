@@ -127,6 +127,8 @@ def test_many_samples(tmp_path):
         """,
     )
     print(found)
+    # 20,000 samples of 2^21 categories come from a table, of which 16 bytes a category are held while it is made
+    assert found.pop("20000 samples") <= LIMIT + 16 * 2, found
     assert max(found.values()) <= LIMIT, found
 
 
