@@ -191,8 +191,9 @@ def test_some_kernels_in_the_simulator():
     run(code, NUMBA_ENABLE_CUDASIM="1")
 
 
-def test_every_kernel_is_the_cpus_in_the_simulator():
-    found = run_script("cuda_checks.py")
+@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "tests").glob("cuda_checks*.py")))
+def test_every_kernel_is_the_cpus_in_the_simulator(script):
+    found = run_script(script)
     assert found.split() == ["float32", "equal", "float64", "equal", "float16", "equal", "bfloat16", "equal"]
 
 

@@ -1,0 +1,149 @@
+"""Relaxed samples, their gradients and conditional noise, of arrays on a CUDA device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import _checks
+from .._cuda import launch
+from .._cuda.rows import Call, Results
+from .._libraries import Span
+from .task import Reserve, Task, planes, wide_of
+
+
+def gumbel_softmax(
+    reserve: Reserve,
+    logits: Any,
+    temperature: Any,
+    axis: int,
+    hard: bool,
+    row_ids: Any,
+    row_mask: Any,
+    on_invalid: str | None,
+    out: Any,
+    stream: Any,
+) -> Any:
+    """Relaxed samples, or their one-hots."""
+    task = Task(logits, axis, temperature, row_ids, row_mask, on_invalid, stream)
+    where = task.library
+    with where.active(), reserve() as draw:
+        where.begin()
+        result, target = task.like(out)
+        overlapping = task.same(target)
+        bad = task.bad()
+        if task.rows:
+            call = task.call(draw)
+            _relax(task, call, target, hard, bad, overlapping)
+            task.advance(call)
+        found = task.first_bad(bad)
+        if found is not None:
+            task.refuse(found, overlapping)
+        return where.finish(result) if out is None else result
+
+
+def softmax(logits: Any, temperature: Any, axis: int) -> Any:
+    """softmax(logits / temperature); rows of temperature 0 become NaN."""
+    task = Task(logits, axis, temperature, None, None, None, None)
+    with task.library.active():
+        task.library.begin()
+        result, target = task.like(None)
+        if task.rows:
+            call = task.call((0, 0))
+            for first, (view, into) in planes(task.span, target):
+                launch.relaxed(view, call._replace(first_row=first), False, into, task.bad(), task.place)
+        return task.library.finish(result)
+
+
+def _relax(task: Task, call: Call, target: Span, hard: bool, bad: Any, overlapping: bool) -> None:
+    """Launch what makes relaxed samples, and one-hots of rows of temperature 0, or of all."""
+    only, indices = task.none("uint8"), task.none("int64")
+    if hard or task.per_row:
+        plain = call._replace(temperature=1.0, temperatures=task.none("float64"))
+        if not hard:
+            only = task.library.scratch(task.rows, np.uint8)
+            launch.greedy(call, only, task.place)
+            plain = plain._replace(mask=only)
+        indices = task.library.scratch(task.rows, np.int64)
+        wide = task.none(wide_of(task.span.name))
+        results = Results(indices, wide, wide, task.none("float64"), bad)
+        for first, (view,) in planes(task.span):  # before the output is written, which may be the logits
+            launch.categorical(view, plain._replace(first_row=first), "gumbel_max", 1, results, task.place)
+    for first, (view, into) in planes(task.span, target):
+        if not hard:
+            launch.relaxed(view, call._replace(first_row=first), True, into, bad, task.place, overlapping)
+        if hard or task.per_row:
+            launch.one_hot(indices, first, only, into, task.place)
+
+
+def conditional_gumbel(
+    reserve: Reserve,
+    logits: Any,
+    index: Any,
+    axis: int,
+    temperature: Any,
+    row_ids: Any,
+    row_mask: Any,
+    on_invalid: str | None,
+    out: Any,
+    stream: Any,
+) -> Any:
+    """Perturbed logits given the largest's index."""
+    task = Task(logits, axis, temperature, row_ids, row_mask, on_invalid, stream, _checks.positive_temperature)
+    where = task.library
+    if not _checks.on_device(index):
+        index = _checks.host_index(index, task.shape)
+    with where.active(), reserve() as draw:
+        where.begin()
+        result, target = task.like(out)
+        overlapping = task.same(target)
+        bad = task.bad()
+        if task.rows:
+            given = (
+                task.spread(index, "int64", "index")
+                if _checks.on_device(index)
+                else task.flat(where.upload(index), "index")
+            )
+            call, sums = task.call(draw), where.scratch(task.rows, np.float64)
+            wide = task.none(wide_of(task.span.name))
+            results = Results(task.none("int64"), wide, wide, sums, task.none("int64"))
+            for first, (view,) in planes(task.span):
+                launch.categorical(view, call._replace(first_row=first), "grouped", 1, results, task.place)
+            for first, (view, into) in planes(task.span, target):
+                launch.conditional(view, call._replace(first_row=first), given, sums, into, bad, task.place)
+            task.advance(call)
+        found = task.first_bad(bad)
+        if found is not None:
+            task.refuse(found, overlapping)
+        return where.finish(result) if out is None else result
+
+
+def gumbel_softmax_vjp(
+    y: Any, cotangent: Any, temperature: Any, axis: int, out: Any, stream: Any, wanted: bool = True
+) -> tuple[Any, Any]:
+    """Gradients of a relaxed sample: in the logits and, if wanted, in the temperature, one for all or one a row."""
+    task = Task(y, axis, temperature, None, None, None, stream, name="y")
+    where = task.library
+    if not _checks.on_device(cotangent):
+        raise TypeError(f"cotangent lies on the host ({type(cotangent).__name__}) and y on a CUDA device")
+    other = task.output(cotangent, where.span(y, "y").shape, task.span.name, "cotangent", written=False)
+    other = other if task.axis == -1 else other.moved(task.axis, -1)
+    shape = tuple(np.shape(temperature)) if not _checks.on_device(temperature) else tuple(temperature.shape)
+    if shape not in ((), task.shape):
+        raise ValueError(f"temperature has shape {shape}, expected () or that of the rows, {task.shape}, on a device")
+    with where.active():
+        where.begin()
+        result, target = task.like(out)
+        task.same(target)
+        slopes = where.empty(shape, "float64") if wanted else None
+        each = into = task.none("float64") if slopes is None else task.flat(slopes, "d_temperature")
+        if wanted and shape != task.shape:
+            each = where.scratch(task.rows, np.float64)
+        if task.rows:
+            call = task.call((0, 0))
+            for first, (view, u, gradient) in planes(task.span, other, target):
+                launch.vjp(view, u, call._replace(first_row=first), gradient, each, task.place)
+        if wanted and shape != task.shape:
+            launch.total(each, into, task.place)
+        return (where.finish(result) if out is None else result), slopes if slopes is None else where.finish(slopes)

@@ -1,0 +1,108 @@
+"""Noise and samples of arrays on a CUDA device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import _checks, _tables
+from .._cuda import launch
+from .._cuda.launch import Place
+from .._cuda.rows import Call, Results
+from .._libraries import library
+from ..results import Sample
+from .task import Reserve, Task, draw_of, no_elements, planes, wide_of
+
+
+def gumbel(reserve: Reserve, loc: Any, scale: Any, size: Any, dtype: Any, out: Any, like: Any, stream: Any) -> Any:
+    """Noise, on the device of `like` or of `out`."""
+    where = library(out if like is None else like, stream)
+    locs, scales = (float(_checks.device_scalar(value, name)) for value, name in ((loc, "loc"), (scale, "scale")))
+    _checks.loc_and_scale(locs, scales)
+    kind = _checks.float_dtype(dtype, " as dtype").name
+    shape = () if size is None else _checks.size(size)
+    if out is not None:
+        given = where.span(out, "out")
+        shape = given.shape if size is None else shape
+        if given.name != kind:
+            raise TypeError(f"out has dtype {given.name}, expected {kind}")
+        if given.shape != shape:
+            raise ValueError(f"out has shape {given.shape}, expected {shape}")
+        if given.read_only:
+            raise ValueError("out is read-only")
+    with where.active(), reserve() as (seed, draw):
+        where.begin()
+        result = where.empty(shape, kind) if out is None else out
+        span = where.span(result, "out")
+        if span.size:
+            if not span.shape:
+                span = span._replace(shape=(1,), strides=(0,))
+            none = [no_elements(where, name) for name in ("float64", "uint64", "uint8")]
+            call = Call(0, 1.0, none[0], none[1], none[2], np.uint64(seed), *draw_of(where, draw))
+            place = Place(kind, where.stream, where.scratch)
+            for first, (view,) in planes(span):
+                launch.gumbel(view, call._replace(first_row=first), locs, scales, place)
+            if call.counter.size > 0:
+                launch.advance(call.counter, place)
+        return where.finish(result) if out is None else result
+
+
+def sample(
+    reserve: Reserve,
+    logits: Any,
+    num_samples: int | None,
+    axis: int,
+    temperature: Any,
+    method: str,
+    row_ids: Any,
+    row_mask: Any,
+    on_invalid: str | None,
+    out: tuple[Any, ...],
+    full: bool,
+    stream: Any,
+) -> Sample:
+    """Categories, and log_prob and logsumexp if `full`."""
+    task = Task(logits, axis, temperature, row_ids, row_mask, on_invalid, stream)
+    samples = 1 if num_samples is None else _checks.num_samples(num_samples)
+    _checks.method(method)
+    columns, wide_dtype = task.span.shape[-1], np.dtype(wide_of(task.span.name))
+    if method == "grouped" and _tables.tabled(columns, samples, wide_dtype):
+        raise NotImplementedError(
+            f"{samples} samples of {columns} categories come from a table, which is not made on a CUDA device yet: "
+            'take fewer at a time, method="gumbel_max", or copy the logits to the host'
+        )
+    where, shape = task.library, task.shape
+    many = shape if num_samples is None else (*shape, samples)
+    wide = wide_of(task.span.name)
+    forms = (("indices", many, "int64"), ("log_prob", many, wide), ("logsumexp", shape, wide))
+    wanted = [full or name == "indices" for name, _, _ in forms]
+    for (name, form, kind), given in zip(forms, out, strict=True):
+        if given is not None:
+            task.output(given, form, kind, f"out.{name}" if full else "out")
+    with where.active(), reserve() as draw:
+        where.begin()
+        made = [
+            given if given is not None or not due else where.empty(form, kind)
+            for (_, form, kind), given, due in zip(forms, out, wanted, strict=True)
+        ]
+        flat = [
+            task.none(kind) if array is None or (samples == 0 and name != "logsumexp") else task.flat(array, name)
+            for (name, _, kind), array in zip(forms, made, strict=True)
+        ]
+        bad = task.bad()
+        if task.rows and (samples or full):
+            call = task.call(draw)
+            results = Results(flat[0], flat[1], flat[2], task.none("float64"), bad)
+            for first, (view,) in planes(task.span):
+                launch.categorical(view, call._replace(first_row=first), method, max(samples, 1), results, task.place)
+            task.advance(call)
+        found = task.first_bad(bad)
+        if found is not None:
+            task.refuse(found)
+        return Sample(
+            *(
+                where.finish(array) if array is not None and given is None else array
+                for array, given in zip(made, out, strict=True)
+            )
+        )

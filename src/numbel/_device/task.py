@@ -1,0 +1,251 @@
+"""The arguments of a call on arrays of a CUDA device, checked, and what all launches of a call share.
+
+Nothing here waits for the device or copies from it, unless `on_invalid="raise"` asks for that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, NoReturn
+
+import numpy as np
+
+from .. import _checks
+from .._cuda import launch
+from .._cuda.launch import Place
+from .._cuda.rows import Call
+from .._libraries import Library, Span, library
+
+Reserve = Callable[[], AbstractContextManager[tuple[int, Any]]]
+_NO_ROW = np.iinfo(np.int64).max
+
+
+def wide_of(name: str) -> str:
+    """The dtype of the arithmetic of a format."""
+    return "float64" if name == "float64" else "float32"
+
+
+def no_elements(where: Library, kind: str) -> Any:
+    """An array without elements."""
+    return Span(0, (0,), (), kind, where.device, False, None).view(0, (0,), (np.dtype(kind).itemsize,))
+
+
+def draw_of(where: Library, draw: Any) -> tuple[np.uint64, Any]:
+    """The draw id, and the counter that replaces it where it is on the device."""
+    if isinstance(draw, int):
+        return np.uint64(draw), no_elements(where, "uint64")
+    return np.uint64(0), where.span(draw, "draw").flat()
+
+
+class Task:
+    """The checked arguments of a call on rows, the categories last, and its launches' common part."""
+
+    def __init__(
+        self,
+        logits: Any,
+        axis: int,
+        temperature: Any,
+        row_ids: Any,
+        row_mask: Any,
+        on_invalid: str | None,
+        stream: Any,
+        check: Callable[[Any, tuple[int, ...]], Any] = _checks.temperature,
+        name: str = "logits",
+    ) -> None:
+        self.library = library(logits, stream)
+        span = self.library.span(logits, name)
+        _checks.device_dtype(span.name)
+        self.axis = _checks.category_axis(span.shape, axis, name)
+        self.span = span if self.axis == -1 else span.moved(self.axis, -1)
+        self.shape = self.span.shape[:-1]
+        self.raises = on_invalid == "raise"
+        _checks.on_invalid(on_invalid)
+        self._check = check
+        self._given = temperature, row_ids, row_mask
+        self._host = (
+            None if _checks.on_device(temperature) else check(temperature, self.shape),
+            None if row_ids is None or _checks.on_device(row_ids) else _checks.row_ids(row_ids, self.shape),
+            None if row_mask is None or _checks.on_device(row_mask) else _checks.row_mask(row_mask, self.shape),
+        )
+        self._kept: list[Any] = []
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return math.prod(self.shape)
+
+    @property
+    def place(self) -> Place:
+        """Where kernels of this format run."""
+        return Place(self.span.name, self.library.stream, self.library.scratch)
+
+    @property
+    def per_row(self) -> bool:
+        """Whether temperatures may differ, and may be 0."""
+        return self._host[0] is None or bool(self._host[0][1])
+
+    def call(self, draw: tuple[int, Any]) -> Call:
+        """What the kernels are told; arguments of the host are copied to the device here."""
+        temperature, row_ids, row_mask = self._given
+        value, temperatures = 1.0, self.none("float64")
+        if self._host[0] is None:
+            temperatures = self.spread(temperature, "float64", "temperature")
+        elif self._host[0][1]:
+            temperatures = self._upload(self._host[0][0])
+        else:
+            value = float(self._host[0][0][0])
+        ids = self.none("uint64")
+        if self._host[1] is not None:
+            ids = self._upload(self._host[1], "uint64")
+        elif row_ids is not None:
+            ids = self.spread(row_ids, "int64", "row_ids", "uint64")
+        mask = self.none("uint8")
+        if self._host[2] is not None:
+            mask = self._upload(self._host[2])
+        elif row_mask is not None:
+            mask = self.spread(row_mask, "bool", "row_mask")
+        return Call(0, value, temperatures, ids, mask, np.uint64(draw[0]), *draw_of(self.library, draw[1]))
+
+    def none(self, kind: str) -> Any:
+        """An array without elements."""
+        return no_elements(self.library, kind)
+
+    def flat(self, array: Any, name: str, kind: str | None = None) -> Any:
+        """A Numba vector over a contiguous array of the library, kept until the launches are made."""
+        span = self.library.span(array, name)
+        if not span.contiguous:
+            raise ValueError(f"{name} is not C-contiguous, which it must be on a device")
+        self._kept.append(array)
+        return (span if kind is None else span._replace(name=kind)).flat()
+
+    def spread(self, array: Any, kind: str, name: str, seen_as: str | None = None) -> Any:
+        """A Numba vector with an entry for each row, of an array on the device."""
+        if library(array, None).device != self.library.device:
+            raise ValueError(f"{name} lies on another device than the logits")
+        try:
+            made = self.library.spread(array, self.shape, kind, name)
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"{name} does not fit the rows' shape {self.shape}: {error}") from None
+        return self.flat(made, name, seen_as)
+
+    def _upload(self, array: Any, seen_as: str | None = None) -> Any:
+        return self.flat(self.library.upload(array), "argument", seen_as)
+
+    def like(self, out: Any) -> tuple[Any, Span]:
+        """An output of the logits' shape and dtype, and where it lies, the categories last."""
+        shape = self.span.shape if self.axis == -1 else self.span.moved(-1, self.axis).shape
+        if out is None:
+            result = self.library.empty(shape, self.span.name)
+            span = self.library.span(result, "out")
+        else:
+            result, span = out, self.output(out, shape, self.span.name, "out")
+        return result, span if self.axis == -1 else span.moved(self.axis, -1)
+
+    def output(self, array: Any, shape: tuple[int, ...], kind: str, name: str, written: bool = True) -> Span:
+        """Where an array lies that must be of this shape and dtype, on this device, and writable if it is written."""
+        if not _checks.on_device(array):
+            raise TypeError(f"{name} lies on the host ({type(array).__name__}) and the logits on a CUDA device")
+        where = library(array, None)
+        if type(where) is not type(self.library):
+            raise TypeError(f"{name} is an array of {where.name}, expected one of {self.library.name}, as the logits")
+        if where.device != self.library.device:
+            raise ValueError(f"{name} lies on device {where.device} and the logits on device {self.library.device}")
+        span = self.library.span(array, name)
+        if span.name != kind:
+            raise TypeError(f"{name} has dtype {span.name}, expected {kind}")
+        if span.shape != shape:
+            raise ValueError(f"{name} has shape {span.shape}, expected {shape}")
+        if written and span.read_only:
+            raise ValueError(f"{name} is read-only")
+        return span
+
+    def same(self, target: Span) -> bool:
+        """Whether an output is the logits; ValueError where it only overlaps them."""
+        if not _overlap(self.span, target):
+            return False
+        if (self.span.pointer, self.span.strides) != (target.pointer, target.strides):
+            raise ValueError("out overlaps logits and is not the same array, which is not possible on a device")
+        return True
+
+    def bad(self) -> Any:
+        """Where kernels leave the first bad row, if that is asked for."""
+        return self._upload(np.array([_NO_ROW])) if self.raises else self.none("int64")
+
+    def first_bad(self, bad: Any) -> int | None:
+        """The first bad row, after waiting for the stream; None, without waiting, unless it is asked for."""
+        if not self.raises:
+            return None
+        if self.library.stream:
+            self.library.stream.synchronize()
+        row = int(bad.copy_to_host()[0])
+        return None if row == _NO_ROW else row
+
+    def row(self, at: int) -> Any:
+        """A row of the logits on the host, in float64."""
+        place = np.unravel_index(at, self.shape) if self.shape else ()
+        offset = sum(int(i) * step for i, step in zip(place, self.span.strides, strict=False))
+        columns = self.span.shape[-1]
+        wide = self.library.scratch(columns, np.float64)
+        launch.widen(self.span.view(offset, (1, columns), (0, self.span.strides[-1])), wide, self.place)
+        if self.library.stream:
+            self.library.stream.synchronize()
+        return wide.copy_to_host()
+
+    def refuse(self, row: int, overwritten: bool = False) -> NoReturn:
+        """Say what is wrong with a row."""
+        if overwritten:
+            _checks.overwritten_row(row)
+        _checks.invalid_device_row(self.row(row), row)
+
+    def advance(self, call: Call) -> None:
+        """Where the draw id is on the device, go on to the next."""
+        if call.counter.size > 0:
+            launch.advance(call.counter, self.place)
+
+
+def planes(*spans: Span) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """Arrays of one shape as runs of rows and columns: the first row of each, and Numba's views."""
+    shape = spans[0].shape[:-1]
+    dims: list[tuple[int, tuple[int, ...]]] = []
+    for axis, length in enumerate(shape):
+        if length == 1:
+            continue
+        steps = tuple(span.strides[axis] for span in spans)
+        if dims and dims[-1][1] == tuple(length * step for step in steps):
+            dims[-1] = (dims[-1][0] * length, steps)
+        else:
+            dims.append((length, steps))
+    rows, steps = dims.pop() if dims else (1, tuple(0 for _ in spans))
+    for run, place in enumerate(np.ndindex(*(length for length, _ in dims))):
+        views = []
+        for at, span in enumerate(spans):
+            offset = sum(i * outer[at] for i, (_, outer) in zip(place, dims, strict=True))
+            columns, item = span.shape[-1], span.item_size
+            # a lone column or row is contiguous whatever its stride is said to be
+            column_step = span.strides[-1] if columns > 1 else item
+            row_step = steps[at] if rows > 1 else columns * item
+            views.append(span.view(offset, (rows, columns), (row_step, column_step)))
+        yield run * rows, tuple(views)
+
+
+def _overlap(a: Span, b: Span) -> bool:
+    """Whether the stretches of memory of two arrays meet."""
+
+    def ends(span: Span) -> tuple[int, int]:
+        reach = [(length - 1) * step for length, step in zip(span.shape, span.strides, strict=True)]
+        return span.pointer + sum(min(r, 0) for r in reach), span.pointer + sum(max(r, 0) for r in reach)
+
+    (low, high), (other_low, other_high) = ends(a), ends(b)
+    return low <= other_high and other_low <= high
+
+
+def counter(draw: Any) -> Any:
+    """A draw id on a device: a uint64 array of one element, as it was given."""
+    span = library(draw, None).span(draw, "draw")
+    if span.name != "uint64" or span.size != 1:
+        raise ValueError(f"draw on a device must be one uint64, got {span.name} of shape {span.shape}")
+    if span.read_only:
+        raise ValueError("draw is read-only: the kernels advance it")
+    return draw
