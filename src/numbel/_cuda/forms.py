@@ -54,8 +54,8 @@ def device(function: Callable[..., Any]) -> Any:
 
 
 def matrix(form: Form, layout: str = "A") -> Any:
-    """The Numba type of rows and columns: of any strides, or "C", contiguous."""
-    return numba.types.Array(form.memory, 2, layout)
+    """The Numba type of rows and columns: of any strides ("A"), contiguous ("C"), or ragged rows in a line ("R")."""
+    return numba.types.Array(form.memory, 2, "A" if layout == "R" else layout)
 
 
 def vector(dtype: Any) -> Any:

@@ -1,11 +1,13 @@
 """What the kernels of a call are told: of each row, of the noise's address, and where results go.
 
 An array that is not given, or not wanted, has no elements. What each row has, its results included, covers the whole
-call; arrays of logits may start at its row `first_row`.
+call; arrays of logits may start at its row `first_row`. A ragged array is one line, whose rows begin at `offsets`:
+kernels of the layout "R".
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -31,6 +33,7 @@ class Call(NamedTuple):
     seed: Any
     draw: Any  # unless `counter` has an element, which is the draw id then
     counter: Any
+    offsets: Any  # where each row begins, and where the last one ends, in the lone line of a ragged array
 
 
 class Results(NamedTuple):
@@ -44,7 +47,8 @@ class Results(NamedTuple):
 
 
 CALL = types.NamedTuple(
-    [int64, float64, vector(float64), vector(uint64), vector(uint8), uint64, uint64, vector(uint64)], Call
+    [int64, float64, vector(float64), vector(uint64), vector(uint8), uint64, uint64, vector(uint64), vector(int64)],
+    Call,
 )
 
 
@@ -82,6 +86,33 @@ def key_of(call):
     draw = uint64(call.counter[0]) if call.counter.size > 0 else uint64(call.draw)
     key, mask = draw_key(uint64(call.seed), draw)
     return uint64(key), uint64(mask)
+
+
+@functools.cache
+def extents(layout: str) -> Any:
+    """Functions of (logits, call): how many rows there are, and a row's (line, first column in it, columns)."""
+    if layout == "R":
+
+        @device
+        def number(logits, call):
+            return int64(call.offsets.size - 1)
+
+        @device
+        def extent(logits, call, row):
+            start = int64(call.offsets[row])
+            return int64(0), start, int64(call.offsets[row + 1]) - start
+
+    else:
+
+        @device
+        def number(logits, call):
+            return int64(logits.shape[0])
+
+        @device
+        def extent(logits, call, row):
+            return int64(row), int64(0), int64(logits.shape[1])
+
+    return number, extent
 
 
 @device

@@ -38,8 +38,8 @@ def gumbel(reserve: Reserve, loc: Any, scale: Any, size: Any, dtype: Any, out: A
         if span.size:
             if not span.shape:
                 span = span._replace(shape=(1,), strides=(0,))
-            none = [no_elements(where, name) for name in ("float64", "uint64", "uint8")]
-            call = Call(0, 1.0, none[0], none[1], none[2], np.uint64(seed), *draw_of(where, draw))
+            none = [no_elements(where, name) for name in ("float64", "uint64", "uint8", "int64")]
+            call = Call(0, 1.0, *none[:3], np.uint64(seed), *draw_of(where, draw), none[3])
             place = Place(kind, where.stream, where.scratch)
             for first, (view,) in planes(span):
                 launch.gumbel(view, call._replace(first_row=first), locs, scales, place)
