@@ -38,19 +38,9 @@ def gumbel(reserve: Reserve, loc: Any, scale: Any, size: Any, dtype: Any, out: A
         if span.size:
             if not span.shape:
                 span = span._replace(shape=(1,), strides=(0,))
-            none = {name: no_elements(where, name) for name in ("float64", "uint64", "uint8", "int64")}
-            identity, counter = draw_of(where, draw)
-            call = Call(
-                0,
-                1.0,
-                none["float64"],
-                none["uint64"],
-                none["uint8"],
-                np.uint64(seed),
-                identity,
-                counter,
-                none["int64"],
-            )
+            none = [no_elements(where, name) for name in ("float64", "uint64", "uint8", "int64")]
+            drawn, counter = draw_of(where, draw)
+            call = Call(0, 1.0, none[0], none[1], none[2], np.uint64(seed), drawn, counter, none[3])
             place = Place(kind, where.stream, where.scratch)
             for first, (view,) in planes(span):
                 launch.gumbel(view, call._replace(first_row=first), locs, scales, place)

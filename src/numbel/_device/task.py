@@ -106,8 +106,8 @@ class Task:
             mask = self._upload(self._host[2])
         elif row_mask is not None:
             mask = self.spread(row_mask, "bool", "row_mask")
-        identity, counter = draw_of(self.library, draw[1])
-        return Call(0, value, temperatures, ids, mask, np.uint64(draw[0]), identity, counter, self.none("int64"))
+        drawn, counter = draw_of(self.library, draw[1])
+        return Call(0, value, temperatures, ids, mask, np.uint64(draw[0]), drawn, counter, self.none("int64"))
 
     def none(self, kind: str) -> Any:
         """An array without elements."""
