@@ -493,9 +493,9 @@ def _mkl_gumbel(work: Work) -> Call:
 # Densities, tables, counts
 
 
-def _by_row(function: Callable[[Array], Array]) -> Callable[[Work], Call]:
+def _by_row(name: str) -> Callable[[Work], Call]:
     def prepare(work: Work) -> Call:
-        x = _logits(work)
+        x, function = _logits(work), getattr(numbel, name)  # which an older numbel may lack
         return lambda: function(x)
 
     return prepare
@@ -698,7 +698,7 @@ _TASKS: dict[str, dict[str, _Entry]] = {
         "jax softmax(x + gumbel)": _Entry(functools.partial(_by_jax, _jax_gradient), _SLOW),
     },
     "logsumexp": {
-        "numbel": _Entry(_by_row(numbel.logsumexp)),
+        "numbel": _Entry(_by_row("logsumexp")),
         **_LIMITS,
         "scipy logsumexp": _Entry(_scipy_logsumexp, _SLOW),
         "torch logsumexp": _Entry(_torch_logsumexp),
@@ -711,7 +711,7 @@ _TASKS: dict[str, dict[str, _Entry]] = {
         "torch Categorical": _Entry(_torch_log_prob),
     },
     "entropy": {
-        "numbel": _Entry(_by_row(numbel.entropy)),
+        "numbel": _Entry(_by_row("entropy")),
         **_LIMITS,
         "scipy softmax + entr": _Entry(_scipy_entropy, _SLOW),
         "torch Categorical": _Entry(_torch_entropy),
