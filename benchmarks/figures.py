@@ -117,11 +117,119 @@ def relaxed(works: Works) -> str:
     return _table(*lines)
 
 
+_LONG = ("64 x 2^20", "1 x 2^26")
+_SHORT = ("65536 x 128", "2^20 x 8")
+_TORCH_CDF, _MULTINOMIAL = "torch softmax + cumsum + searchsorted", "torch softmax + multinomial"
+_TORCH_RELAXED, _JAX_RELAXED = "torch gumbel_softmax", "jax softmax(x + gumbel)"
+_SORT = "torch sort + cumsum + multinomial"
+#: What is to be reached: its name, the works and what they are compared with (a library, "M/s", "us" a call, or the
+#: float32 work), the least (for "us" the most).
+GOALS: tuple[tuple[str, tuple[str, ...], str, float], ...] = (
+    ("`sample`, of reading memory", tuple(f"sample {size} float32" for size in _LONG), "read", 0.8),
+    ("`categorical`, of reading memory", tuple(f"categorical {size} float32" for size in _LONG), "read", 0.8),
+    ("the same over torch's inverse CDF", tuple(f"categorical {size} float32" for size in _LONG), _TORCH_CDF, 20),
+    ("over `torch.multinomial`", tuple(f"categorical {size} float32" for size in _LONG), _MULTINOMIAL, 120),
+    (
+        "bfloat16, float16 over float32",
+        ("categorical 64 x 2^20 bfloat16", "categorical 64 x 2^20 float16"),
+        "float32",
+        1.3,
+    ),
+    ('`method="gumbel_max"`, of Philox', ("gumbel_max 64 x 2^20 float32",), "philox", 0.75),
+    ("`gumbel`, of Philox", ("gumbel 1 x 2^26 float32",), "philox", 0.4),
+    ("`gumbel` over jax's", ("gumbel 1 x 2^26 float32",), "jax gumbel", 20),
+    ("short rows over `torch.multinomial`", tuple(f"categorical {size} float32" for size in _SHORT), _MULTINOMIAL, 25),
+    ("short rows over jax", tuple(f"categorical {size} float32" for size in _SHORT), "jax categorical", 10),
+    (
+        "`gumbel_softmax` over torch's",
+        tuple(f"gumbel_softmax {size} float32" for size in (_LONG[0], *_SHORT)),
+        _TORCH_RELAXED,
+        25,
+    ),
+    (
+        "`gumbel_softmax` over jax's",
+        tuple(f"gumbel_softmax {size} float32" for size in (_LONG[0], *_SHORT)),
+        _JAX_RELAXED,
+        10,
+    ),
+    (
+        "with its gradient over torch's",
+        tuple(f"gumbel_softmax and gradient {size} float32" for size in (_LONG[0], *_SHORT)),
+        _TORCH_RELAXED,
+        20,
+    ),
+    ("`gumbel_top_k`, k = 100, of gumbel_max", ("gumbel_top_k 100 64 x 2^20 float32",), "numbel gumbel_max", 0.5),
+    (
+        "over `torch.multinomial(replacement=False)`",
+        ("gumbel_top_k 100 64 x 2^20 float32",),
+        "torch multinomial(replacement=False)",
+        20,
+    ),
+    (
+        "over `jax.random.choice(replace=False)`",
+        ("gumbel_top_k 100 64 x 2^20 float32",),
+        "jax choice(replace=False)",
+        20,
+    ),
+    (
+        "`top_k=50`, `top_p=0.9`, `min_p=0.05`, of the untruncated rate",
+        ("top_k 256 x 2^17 float32", "top_p 256 x 2^17 float32", "min_p 256 x 2^17 float32"),
+        "numbel untruncated",
+        0.4,
+    ),
+    (
+        "the same over torch's sort",
+        ("top_k 256 x 2^17 float32", "top_p 256 x 2^17 float32", "min_p 256 x 2^17 float32"),
+        _SORT,
+        15,
+    ),
+    ("4M draws of one row over numpy's choice", ("4 samples a category 1 x 2^20 float32",), "numpy choice", 15),
+    ("building a table, M/s", ("table 1 x 2^20 float32",), "M/s", 100),
+    ("`multinomial(2^40)` over numpy's", ("multinomial of 2^40 1 x 2^20 float32",), "numpy multinomial", 5),
+    ("a warm call of 1 x 1000, us", ("sample 1 x 1000 float32",), "us", 25),
+)
+
+
+def _reached(works: Works, work: str, against: str) -> float | None:
+    """A figure to hold against a goal, if it was measured."""
+    row = works.get(work, {})
+    if against == "float32":
+        against, row = "other", {**row, "other": works.get(_FLOAT32, {}).get("numbel", {})}
+    if "numbel" not in row:
+        return None
+    if against == "M/s":
+        return row["numbel"]["per_second"] / 1e6
+    if against == "us":
+        return row["numbel"]["items"] / row["numbel"]["per_second"] * 1e6
+    return row["numbel"]["per_second"] / row[against]["per_second"] if row.get(against) else None
+
+
+def _two_digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 3 else f"{value:.2f}"
+
+
+def goals(works: Works) -> str:
+    """Every goal with what was measured, and the command that measures it."""
+    lines = [["goal", "at least", "measured", "met", "command"]]
+    for name, at, against, least in GOALS:
+        found = [value for value in (_reached(works, work, against) for work in at) if value is not None]
+        if not found:
+            continue
+        met = [value <= least if against == "us" else value >= least for value in found]
+        verdict = "yes" if all(met) else "no" if not any(met) else "in part"
+        asked = " ".join(f'"{one}"' for one in (at if len(at) == 1 else dict.fromkeys(parts(work)[0] for work in at)))
+        bound = f"at most {least:g}" if against == "us" else f"{least:g}"
+        measured_text = " / ".join(map(_two_digits, found))
+        lines.append([name, bound, measured_text, verdict, f"`numbel bench {asked}`"])
+    return _table(*lines)
+
+
 KINDS: dict[str, Callable[[Works], str]] = {
     "measured": measured,
     "limits": limits,
     "peers": peers,
     "relaxed": relaxed,
+    "goals": goals,
 }
 
 

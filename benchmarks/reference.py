@@ -54,6 +54,14 @@ def neutral(machine: str, folder: Path) -> None:
         path.write_text(json.dumps(result, indent=None if path.name != "machine.json" else 1) + "\n")
 
 
+def seed(machine: str) -> None:
+    """Give asv the committed results of a machine, which it adds to."""
+    (LOCAL / machine).mkdir(parents=True, exist_ok=True)
+    for path in (KEPT / machine).glob("*.json"):
+        if not (LOCAL / machine / path.name).exists():
+            shutil.copy(path, LOCAL / machine)
+
+
 def keep(machine: str) -> None:
     """Copy local results of a machine among those that are committed."""
     (KEPT / machine).mkdir(parents=True, exist_ok=True)
@@ -70,6 +78,7 @@ def main() -> None:
     parser.add_argument("commits", nargs="*", help="revisions; none: only copy what was measured")
     parser.add_argument("--piece", choices=PIECES, action="append", help="only these; all without")
     options = parser.parse_args()
+    seed(options.machine)
     for commit in options.commits:
         for piece in options.piece or PIECES:
             chosen = [part for expression in PIECES[piece] for part in ("--bench", expression)]
