@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
-from numba import float64, int64, uint64
+from llvmlite import binding
+from numba import config, float64, int64, uint64
 
 from .._jit import inlined, njit
 from .._scalar import blocks as scalar
 from .._scalar.address import GROUPED, block_words
 from .._scalar.blocks import BLOCK, LANES
-from .memory import copy, load, zero
+from .memory import copy, element_size, load, prefetch, zero
 
 _INF = math.inf
 _NAN = math.nan
@@ -19,6 +20,9 @@ _CHUNK = 256
 CHUNKS = BLOCK // _CHUNK
 #: Deeper than any tree over 2^34 columns.
 LEVELS = 32
+#: Bytes ahead of a pass over logits that are asked for. Left to itself an Intel core waits: float32 goes from 4.3 to
+#: 7.2 G/s on two cores, bfloat16 from 3.7 to 9.7; 512 and 1280 do less. Prototypes on Zen 4 lost by it.
+_AHEAD = 0 if (config.CPU_NAME or binding.get_host_cpu_name()).startswith("znver") else 1024
 
 
 @njit
@@ -48,17 +52,27 @@ def halve(lanes, count):
         h >>= uint64(1)
 
 
+@inlined
+def ask_ahead(kind, address):
+    """Ask for the cache lines, a little ahead, of one element in each lane."""
+    if _AHEAD > 0:
+        for i in range(_AHEAD, _AHEAD + LANES * element_size(kind), 64):
+            prefetch(address + i)
+
+
 @njit
 def lane_sums(kind, address, count, high, low, r, shift, lanes):
     """The block's sum of 2^(z - r) in the canonical order; `shift` is subtracted from each logit, or None."""
     rounds = int64(count) // LANES
     rest = int64(count) - rounds * LANES
     first = uint64(LANES if rounds > 0 else rest)
+    ask_ahead(kind, address)
     for i in range(first):
         x = load(kind, address, int64(i))
         lanes[i] = scalar.weight(x if shift is None else x - shift, high, low, r)
     for j in range(1, rounds):
         start = int64(j) * LANES
+        ask_ahead(kind, address + start * element_size(kind))
         for i in range(uint64(LANES)):
             x = load(kind, address, start + int64(i))
             lanes[i] += scalar.weight(x if shift is None else x - shift, high, low, r)

@@ -18,8 +18,8 @@ from .._scalar import truncation as rules
 from .._scalar.bits import larger
 from .._scalar.blocks import BLOCK, LANES
 from .._scalar.elementary import log_float64, power_of_two_float64
-from .blocks import block_address, block_node, collapse, push
-from .memory import load, zero
+from .blocks import ask_ahead, block_address, block_node, collapse, push
+from .memory import element_size, load, zero
 
 _INF = math.inf
 #: Lanes of a coarse group: 32 of them share a block's 512.
@@ -53,6 +53,7 @@ def span_of(columns):
 def _raise_tops(kind, address, count, tops, base):
     """Raise a span's maxima, one a lane, to those of a block."""
     for start in range(0, count, LANES):
+        ask_ahead(kind, address + start * element_size(kind))
         for i in range(uint64(min(count - start, int64(LANES)))):
             tops[base + i] = larger(tops[base + i], load(kind, address, start + int64(i)))
 
