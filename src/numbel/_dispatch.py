@@ -44,6 +44,8 @@ _HELD = 12 << 20
 _SHORT, _SHORT_OF_FEW = 512, 128
 #: Categories whose log-probabilities one thread looks up at a time.
 _ENTRIES = 4096
+#: Bytes of a result that are written past the caches, which would not hold them.
+_STREAMED = 1 << 24
 #: Blocks whose three numbers are kept at a time: 6 MB, or one row's.
 _NODES = 1 << 18
 
@@ -67,6 +69,8 @@ def _place_rows(job: dict[str, Any], array: Array, name: str = "array") -> Array
     """Tell the job where rows lie: neighbouring batch axes are merged where memory allows."""
     prefix = "" if name == "array" else f"{name}_"
     columns = array.shape[-1]
+    if name == "out":
+        job["streams"] = int(array.nbytes >= _STREAMED)
     job[name], job["item_size"], job["columns"] = _address(array), array.itemsize, columns
     job[f"{prefix}column_stride"] = array.strides[-1] if columns > 1 else array.itemsize
     if array.ndim <= 2:
@@ -465,6 +469,7 @@ def gumbel(out: Array, seed: int, draw: int, loc: float, scale: float, progress:
     job["rows"] = rows
     job["seed"], job["draw"] = seed, draw
     job["loc"], job["scale"] = loc, scale
+    job["streams"] = int(out.nbytes >= _STREAMED)
     if _short(rows, columns):
         width = job["segment_blocks"] = _tile_rows(rows, columns)
         items, per_item = -(-rows // width), width * columns

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 
-from llvmlite import binding
-from numba import config, float64, int64, uint64
+from numba import float64, int64, uint64
 
 from .._jit import inlined, njit
 from .._scalar import blocks as scalar
 from .._scalar.address import GROUPED, block_words
 from .._scalar.blocks import BLOCK, LANES
-from .memory import copy, element_size, load, prefetch, zero
+from .ahead import ask_ahead
+from .memory import copy, element_size, load, zero
 
 _INF = math.inf
 _NAN = math.nan
@@ -20,9 +20,6 @@ _CHUNK = 256
 CHUNKS = BLOCK // _CHUNK
 #: Deeper than any tree over 2^34 columns.
 LEVELS = 32
-#: Bytes ahead of a pass over logits that are asked for. Left to itself an Intel core waits: float32 goes from 4.3 to
-#: 7.2 G/s on two cores, bfloat16 from 3.7 to 9.7; 512 and 1280 do less. Prototypes on Zen 4 lost by it.
-_AHEAD = 0 if (config.CPU_NAME or binding.get_host_cpu_name()).startswith("znver") else 1024
 
 
 @njit
@@ -50,14 +47,6 @@ def halve(lanes, count):
                 lanes[i] += lanes[i + h]
             count = h
         h >>= uint64(1)
-
-
-@inlined
-def ask_ahead(kind, address):
-    """Ask for the cache lines, a little ahead, of one element in each lane."""
-    if _AHEAD > 0:
-        for i in range(_AHEAD, _AHEAD + LANES * element_size(kind), 64):
-            prefetch(address + i)
 
 
 @njit

@@ -83,7 +83,7 @@ def conditional(kind, job):
                 at = target + b * BLOCK * j.out_column_stride
                 for i in range(uint64(count)):
                     w[i] = type(w[i])(z[i])
-                write_run(kind, j.element, at, j.out_column_stride, j.item_size, count, w, 0, type(w[0])(1))
+                write_run(kind, j.element, j.streams, at, j.out_column_stride, j.item_size, count, w, 0, None)
 
 
 @njit

@@ -34,6 +34,7 @@ from . import (
     truncated,
     vjp,
 )
+from .memory import fence
 
 #: The scalar whose type tells a worker the element type (`memory`).
 KINDS = {"float32": np.float32(0), "float64": np.float64(0), "float16": np.int16(0), "bfloat16": np.uint16(0)}
@@ -66,6 +67,7 @@ class Driver:
     def __init__(self, worker: Any, kind: Any, name: str) -> None:
         def alone(job):
             worker(kind, job)
+            fence()  # it may have streamed
 
         self._alone = kernel(alone, name, parallel=False)
         self._address = 0

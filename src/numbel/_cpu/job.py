@@ -64,6 +64,7 @@ _INTEGERS = (
     "winner_r",
     "winner_at",
     "element",  # format in memory (`runs`)
+    "streams",  # whether results go past the caches, which they would only flush
     "phase",  # of work that visits an item twice
     "noise",  # whether there is any
     "first_row",  # of this pass: rows before it have no scratch

@@ -97,6 +97,43 @@ def store(typingctx: Any, kind: Any, address: Any, index: Any, value: Any) -> An
     return types.void(kind, types.int64, types.int64, _ELEMENT[kind][1]), codegen
 
 
+#: Bytes of a cache line.
+LINE = 64
+
+
+@intrinsic
+def stream(typingctx: Any, kind: Any, address: Any, source: Any, divisor: Any) -> Any:
+    """Write the line at `address`, which is aligned, past the caches: widened elements at `source`, or them / divisor."""
+    form, wide = _ELEMENT[kind][0], _ELEMENT[kind][1]
+    many = LINE * 8 // kind.bitwidth
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _, to, at, by = args
+        vector = ir.VectorType(_ELEMENT[wide][0], many)
+        value = builder.load(builder.inttoptr(at, vector.as_pointer()), align=1)
+        if divisor != types.none:
+            lone = builder.insert_element(ir.Constant(vector, ir.Undefined), by, ir.Constant(_I32, 0))
+            each = builder.shuffle_vector(lone, lone, ir.Constant(ir.VectorType(_I32, many), [0] * many))
+            value = builder.fdiv(value, each)
+        value = _narrow(builder, kind, value)
+        written = builder.store(value, builder.inttoptr(to, ir.VectorType(form, many).as_pointer()), align=LINE)
+        written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_I32, 1)]))
+        return context.get_dummy_value()
+
+    return types.void(kind, types.int64, types.int64, types.none if divisor == types.none else wide), codegen
+
+
+@intrinsic
+def fence(typingctx: Any) -> Any:
+    """What was streamed before is seen by other threads before what is written after."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
 #: Rows and columns of the tiles that `transpose_in` and `transpose_out` move.
 TILE = 8
 # Swaps within pairs, within pairs of pairs, between halves: instructions that every AVX machine has.
@@ -159,20 +196,6 @@ def copy(typingctx: Any, kind: Any, to: Any, index: Any, source: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(kind, types.int64, types.int64, types.int64), codegen
-
-
-@intrinsic
-def prefetch(typingctx: Any, address: Any) -> Any:
-    """Ask for the cache line of an address, which need not be valid."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-        builder.call(function, [builder.inttoptr(args[0], byte), *(ir.Constant(word, v) for v in (0, 3, 1))])
-        return context.get_dummy_value()
-
-    return types.void(types.int64), codegen
 
 
 @intrinsic

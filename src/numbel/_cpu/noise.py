@@ -20,6 +20,7 @@ from .._scalar.gumbel import (
 )
 from .job import job_at, row_address
 from .memory import atomic_add, opaque, store, workspace, zero
+from .runs import stream_run
 from .tiles import write_noise
 
 #: Columns of a row made at a time.
@@ -140,13 +141,16 @@ def _long_rows(kind, j, transform, wide, x, y, g):
         if wide:
             fill_noise(y, count, column, uint64(0), identity, uint64(REFINEMENT), key, mask)
         address = row_address(j, row) + column * j.column_stride
-        if contiguous:
+        if contiguous and j.streams == 0:
             transform(kind, address, x, y, count, loc, scale, tag, key, mask, uint64(column), identities, uint64(0))
         else:
             at = int64(g.ctypes.data)
             transform(zero(kind), at, x, y, count, loc, scale, tag, key, mask, uint64(column), identities, uint64(0))
-            for i in range(count):
-                store(kind, address + int64(i) * j.column_stride, int64(0), g[uint64(i)])
+            if contiguous:
+                stream_run(kind, address, count, g, int64(0), None)
+            else:
+                for i in range(count):
+                    store(kind, address + int64(i) * j.column_stride, int64(0), g[uint64(i)])
 
 
 @njit
@@ -178,7 +182,7 @@ def _rows(kind, j, transform, wide):
     short = j.segment_blocks > 0  # a tile of so many rows
     size = (j.columns + 3) // 4 * 4 * j.segment_blocks if short else TILE
     x, y = np.empty(size, np.uint32), np.empty(size if wide else 0, np.uint32)
-    g = workspace(kind, size if short or j.column_stride != j.item_size else 0)
+    g = workspace(kind, size if short or j.column_stride != j.item_size or j.streams != 0 else 0)
     if short:
         _short_rows(kind, j, transform, wide, x, y, g)
     else:

@@ -166,7 +166,7 @@ def _rows(kind, j, transform, wide):
                     if stored_wide and not held:
                         count = min(j.columns - b * BLOCK, int64(BLOCK))
                         at = target + b * BLOCK * j.out_column_stride
-                        write_run(kind, j.element, at, j.out_column_stride, j.item_size, count, w, 0, type(z)(1))
+                        write_run(kind, j.element, 0, at, j.out_column_stride, j.item_size, count, w, 0, None)
             if j.phase == 0:
                 if j.segments > 1 and atomic_add(j.pending + 8 * (row - j.first_row), int64(-1)) > 1:
                     continue
@@ -181,12 +181,12 @@ def _rows(kind, j, transform, wide):
                 if not wanted:
                     fill_run(kind, j.element, at, j.out_column_stride, count, _NAN)
                 elif held:
-                    write_run(kind, j.element, at, j.out_column_stride, j.item_size, count, w, b * BLOCK, divisor)
+                    write_run(kind, j.element, j.streams, at, j.out_column_stride, j.item_size, count, w, b * BLOCK, divisor)
                 elif stored_wide:
                     divide_block(kind, at, j.out_column_stride, j.item_size, count, divisor)
                 else:
                     _block(kind, j, transform, wide, address, b, identities, key, mask, factors, buffers, 0)
-                    write_run(kind, j.element, at, j.out_column_stride, j.item_size, count, w, 0, divisor)
+                    write_run(kind, j.element, j.streams, at, j.out_column_stride, j.item_size, count, w, 0, divisor)
 
 
 @njit

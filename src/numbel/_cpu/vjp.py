@@ -109,7 +109,7 @@ def vjp(kind, job):
                         in_block = _both_gradients(y, u, count, product / total, rate, logs, products)
                         store(float64(0), nodes, 3 * b + 2, in_block)
                     at = out_address(j, row) + b * BLOCK * j.out_column_stride
-                    write_run(kind, j.element, at, j.out_column_stride, j.item_size, count, u, 0, type(u[0])(1))
+                    write_run(kind, j.element, j.streams, at, j.out_column_stride, j.item_size, count, u, 0, None)
                 if phase == 1 and j.row_result != 0:
                     if j.segments > 1 and atomic_add(j.pending + 8 * (row - j.first_row), int64(-1)) > 1:
                         continue

@@ -1,0 +1,43 @@
+"""Cache lines asked for before their turn, where the hardware leaves a core waiting.
+
+On two cores of an Intel server (Sapphire Rapids or later) grouped sampling goes from 4.3 to 7.2 G/s (bfloat16: 3.7 to
+9.7); truncation's first pass from 3.4 to 4.3. Prototypes on Zen 4 lost by it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import binding, ir
+from numba import config, types
+from numba.extending import intrinsic
+
+from .._jit import inlined
+from .._scalar.blocks import LANES
+from .memory import element_size
+
+_LINE = 64
+#: How far ahead a pass over logits asks, in bytes: 512 and 1280 do less. 0: not at all.
+_AHEAD = 0 if (config.CPU_NAME or binding.get_host_cpu_name()).startswith("znver") else 1024
+
+
+@intrinsic
+def _prefetch(typingctx: Any, address: Any) -> Any:
+    """Ask for the cache line of an address, which need not be valid."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        builder.call(function, [builder.inttoptr(args[0], byte), *(ir.Constant(word, v) for v in (0, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@inlined
+def ask_ahead(kind, address):
+    """Ask for what lies a little behind an address: an element in each lane."""
+    if _AHEAD > 0:
+        for i in range(_AHEAD, _AHEAD + LANES * element_size(kind), _LINE):
+            _prefetch(address + i)
