@@ -428,6 +428,10 @@ MUTATIONS = {
         ],
         ["test_cuda.py::test_some_kernels_in_the_simulator"],
     ),
+    "a streamed line of the line before": (
+        [("_cpu/runs.py", "at + line * step * source.itemsize", "at + max(line - 1, 0) * step * source.itemsize")],
+        ["test_streams.py::test_columns_around_a_line[600]"],
+    ),
     "a table without aliases": (
         [("_scalar/table.py", "    return column if own else entry", "    return column if own or not own else entry")],
         ["test_table.py::test_draws_fit", "test_table.py::test_draws_are_those_of_their_address[300]"],

@@ -103,7 +103,7 @@ LINE = 64
 
 @intrinsic
 def stream(typingctx: Any, kind: Any, address: Any, source: Any, divisor: Any) -> Any:
-    """Write the line at `address`, which is aligned, past the caches: widened elements at `source`, or them / divisor."""
+    """Write the line at `address`, which is aligned, past the caches: widened elements at `source` (over divisor)."""
     form, wide = _ELEMENT[kind][0], _ELEMENT[kind][1]
     many = LINE * 8 // kind.bitwidth
 

@@ -181,7 +181,9 @@ def _rows(kind, j, transform, wide):
                 if not wanted:
                     fill_run(kind, j.element, at, j.out_column_stride, count, _NAN)
                 elif held:
-                    write_run(kind, j.element, j.streams, at, j.out_column_stride, j.item_size, count, w, b * BLOCK, divisor)
+                    write_run(
+                        kind, j.element, j.streams, at, j.out_column_stride, j.item_size, count, w, b * BLOCK, divisor
+                    )
                 elif stored_wide:
                     divide_block(kind, at, j.out_column_stride, j.item_size, count, divisor)
                 else:
