@@ -13,6 +13,7 @@ from .._scalar import blocks as scalar
 from .._scalar.bits import from_ordered_float32, from_ordered_float64, ordered_float32, ordered_float64
 from .._scalar.blocks import BLOCK, LANES
 from .forms import THREADS, Form, device
+from .quads import QUAD, aligned, quad
 
 _INF = math.inf
 _NAN = math.nan
@@ -65,8 +66,9 @@ def best_of(keys, at):
 
 
 @functools.cache
-def functions(form: Form) -> Any:
-    """The device functions of this module for one element format."""
+def functions(form: Form, layout: str = "A") -> Any:
+    """The device functions of this module for one element format and layout."""
+    quads = layout == "C"
     wide, load, zero = form.wide, form.load, form.zero
     order = ordered_float64 if wide is float64 else ordered_float32
     unorder = from_ordered_float64 if wide is float64 else from_ordered_float32
@@ -91,21 +93,50 @@ def functions(form: Form) -> Any:
         return wide(unorder(top)), top > int64(highest) or bottom < int64(lowest)
 
     @device
+    def term(element, shift, high, low, r):
+        """The weight of an element, from which `shift` is subtracted."""
+        return wide(weight(wide(wide(load(element)) - shift), high, low, r))
+
+    @device
+    def add_quad(sums, x, shift, high, low, r):
+        """The sums of four lanes with another element each."""
+        return (
+            wide(sums[0] + term(x[0], shift, high, low, r)),
+            wide(sums[1] + term(x[1], shift, high, low, r)),
+            wide(sums[2] + term(x[2], shift, high, low, r)),
+            wide(sums[3] + term(x[3], shift, high, low, r)),
+        )
+
+    @device
     def lane_sums(logits, row, start, count, high, low, r, shift, lanes):
         """The block's sum of 2^(z - r) in the canonical order; `shift` is subtracted from each logit."""
         cuda.syncthreads()
         line, base = uint64(row), uint64(start)
+        if quads and count == BLOCK and aligned(logits, line, base):
+            for k in range(LANES // THREADS // QUAD):
+                lane = uint64(cuda.threadIdx.x + k * THREADS) * uint64(QUAD)
+                sums = wide(zero), wide(zero), wide(zero), wide(zero)
+                for j in range(0, BLOCK, 4 * LANES):  # four loads are under way at once
+                    at = base + lane + uint64(j)
+                    x, y = quad(logits, line, at), quad(logits, line, at + uint64(LANES))
+                    z, w = quad(logits, line, at + uint64(2 * LANES)), quad(logits, line, at + uint64(3 * LANES))
+                    sums = add_quad(sums, x, shift, high, low, r)
+                    sums = add_quad(sums, y, shift, high, low, r)
+                    sums = add_quad(sums, z, shift, high, low, r)
+                    sums = add_quad(sums, w, shift, high, low, r)
+                a, b, c, d = sums
+                lanes[lane], lanes[lane + uint64(1)], lanes[lane + uint64(2)], lanes[lane + uint64(3)] = a, b, c, d
+            halve(lanes, LANES)
+            return wide(lanes[0])
         for k in range(LANES // THREADS):
             lane = uint64(cuda.threadIdx.x + k * THREADS)
             total = wide(zero)
             if count == BLOCK:  # a loop of known length: its eight loads are under way at once
                 for j in range(BLOCK // LANES):
-                    x = wide(wide(load(logits[line, base + lane + uint64(j * LANES)])) - shift)
-                    total = wide(total + wide(weight(x, high, low, r)))
+                    total = wide(total + term(logits[line, base + lane + uint64(j * LANES)], shift, high, low, r))
             else:
                 for i in range(lane, uint64(count), uint64(LANES)):
-                    x = wide(wide(load(logits[line, base + i])) - shift)
-                    total = wide(total + wide(weight(x, high, low, r)))
+                    total = wide(total + term(logits[line, base + i], shift, high, low, r))
             lanes[lane] = total
         halve(lanes, LANES)
         return wide(lanes[0])

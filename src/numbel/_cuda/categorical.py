@@ -105,7 +105,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """The kernels of one element format and layout, and the types of their arguments."""
     form = FORMS[name]
     wide, load, zero = form.wide, form.load, form.zero
-    inner = functions(form)
+    inner = functions(form, layout)
     block_node, block_max, argmax = inner.block_node, inner.block_max, inner.argmax
     weight = scalar.weight_float64 if wide is float64 else scalar.weight_float32
     quantise = scalar.quantise_float64 if wide is float64 else scalar.quantise_float32
