@@ -405,7 +405,7 @@ MUTATIONS = {
             (
                 "_cuda/short.py",
                 "                        at[i] = c\n",
-                "                        at[i] = min(c + 1, columns - 1)\n",
+                "                        at[i] = (c + 1) % width\n",
             )
         ],
         ["test_cuda.py::test_some_kernels_in_the_simulator"],

@@ -414,8 +414,8 @@ class Generator:
         """
         each = num_samples, axis, temperature, method, row_ids, row_mask, on_invalid, (out, None, None), False
         if self._on_device(logits, stream):
-            _on_host_only(offsets=offsets, top_k=top_k, top_p=top_p, min_p=min_p)
-            return _device().sample(self._reserve, logits, *each, stream).indices
+            _on_host_only(top_k=top_k, top_p=top_p, min_p=min_p)
+            return _device().sample(self._reserve, logits, *each, stream, offsets).indices
         truncation = top_k, top_p, min_p
         if offsets is not None:
             return _ragged.sample(self._reserve, logits, offsets, *each, truncation).indices
@@ -482,8 +482,8 @@ class Generator:
         given = (None, None, None) if out is None else tuple(out)
         each = num_samples, axis, temperature, method, row_ids, row_mask, on_invalid, given, True
         if self._on_device(logits, stream):
-            _on_host_only(offsets=offsets, top_k=top_k, top_p=top_p, min_p=min_p)
-            return _device().sample(self._reserve, logits, *each, stream)  # type: ignore[no-any-return]
+            _on_host_only(top_k=top_k, top_p=top_p, min_p=min_p)
+            return _device().sample(self._reserve, logits, *each, stream, offsets)  # type: ignore[no-any-return]
         truncation = top_k, top_p, min_p
         if offsets is not None:
             return _ragged.sample(self._reserve, logits, offsets, *each, truncation)
