@@ -23,7 +23,7 @@ from .._scalar.elementary import finite_log_float32, finite_log_float64
 from .forms import FORMS, THREADS, device, matrix, vector
 from .noise import noise_of
 from .rows import CALL, DRAWN, INVALID, flag, identity_of, key_of, kind_of, temperature_of
-from .short import ABSENT, lanes_of, largest_of_rows, sums_of_rows
+from .short import ABSENT, largest_of_rows, power_of, sums_of_rows
 
 _INF = math.inf
 _NAN = math.nan
@@ -40,16 +40,16 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     log = finite_log_float64 if wide is float64 else finite_log_float32
 
     @device
-    def weigh_rows(ps, weights, lanes, width, kinds, highs, lows, bases):
+    def weigh_rows(ps, weights, lanes, power, kinds, highs, lows, bases):
         """Weights relative to each row's base; the first lane of every row becomes their sum."""
         for e in range(cuda.threadIdx.x, LANES, THREADS):
-            i = e // width
+            i = e >> power
             w = wide(zero)
             if kinds[i] == DRAWN:
                 high, low = scalar.narrow(zero, highs[i], lows[i])
                 w = wide(weight(wide(ps[e] - bases[i]), wide(high), wide(low), wide(zero)))
             weights[e], lanes[e] = w, w
-        sums_of_rows(lanes, width)
+        sums_of_rows(lanes, int64(1) << power)
 
     def relax_short(logits, call, noisy, out, bad):
         """Relaxed samples of a tile of rows; NaN in rows that are bad, masked out or of temperature 0."""
@@ -67,8 +67,8 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         divisors = cuda.shared.array(128, wide)
         t = cuda.threadIdx.x
         rows, columns = int64(logits.shape[0]), int64(logits.shape[1])
-        width = int64(lanes_of(columns))
-        tile = int64(LANES) // width
+        power = int64(power_of(columns))
+        width, tile = int64(1) << power, int64(LANES) >> power
         key, mask = key_of(call)
         for item in range(int64(cuda.blockIdx.x), (rows + tile - 1) // tile, int64(cuda.gridDim.x)):
             first = item * tile
@@ -80,7 +80,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     highs[i], lows[i] = scalar.scale(temperature_of(call, call.first_row + first + i))
             cuda.syncthreads()
             for e in range(t, LANES, THREADS):
-                i, c = e // width, e & (width - 1)
+                i, c = e >> power, e & (width - 1)
                 x = wide(-_INF)
                 if c < columns and kinds[i] == DRAWN:
                     x = wide(load(logits[uint64(first + i), uint64(c)]))
@@ -89,14 +89,14 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                 ps[e], tops[e] = x, int64(order(x))
             largest_of_rows(tops, width)
             for i in range(t, tile, THREADS):
-                maxima[i] = wide(unorder(int64(tops[i * width])))
+                maxima[i] = wide(unorder(int64(tops[i << power])))
                 if kinds[i] == DRAWN and (spoilt[i] != 0 or maxima[i] == -_INF):
                     kinds[i] = INVALID
                 if kinds[i] == INVALID:
                     flag(bad, call.first_row + first + i)
             cuda.syncthreads()
             for quad in range(t, LANES // 4, THREADS):
-                i, c = quad * 4 // width, quad * 4 & (width - 1)
+                i, c = quad * 4 >> power, quad * 4 & (width - 1)
                 if kinds[i] == DRAWN and c < columns:
                     identity = identity_of(call, call.first_row + first + i)
                     x0, x1, x2, x3 = block_words(uint64(c // 4), uint64(0), identity, uint64(NOISE), key, mask)
@@ -105,9 +105,9 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                         g = noise(word, c + k, identity, key, mask) if noisy else wide(zero)
                         ps[quad * 4 + k] = wide(relaxed.perturbed(ps[quad * 4 + k], maxima[i], g))
             cuda.syncthreads()
-            weigh_rows(ps, weights, lanes, width, kinds, highs, lows, bases)
+            weigh_rows(ps, weights, lanes, power, kinds, highs, lows, bases)
             for i in range(t, tile, THREADS):
-                if kinds[i] == DRAWN and not relaxed.in_range(lanes[i * width]):
+                if kinds[i] == DRAWN and not relaxed.in_range(lanes[i << power]):
                     again[0] = 1
             cuda.syncthreads()
             if again[0] != 0:
@@ -115,19 +115,19 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     tops[e] = int64(order(ps[e]))
                 largest_of_rows(tops, width)
                 for i in range(t, tile, THREADS):
-                    if not relaxed.in_range(lanes[i * width]):
-                        bases[i] = wide(unorder(int64(tops[i * width])))
+                    if not relaxed.in_range(lanes[i << power]):
+                        bases[i] = wide(unorder(int64(tops[i << power])))
                 cuda.syncthreads()
-                weigh_rows(ps, weights, lanes, width, kinds, highs, lows, bases)
+                weigh_rows(ps, weights, lanes, power, kinds, highs, lows, bases)
             for i in range(t, tile, THREADS):
                 if kinds[i] == DRAWN:  # as `normalise` and `divide` of a lone block
-                    largest, total = float64(maxima[i]), float64(lanes[i * width])
+                    largest, total = float64(maxima[i]), float64(lanes[i << power])
                     offset = relaxed.block_offset(largest, float64(bases[i]), largest)
                     scale = relaxed.block_scale(offset, offset, highs[i], lows[i])
                     divisors[i] = wide(relaxed.ratio(multiply_add(total, scale, 0.0), scale))
             cuda.syncthreads()
             for e in range(t, LANES, THREADS):
-                i, c = e // width, e & (width - 1)
+                i, c = e >> power, e & (width - 1)
                 if kinds[i] != ABSENT and c < columns:
                     value = wide(_NAN)
                     if kinds[i] == DRAWN:
@@ -143,12 +143,12 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         rates = cuda.shared.array(128, float64)
         t = cuda.threadIdx.x
         rows, columns = int64(y.shape[0]), int64(y.shape[1])
-        width = int64(lanes_of(columns))
-        tile = int64(LANES) // width
+        power = int64(power_of(columns))
+        width, tile = int64(1) << power, int64(LANES) >> power
         for item in range(int64(cuda.blockIdx.x), (rows + tile - 1) // tile, int64(cuda.gridDim.x)):
             first = item * tile
             for e in range(t, LANES, THREADS):
-                row, c = first + e // width, e & (width - 1)
+                row, c = first + (e >> power), e & (width - 1)
                 product, v = -0.0, -0.0  # what changes no sum, not even the sign of a zero
                 if row < rows and c < columns:
                     v = float64(wide(load(y[uint64(row), uint64(c)])))
@@ -160,10 +160,10 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                 if first + i < rows:
                     temperature = temperature_of(call, call.first_row + first + i)
                     rates[i] = 1.0 / temperature if temperature > 0.0 else 0.0
-                    means[i] = relaxed.ratio(0.0 + of_products[i * width], 0.0 + of_y[i * width])
+                    means[i] = relaxed.ratio(0.0 + of_products[i << power], 0.0 + of_y[i << power])
             cuda.syncthreads()
             for e in range(t, LANES, THREADS):
-                i, c = e // width, e & (width - 1)
+                i, c = e >> power, e & (width - 1)
                 slope = -0.0
                 if first + i < rows and c < columns:
                     v = wide(load(y[uint64(first + i), uint64(c)]))
@@ -177,7 +177,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                 sums_of_rows(of_products, width)
                 for i in range(t, tile, THREADS):
                     if first + i < rows:
-                        slopes[call.first_row + first + i] = 0.0 + of_products[i * width]
+                        slopes[call.first_row + first + i] = 0.0 + of_products[i << power]
             cuda.syncthreads()
 
     rows, vectors = matrix(form, layout), vector(float64)

@@ -30,12 +30,12 @@ ABSENT = 4
 
 
 @device
-def lanes_of(columns):
-    """The power of two of lanes that a row takes, 4 at least: a leader thread for every row."""
-    width = 4
-    while width < columns:
-        width *= 2
-    return width
+def power_of(columns):
+    """A row takes two to this many lanes, 4 at least: a leader thread for every row."""
+    power = int64(2)
+    while int64(1) << power < columns:
+        power += int64(1)
+    return power
 
 
 @device
@@ -109,16 +109,16 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     ragged, (number, extent) = layout == "R", extents(layout)
 
     @device
-    def width_of(logits, call):
-        """The lanes of every row."""
-        return int64(lanes_of(call.least - 1 if ragged else int64(logits.shape[1])))
+    def power_of_rows(logits, call):
+        """`power_of` the longest row of a tile."""
+        return int64(power_of(call.least - 1 if ragged else int64(logits.shape[1])))
 
     @device
-    def read_rows(logits, call, first, width, xs, tops, kinds, spoilt, at, highs, lows):
+    def read_rows(logits, call, first, power, xs, tops, kinds, spoilt, at, highs, lows):
         """Logits of a tile of rows, -inf beyond their ends, and their order; what is done with each, and its scale."""
         t = cuda.threadIdx.x
-        rows = number(logits, call)
-        for i in range(t, LANES // width, THREADS):
+        rows, width = number(logits, call), int64(1) << power
+        for i in range(t, LANES >> power, THREADS):
             kind = kind_of(call, call.first_row + first + i) if first + i < rows else int64(ABSENT)
             if ragged and kind != ABSENT and extent(logits, call, first + i)[2] >= call.least:
                 kind = int64(ABSENT)
@@ -128,7 +128,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                 highs[i], lows[i] = scalar.scale(temperature_of(call, call.first_row + first + i))
         cuda.syncthreads()
         for e in range(t, LANES, THREADS):
-            i, c = e // width, e & (width - 1)
+            i, c = e >> power, e & (width - 1)
             x = wide(-_INF)
             if kinds[i] == DRAWN or kinds[i] == GREEDY:
                 line, start, columns = extent(logits, call, first + i)
@@ -141,10 +141,10 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         largest_of_rows(tops, width)
 
     @device
-    def judge_rows(width, tops, kinds, spoilt, highs, lows, references, shifts, rises, node_r):
+    def judge_rows(power, tops, kinds, spoilt, highs, lows, references, shifts, rises, node_r):
         """Which rows are bad, and what the weights of the others are relative to; node_r is 1 where that is far."""
-        for i in range(cuda.threadIdx.x, LANES // width, THREADS):
-            largest = wide(unorder(int64(tops[i * width])))
+        for i in range(cuda.threadIdx.x, LANES >> power, THREADS):
+            largest = wide(unorder(int64(tops[i << power])))
             if spoilt[i] != 0 or largest == -_INF:
                 kinds[i] = INVALID if kinds[i] == DRAWN or kinds[i] == GREEDY else kinds[i]
             references[i], shifts[i], rises[i] = wide(zero), wide(zero), 0
@@ -162,28 +162,28 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         return wide(weight(wide(xs[e] - shifts[i]), wide(high), wide(low), references[i]))
 
     @device
-    def nodes_of_rows(lanes, width, kinds, highs, lows, references, shifts, node_r, node_s):
+    def nodes_of_rows(lanes, power, kinds, highs, lows, references, shifts, node_r, node_s):
         """(r, S) of every row from its sum of weights."""
-        for i in range(cuda.threadIdx.x, LANES // width, THREADS):
+        for i in range(cuda.threadIdx.x, LANES >> power, THREADS):
             if kinds[i] == DRAWN:
                 if node_r[i] == 1.0:
                     shift = float64(shifts[i])
-                    node_r[i], node_s[i] = scalar.far_node(shift, highs[i], lows[i], float64(lanes[i * width]))
+                    node_r[i], node_s[i] = scalar.far_node(shift, highs[i], lows[i], float64(lanes[i << power]))
                 else:
-                    node_r[i], node_s[i] = plain_node(references[i], wide(lanes[i * width]))
+                    node_r[i], node_s[i] = plain_node(references[i], wide(lanes[i << power]))
 
     @device
-    def write_rows(call, first, sample, samples, width, xs, tops, kinds, at, highs, lows, node_r, node_s, results):
+    def write_rows(call, first, sample, samples, power, xs, tops, kinds, at, highs, lows, node_r, node_s, results):
         """One sample of every row, whose column is `at`."""
-        for i in range(cuda.threadIdx.x, LANES // width, THREADS):
+        for i in range(cuda.threadIdx.x, LANES >> power, THREADS):
             if kinds[i] != ABSENT:
                 row, column, log_p, log_sum = call.first_row + first + i, int64(-1), _NAN, _NAN
                 if kinds[i] == DRAWN:
                     column, log_sum = int64(at[i]), scalar.logsumexp(node_r[i], node_s[i])
-                    x = float64(xs[i * width + column])
+                    x = float64(xs[(i << power) + column])
                     log_p = scalar.log_prob(x, highs[i], lows[i], node_r[i], node_s[i])
                 elif kinds[i] == GREEDY:
-                    top = float64(wide(unorder(int64(tops[i * width]))))
+                    top = float64(wide(unorder(int64(tops[i << power]))))
                     column, log_p = int64(at[i]), 0.0
                     log_sum = 0.0 if top == 0.0 else math.copysign(_INF, top)
                 is_bad = kinds[i] == INVALID
@@ -207,43 +207,43 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         node_r = cuda.shared.array(128, float64)
         node_s = cuda.shared.array(128, float64)
         t = cuda.threadIdx.x
-        width = width_of(logits, call)
-        tile = int64(LANES) // width
+        power = power_of_rows(logits, call)
+        width, tile = int64(1) << power, int64(LANES) >> power
         tiles = (number(logits, call) + tile - 1) // tile
         runs = (samples + SAMPLES - 1) // SAMPLES
         key, mask = key_of(call)
         for item in range(int64(cuda.blockIdx.x), tiles * runs, int64(cuda.gridDim.x)):
             first = item // runs * tile
             first_sample = item % runs * SAMPLES
-            read_rows(logits, call, first, width, xs, tops, kinds, spoilt, at, highs, lows)
-            judge_rows(width, tops, kinds, spoilt, highs, lows, references, shifts, rises, node_r)
+            read_rows(logits, call, first, power, xs, tops, kinds, spoilt, at, highs, lows)
+            judge_rows(power, tops, kinds, spoilt, highs, lows, references, shifts, rises, node_r)
             for e in range(t, LANES, THREADS):
-                i = e // width
+                i = e >> power
                 w, q = wide(zero), uint64(0)
                 if kinds[i] == DRAWN:
                     w = weight_of(xs, e, i, highs, lows, references, shifts)
                     q = uint64(quantise(w, rises[i]))
-                elif kinds[i] == GREEDY and xs[e] == wide(unorder(int64(tops[i * width]))):
+                elif kinds[i] == GREEDY and xs[e] == wide(unorder(int64(tops[i << power]))):
                     cuda.atomic.min(at, i, e & (width - 1))
                 lanes[e], counts[e] = w, q
             sums_of_rows(lanes, width)
             source = running_sums(counts, width)
-            nodes_of_rows(lanes, width, kinds, highs, lows, references, shifts, node_r, node_s)
+            nodes_of_rows(lanes, power, kinds, highs, lows, references, shifts, node_r, node_s)
             for sample in range(first_sample, min(samples, first_sample + SAMPLES)):
                 for i in range(t, tile, THREADS):
                     if kinds[i] == DRAWN:
                         identity = identity_of(call, call.first_row + first + i)
                         _, _, x2, x3 = block_words(uint64(0), uint64(sample), identity, uint64(GROUPED), key, mask)
                         word = (uint64(x2) << uint64(32)) | uint64(x3)
-                        targets[i] = scalar.mulhi64(word, counts[source + (i + 1) * width - 1])
+                        targets[i] = scalar.mulhi64(word, counts[source + ((i + 1) << power) - 1])
                 cuda.syncthreads()
                 for e in range(t, LANES, THREADS):
-                    i, c = e // width, e & (width - 1)
+                    i, c = e >> power, e & (width - 1)
                     before = counts[source + e - 1] if c > 0 else uint64(0)
                     if kinds[i] == DRAWN and before <= targets[i] and targets[i] < counts[source + e]:
                         at[i] = c
                 cuda.syncthreads()
-                write_rows(call, first, sample, samples, width, xs, tops, kinds, at, highs, lows, node_r, node_s, results)
+                write_rows(call, first, sample, samples, power, xs, tops, kinds, at, highs, lows, node_r, node_s, results)
                 cuda.syncthreads()
 
     def largest_short(logits, call, samples, results):
@@ -265,37 +265,39 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         winners = cuda.shared.array(128, int64)
         t = cuda.threadIdx.x
         summed = results.log_prob.size > 0 or results.logsumexp.size > 0 or results.sums.size > 0
-        width = width_of(logits, call)
-        tile = int64(LANES) // width
+        power = power_of_rows(logits, call)
+        width, tile = int64(1) << power, int64(LANES) >> power
         tiles = (number(logits, call) + tile - 1) // tile
         runs = (samples + SAMPLES - 1) // SAMPLES
         key, mask = key_of(call)
         for item in range(int64(cuda.blockIdx.x), tiles * runs, int64(cuda.gridDim.x)):
             first = item // runs * tile
             first_sample = item % runs * SAMPLES
-            read_rows(logits, call, first, width, xs, tops, kinds, spoilt, at, highs, lows)
-            judge_rows(width, tops, kinds, spoilt, highs, lows, references, shifts, rises, node_r)
+            read_rows(logits, call, first, power, xs, tops, kinds, spoilt, at, highs, lows)
+            judge_rows(power, tops, kinds, spoilt, highs, lows, references, shifts, rises, node_r)
             for e in range(t, LANES, THREADS):
-                i = e // width
+                i = e >> power
                 lanes[e] = wide(zero)
                 if summed and kinds[i] == DRAWN:
                     lanes[e] = weight_of(xs, e, i, highs, lows, references, shifts)
-                elif kinds[i] == GREEDY and xs[e] == wide(unorder(int64(tops[i * width]))):
+                elif kinds[i] == GREEDY and xs[e] == wide(unorder(int64(tops[i << power]))):
                     cuda.atomic.min(at, i, e & (width - 1))
             if summed:
                 sums_of_rows(lanes, width)
-                nodes_of_rows(lanes, width, kinds, highs, lows, references, shifts, node_r, node_s)
+                nodes_of_rows(lanes, power, kinds, highs, lows, references, shifts, node_r, node_s)
             for sample in range(first_sample, min(samples, first_sample + SAMPLES)):
                 for quad in range(t, LANES // 4, THREADS):
-                    i, c = quad * 4 // width, quad * 4 & (width - 1)
-                    best, winner = -_INF, int64(-1)
+                    i, c = quad * 4 >> power, quad * 4 & (width - 1)
+                    best, winner, columns = -_INF, int64(-1), int64(0)
                     if kinds[i] == DRAWN:
+                        _, _, columns = extent(logits, call, first + i)
+                    if c < columns:
                         temperature = temperature_of(call, call.first_row + first + i)
                         identity = identity_of(call, call.first_row + first + i)
                         x0, x1, x2, x3 = block_words(
                             uint64(c // 4), uint64(sample), identity, uint64(NOISE), key, mask
                         )
-                        for k in range(4):
+                        for k in range(min(int64(4), columns - c)):  # not unrolled: it would take 200 registers
                             logit = float64(xs[quad * 4 + k])
                             z = logit / temperature
                             word = uint64(x0 if k == 0 else x1 if k == 1 else x2 if k == 2 else x3)
@@ -305,12 +307,12 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                                 if value > best or winner < 0:  # a thread's columns ascend
                                     best, winner = value, c + k
                     keys[quad], winners[quad] = best, winner
-                best_of_rows(keys, winners, width // 4)
+                best_of_rows(keys, winners, width >> 2)
                 for i in range(t, tile, THREADS):
                     if kinds[i] == DRAWN:
-                        at[i] = winners[i * (width // 4)]
+                        at[i] = winners[i << (power - 2)]
                 cuda.syncthreads()
-                write_rows(call, first, sample, samples, width, xs, tops, kinds, at, highs, lows, node_r, node_s, results)
+                write_rows(call, first, sample, samples, power, xs, tops, kinds, at, highs, lows, node_r, node_s, results)
                 cuda.syncthreads()
 
     each = (matrix(form, layout), CALL, int64, results(wide))
