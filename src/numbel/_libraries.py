@@ -19,7 +19,8 @@ from numba import config, cuda
 from . import _checks
 
 _HALVES = {"float16", "bfloat16"}
-_ITEM_SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "int64": 8, "uint64": 8, "bool": 1}
+_ITEM_SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "bool": 1}
+_ITEM_SIZES |= {f"{sign}int{8 * size}": size for sign in ("", "u") for size in (1, 2, 4, 8)}
 
 
 class Span(NamedTuple):

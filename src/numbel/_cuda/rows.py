@@ -151,7 +151,8 @@ def slots(layout: str) -> Any:
                 else:
                     high = middle
             block = slot - first_slot(call, low)
-            return low, block if block >= 0 else int64(MAX_COLUMNS)  # a block that no row has
+            # wrong offsets lead anywhere: to a block that no row has
+            return low, block if block >= 0 and block < MAX_COLUMNS else int64(MAX_COLUMNS)
 
         @device
         def room(logits, call, row, columns):
