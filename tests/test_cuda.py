@@ -243,8 +243,9 @@ kernels = {("user", "", ""): (user, (types.Array(float64, 1, "C"), uint64, uint6
 for module in launch.MODULES:
     for form in FORMS:
         for layout in LAYOUTS:
-            for name, kernel in module.kernels(form, layout).items():
-                kernels[name, form, layout] = kernel
+            if layout != "R" or module in launch.RAGGED:
+                for name, kernel in module.kernels(form, layout).items():
+                    kernels[name, form, layout] = kernel
 fused = lambda ptx: len(re.findall(r"fma[.]rn[.]f", ptx))
 for (name, form, layout), (function, signature) in kernels.items():
     bounds = launch.bounds(name, form)
@@ -280,8 +281,8 @@ def can_compile():
     ("forms", "layouts", "targets"),
     [
         (("float32",), ("C",), ((9, 0),)),
-        pytest.param(("float32",), ("A", "C"), ((8, 0), (9, 0)), marks=pytest.mark.long),
-        pytest.param(("float64", "float16", "bfloat16"), ("A", "C"), ((8, 0), (9, 0)), marks=pytest.mark.long),
+        pytest.param(("float32",), ("A", "C", "R"), ((8, 0), (9, 0)), marks=pytest.mark.long),
+        pytest.param(("float64", "float16", "bfloat16"), ("A", "C", "R"), ((8, 0), (9, 0)), marks=pytest.mark.long),
     ],
     ids=("float32 for sm_90", "float32", "others"),
 )

@@ -371,11 +371,12 @@ class Jax(Library):
         return jax.dlpack.from_dlpack(utils.StridedMemoryView.from_any_interface(array, stream_ptr=-1))
 
     def spread(self, array: Any, shape: tuple[int, ...], kind: str, name: str) -> Any:
-        if kind in ("int64", "uint64", "float64"):  # which JAX may not have
-            return self.upload(np.ascontiguousarray(np.broadcast_to(np.asarray(array), shape)).astype(kind))
+        import jax
         import jax.numpy as jnp
 
-        return jnp.broadcast_to(array.astype(kind), shape)
+        # 64 bits, which JAX cuts to 32 unless it is told otherwise, by what has moved
+        with (jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64)(True):
+            return jnp.broadcast_to(array.astype(kind), shape)
 
 
 def stream_handle(stream: Any) -> int:
