@@ -191,6 +191,15 @@ def test_some_kernels_in_the_simulator():
     run(code, NUMBA_ENABLE_CUDASIM="1")
 
 
+def test_some_ragged_and_short_rows_in_the_simulator():
+    """What planted bugs of these are looked for with."""
+    code = (
+        f"import sys, warnings; sys.path.insert(0, {str(ROOT / 'tests')!r}); warnings.simplefilter('ignore');"
+        "import cuda_checks_ragged as c; c.check_some()"
+    )
+    run(code, NUMBA_ENABLE_CUDASIM="1")
+
+
 @pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "tests").glob("cuda_checks*.py")))
 def test_every_kernel_is_the_cpus_in_the_simulator(script):
     found = run_script(script)

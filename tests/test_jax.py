@@ -496,7 +496,8 @@ def test_exit_with_calls_in_flight():
 
 
 @pytest.mark.parametrize(
-    ("array", "kind"), [([1, -2, 3], "int64"), ([0.1, 0.2, 0.3], "float64"), (0.3, "float64"), ([True, False, True], "bool")]
+    ("array", "kind"),
+    [([1, -2, 3], "int64"), ([0.1, 0.2, 0.3], "float64"), (0.3, "float64"), ([True, False, True], "bool")],
 )
 def test_arguments_of_rows_on_a_device_stay_there(array, kind):
     """They become JAX arrays of the 64 bits that kernels read, where JAX itself has 32 by default."""

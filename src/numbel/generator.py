@@ -352,6 +352,7 @@ class Generator:
         offsets : array_like of int, optional
             For 1-D logits: row i is logits[offsets[i] : offsets[i + 1]], from offsets[0] = 0 to offsets[-1] =
             len(logits), an index counts within its row, and temperature, row_ids and row_mask have one entry for each.
+            For logits on a CUDA device they may be there, too: rows of wrong offsets are then flagged.
         row_ids : array_like of int, optional
             Integers in 0 .. 2**56 - 1 that replace each row's position as the address of its random bits.
         row_mask : array_like of bool, optional

@@ -140,8 +140,8 @@ def relaxed(logits: Any, call: Call, noisy: bool, out: Any, bad: Any, place: Pla
     """Softmax of the rows with noise, or without; `aliased` if `out` shares memory with logits."""
     count, columns = logits.shape
     if columns <= LANES:
-        each, layout = (logits, call, np.uint8(noisy), out, bad), _layout(logits, out)
-        _launch(_relaxed_short, "relax_short", _tiles(count, _width(columns)), place, *each, layout=layout)
+        tiles, noise = _tiles(count, _width(columns)), np.uint8(noisy)
+        _launch(_relaxed_short, "relax_short", tiles, place, logits, call, noise, out, bad, layout=_layout(logits, out))
         return
     blocks = _blocks(columns)
     nodes = place.scratch((6, count * blocks), np.float64)
@@ -157,8 +157,8 @@ def vjp(y: Any, cotangent: Any, call: Call, out: Any, in_temperature: Any, place
     count, columns = y.shape
     wanted, layout = np.uint8(in_temperature.size > 0), _layout(y, cotangent, out)
     if columns <= LANES:
-        each = y, cotangent, call, wanted, out, in_temperature
-        _launch(_relaxed_short, "vjp_short", _tiles(count, _width(columns)), place, *each, layout=layout)
+        arguments = y, cotangent, call, wanted, out, in_temperature
+        _launch(_relaxed_short, "vjp_short", _tiles(count, _width(columns)), place, *arguments, layout=layout)
         return
     blocks = _blocks(columns)
     nodes, means = place.scratch((3, count * blocks), np.float64), place.scratch(count, np.float64)

@@ -48,9 +48,9 @@ class Results(NamedTuple):
     bad: Any
 
 
+_IDS = vector(uint64)
 CALL = types.NamedTuple(
-    [int64, float64, vector(float64), vector(uint64), vector(uint8), uint64, uint64, vector(uint64), vector(int64), int64],
-    Call,
+    [int64, float64, vector(float64), _IDS, vector(uint8), uint64, uint64, _IDS, vector(int64), int64], Call
 )
 
 
@@ -127,9 +127,10 @@ def extents(layout: str) -> Any:
 def slots(layout: str) -> Any:
     """Functions of (logits, call): how many slots there are, a slot's (row, block), and a row's (first slot, columns).
 
-    Every block of a row has a slot, and a row's are neighbours. Those of a ragged row begin at offsets[row] // 4096 + row:
-    as ceil((end - start) / 4096) <= end // 4096 - start // 4096 + 1, no two meet, and their number is known without
-    reading an offset. Where offsets fall, a search may not find a row by its slots: then it has no columns.
+    Every block of a row has a slot, and a row's are neighbours. Those of a ragged row begin at offsets[row] // 4096 +
+    row: as ceil((end - start) / 4096) <= end // 4096 - start // 4096 + 1, no two rows' meet, and how many there are at
+    most is known without reading an offset. Where offsets fall, a search may not find a row by its slots: then it has
+    no columns.
     """
     if layout == "R":
 

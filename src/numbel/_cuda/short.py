@@ -1,7 +1,7 @@
 """Sampling of rows of up to 512 columns, several to a CUDA block: one launch, nothing kept between launches.
 
-A row takes a power of two of the 512 lanes. What the lanes beyond a row would add to its sum is 0. Of ragged rows those of
-fewer than `call.least` columns are drawn, all in as many lanes.
+A row takes a power of two of the 512 lanes. What the lanes beyond a row would add to its sum is 0. Of ragged rows those
+of fewer than `call.least` columns are drawn, all in as many lanes.
 """
 
 from __future__ import annotations
@@ -243,7 +243,9 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     if kinds[i] == DRAWN and before <= targets[i] and targets[i] < counts[source + e]:
                         at[i] = c
                 cuda.syncthreads()
-                write_rows(call, first, sample, samples, power, xs, tops, kinds, at, highs, lows, node_r, node_s, results)
+                write_rows(
+                    call, first, sample, samples, power, xs, tops, kinds, at, highs, lows, node_r, node_s, results
+                )
                 cuda.syncthreads()
 
     def largest_short(logits, call, samples, results):
@@ -294,10 +296,8 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     if c < columns:
                         temperature = temperature_of(call, call.first_row + first + i)
                         identity = identity_of(call, call.first_row + first + i)
-                        x0, x1, x2, x3 = block_words(
-                            uint64(c // 4), uint64(sample), identity, uint64(NOISE), key, mask
-                        )
-                        for k in range(min(int64(4), columns - c)):  # not unrolled: it would take 200 registers
+                        x0, x1, x2, x3 = block_words(uint64(c // 4), uint64(sample), identity, uint64(NOISE), key, mask)
+                        for k in range(min(int64(4), columns - c)):
                             logit = float64(xs[quad * 4 + k])
                             z = logit / temperature
                             word = uint64(x0 if k == 0 else x1 if k == 1 else x2 if k == 2 else x3)
@@ -312,7 +312,9 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     if kinds[i] == DRAWN:
                         at[i] = winners[i << (power - 2)]
                 cuda.syncthreads()
-                write_rows(call, first, sample, samples, power, xs, tops, kinds, at, highs, lows, node_r, node_s, results)
+                write_rows(
+                    call, first, sample, samples, power, xs, tops, kinds, at, highs, lows, node_r, node_s, results
+                )
                 cuda.syncthreads()
 
     each = (matrix(form, layout), CALL, int64, results(wide))

@@ -17,8 +17,8 @@ from .task import Task
 class Ragged(Task):
     """`Task` of ragged rows.
 
-    Offsets on the device are copied to the host where `on_invalid="raise"` asks for errors, or `lengths` is called. Else
-    the kernels check them, and `starts` is None.
+    Offsets on the device are copied to the host where `on_invalid="raise"` asks for errors, or `lengths` is called.
+    Else the kernels check them, and `starts` is None.
     """
 
     def __init__(
@@ -36,7 +36,8 @@ class Ragged(Task):
         self.span = self.library.span(logits, "logits")
         _checks.device_dtype(self.span.name)
         _checks.ragged_axis(len(self.span.shape), axis)
-        self.axis, self.offsets, self.starts = -1, offsets, None
+        self.axis, self.offsets = -1, offsets
+        self.starts: Any = None
         there = _checks.on_device(offsets)
         if there:
             given = library(offsets, None)
@@ -59,7 +60,6 @@ class Ragged(Task):
             self.starts = _checks.offsets(self.fetch(self._offsets()), self.span.shape[0])
 
     def _check_lengths(self) -> None:
-        assert self.starts is not None
         if not _checks.on_device(self._given[2]):  # or else the kernels see which empty rows are masked out
             _checks.ragged_lengths(self.starts, self._host[2])
 
@@ -83,14 +83,13 @@ class Ragged(Task):
 
     def parts(self, call: Call) -> Iterator[tuple[Any, Call]]:
         """The line with its offsets, or, where all rows are of one length, rows and columns."""
-        if self.starts is not None and len(self._runs()) == 1:
+        if self.starts is not None and np.ptp(np.diff(self.starts)) == 0:
             yield from self.alike(call)
         else:
             yield self._view(0, 1, self.span.shape[0]), call._replace(offsets=self._offsets())
 
     def alike(self, call: Call) -> Iterator[tuple[Any, Call]]:
         """Every run of neighbours of one length as rows and columns, for launches that know no offsets."""
-        assert self.starts is not None
         for first, last, columns in self._runs():
             if columns:
                 yield self._view(int(self.starts[first]), last - first, columns), call._replace(first_row=first)
@@ -110,11 +109,9 @@ class Ragged(Task):
         return self.span.view(start * step, (rows, columns), (columns * step, step))
 
     def _where(self, at: int) -> tuple[int, int]:
-        assert self.starts is not None
         start, end = self.starts[at : at + 2].tolist()
         return start * self.span.strides[0], end - start
 
     def refuse(self, row: int, overwritten: bool = False) -> NoReturn:
-        assert self.starts is not None
         _checks.ragged_lengths(self.starts, np.arange(self.rows) == row)
         super().refuse(row, overwritten)
