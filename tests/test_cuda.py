@@ -191,6 +191,15 @@ def test_some_kernels_in_the_simulator():
     run(code, NUMBA_ENABLE_CUDASIM="1")
 
 
+def test_some_ragged_and_short_rows_in_the_simulator():
+    """What planted bugs of these are looked for with."""
+    code = (
+        f"import sys, warnings; sys.path.insert(0, {str(ROOT / 'tests')!r}); warnings.simplefilter('ignore');"
+        "import cuda_checks_ragged as c; c.check_some()"
+    )
+    run(code, NUMBA_ENABLE_CUDASIM="1")
+
+
 @pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "tests").glob("cuda_checks*.py")))
 def test_every_kernel_is_the_cpus_in_the_simulator(script):
     found = run_script(script)
@@ -243,8 +252,9 @@ kernels = {("user", "", ""): (user, (types.Array(float64, 1, "C"), uint64, uint6
 for module in launch.MODULES:
     for form in FORMS:
         for layout in LAYOUTS:
-            for name, kernel in module.kernels(form, layout).items():
-                kernels[name, form, layout] = kernel
+            if layout != "R" or module in launch.RAGGED:
+                for name, kernel in module.kernels(form, layout).items():
+                    kernels[name, form, layout] = kernel
 fused = lambda ptx: len(re.findall(r"fma[.]rn[.]f", ptx))
 for (name, form, layout), (function, signature) in kernels.items():
     bounds = launch.bounds(name, form)
@@ -280,8 +290,8 @@ def can_compile():
     ("forms", "layouts", "targets"),
     [
         (("float32",), ("C",), ((9, 0),)),
-        pytest.param(("float32",), ("A", "C"), ((8, 0), (9, 0)), marks=pytest.mark.long),
-        pytest.param(("float64", "float16", "bfloat16"), ("A", "C"), ((8, 0), (9, 0)), marks=pytest.mark.long),
+        pytest.param(("float32",), ("A", "C", "R"), ((8, 0), (9, 0)), marks=pytest.mark.long),
+        pytest.param(("float64", "float16", "bfloat16"), ("A", "C", "R"), ((8, 0), (9, 0)), marks=pytest.mark.long),
     ],
     ids=("float32 for sm_90", "float32", "others"),
 )

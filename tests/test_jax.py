@@ -495,6 +495,24 @@ def test_exit_with_calls_in_flight():
     assert (done.returncode, done.stdout) == (0, "left\n"), done.stderr
 
 
+@pytest.mark.parametrize(
+    ("array", "kind"),
+    [([1, -2, 3], "int64"), ([0.1, 0.2, 0.3], "float64"), (0.3, "float64"), ([True, False, True], "bool")],
+)
+def test_arguments_of_rows_on_a_device_stay_there(array, kind):
+    """They become JAX arrays of the 64 bits that kernels read, where JAX itself has 32 by default."""
+    from numbel._libraries import Jax
+
+    array = jnp.array(array)
+    made = Jax.spread(None, array, (2, 3), kind, "row_ids")
+    assert isinstance(made, jax.Array)
+    assert (made.dtype, made.shape) == (kind, (2, 3))
+    there = np.from_dlpack(made)
+    assert there.flags.c_contiguous
+    np.testing.assert_array_equal(there, np.broadcast_to(np.asarray(array), (2, 3)).astype(kind))
+    assert jnp.zeros(1).dtype == np.float32
+
+
 def test_importing_starts_no_backend():
     script = "import numbel.jax\nfrom jax._src import xla_bridge\n"
     script += "print(xla_bridge.backends_are_initialized(), numbel.jax._registered)"

@@ -405,10 +405,30 @@ MUTATIONS = {
             (
                 "_cuda/short.py",
                 "                        at[i] = c\n",
-                "                        at[i] = min(c + 1, columns - 1)\n",
+                "                        at[i] = (c + 1) % width\n",
             )
         ],
         ["test_cuda.py::test_some_kernels_in_the_simulator"],
+    ),
+    "CUDA: ragged rows that share slots": (
+        [
+            (
+                "_cuda/rows.py",
+                "(int64(call.offsets[uint64(row)]) >> int64(12)) + row",
+                "int64(call.offsets[uint64(row)]) >> 12",
+            )
+        ],
+        ["test_cuda.py::test_some_ragged_and_short_rows_in_the_simulator"],
+    ),
+    "CUDA: the larger column on ties": (
+        [
+            (
+                "_cuda/short.py",
+                "keys[e + h] == keys[e] and at[e + h] < at[e]",
+                "keys[e + h] == keys[e] and at[e + h] > at[e]",
+            )
+        ],
+        ["test_cuda.py::test_some_ragged_and_short_rows_in_the_simulator"],
     ),
     "CUDA: a dropped refinement": (
         [("_cuda/noise.py", "if wide is float64 or needs_refinement(uint32(word)):", "if wide is float64:")],

@@ -238,20 +238,22 @@ def ragged_logits(value: Any, axis: int) -> np.ndarray[Any, Any]:
     """1-D logits, which offsets cut into rows."""
     array = value if isinstance(value, np.ndarray) else _as_numpy(value, "logits")
     float_dtype(array.dtype)
-    if array.ndim != 1:
-        raise ValueError(f"logits has {array.ndim} axes; offsets cut rows from one axis")
+    ragged_axis(array.ndim, axis)
+    return array
+
+
+def ragged_axis(dimensions: int, axis: Any) -> None:
+    """The axis that offsets cut is the only one."""
+    if dimensions != 1:
+        raise ValueError(f"logits has {dimensions} axes; offsets cut rows from one axis")
     if operator.index(axis) not in (-1, 0):
         raise np.exceptions.AxisError(axis, 1)
-    return array
 
 
 def offsets(value: Any, length: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Where ragged rows begin and end, as contiguous int64: from 0 to the length of logits, never falling."""
     array = np.asarray(value)
-    if array.ndim != 1 or array.size == 0:
-        raise ValueError(f"offsets has shape {array.shape}, expected one axis: the number of rows, and 1")
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"offsets must hold integers, got {array.dtype}")
+    offsets_form(array.shape, array.dtype.name)
     if array[0] != 0 or array[-1] != length:
         raise ValueError(f"offsets run from {array[0]} to {array[-1]}, expected 0 to {length}, the length of logits")
     falls = array[1:] < array[:-1]
@@ -259,6 +261,14 @@ def offsets(value: Any, length: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         row = int(np.argmax(falls))
         raise ValueError(f"offsets fall from {array[row]} to {array[row + 1]} at row {row}")
     return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def offsets_form(shape: tuple[int, ...], dtype: str) -> None:
+    """Offsets are a vector of integers."""
+    if len(shape) != 1 or shape[0] == 0:
+        raise ValueError(f"offsets has shape {shape}, expected one axis: the number of rows, and 1")
+    if not dtype.startswith(("int", "uint")):
+        raise TypeError(f"offsets must hold integers, got {dtype}")
 
 
 def ragged_lengths(starts: np.ndarray[Any, np.dtype[np.int64]], mask: np.ndarray[Any, Any] | None) -> None:

@@ -19,7 +19,8 @@ from numba import config, cuda
 from . import _checks
 
 _HALVES = {"float16", "bfloat16"}
-_ITEM_SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "int64": 8, "uint64": 8, "bool": 1}
+_ITEM_SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "bool": 1}
+_ITEM_SIZES |= {f"{sign}int{8 * size}": size for sign in ("", "u") for size in (1, 2, 4, 8)}
 
 
 class Span(NamedTuple):
@@ -370,11 +371,12 @@ class Jax(Library):
         return jax.dlpack.from_dlpack(utils.StridedMemoryView.from_any_interface(array, stream_ptr=-1))
 
     def spread(self, array: Any, shape: tuple[int, ...], kind: str, name: str) -> Any:
-        if kind in ("int64", "uint64", "float64"):  # which JAX may not have
-            return self.upload(np.ascontiguousarray(np.broadcast_to(np.asarray(array), shape)).astype(kind))
+        import jax
         import jax.numpy as jnp
 
-        return jnp.broadcast_to(array.astype(kind), shape)
+        # 64 bits, which JAX cuts to 32 unless it is told otherwise, by what has moved
+        with (jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64)(True):
+            return jnp.broadcast_to(array.astype(kind), shape)
 
 
 def stream_handle(stream: Any) -> int:

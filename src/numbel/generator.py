@@ -352,6 +352,7 @@ class Generator:
         offsets : array_like of int, optional
             For 1-D logits: row i is logits[offsets[i] : offsets[i + 1]], from offsets[0] = 0 to offsets[-1] =
             len(logits), an index counts within its row, and temperature, row_ids and row_mask have one entry for each.
+            For logits on a CUDA device they may be there, too: rows of wrong offsets are then flagged.
         row_ids : array_like of int, optional
             Integers in 0 .. 2**56 - 1 that replace each row's position as the address of its random bits.
         row_mask : array_like of bool, optional
@@ -414,8 +415,8 @@ class Generator:
         """
         each = num_samples, axis, temperature, method, row_ids, row_mask, on_invalid, (out, None, None), False
         if self._on_device(logits, stream):
-            _on_host_only(offsets=offsets, top_k=top_k, top_p=top_p, min_p=min_p)
-            return _device().sample(self._reserve, logits, *each, stream).indices
+            _on_host_only(top_k=top_k, top_p=top_p, min_p=min_p)
+            return _device().sample(self._reserve, logits, *each, stream, offsets).indices
         truncation = top_k, top_p, min_p
         if offsets is not None:
             return _ragged.sample(self._reserve, logits, offsets, *each, truncation).indices
@@ -482,8 +483,8 @@ class Generator:
         given = (None, None, None) if out is None else tuple(out)
         each = num_samples, axis, temperature, method, row_ids, row_mask, on_invalid, given, True
         if self._on_device(logits, stream):
-            _on_host_only(offsets=offsets, top_k=top_k, top_p=top_p, min_p=min_p)
-            return _device().sample(self._reserve, logits, *each, stream)  # type: ignore[no-any-return]
+            _on_host_only(top_k=top_k, top_p=top_p, min_p=min_p)
+            return _device().sample(self._reserve, logits, *each, stream, offsets)  # type: ignore[no-any-return]
         truncation = top_k, top_p, min_p
         if offsets is not None:
             return _ragged.sample(self._reserve, logits, offsets, *each, truncation)

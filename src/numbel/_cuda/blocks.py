@@ -142,10 +142,10 @@ def functions(form: Form, layout: str = "A") -> Any:
         return wide(lanes[0])
 
     @device
-    def block_node(logits, row, block, columns, high64, low64, lanes, tops, bottoms):
+    def block_node(logits, row, first, block, columns, high64, low64, lanes, tops, bottoms):
         """(r, S) of a block: one pass under the reference 0, unless its largest logit lies in another cell."""
-        start = block * BLOCK
-        count = min(columns - start, int64(BLOCK))
+        count = min(columns - block * BLOCK, int64(BLOCK))
+        start = first + block * BLOCK
         high, low = scalar.narrow(zero, high64, low64)
         high, low = wide(high), wide(low)
         total = lane_sums(logits, row, start, count, high, low, wide(zero), wide(zero), lanes)
@@ -163,12 +163,12 @@ def functions(form: Form, layout: str = "A") -> Any:
         return plain_node(wide(r), total)
 
     @device
-    def argmax(logits, row, columns, keys, at):
+    def argmax(logits, row, first, columns, keys, at):
         """(column, logsumexp, whether bad) at temperature 0: the first largest logit, and the limit of max / T."""
         t = cuda.threadIdx.x
         top, column = -_INF, int64(-1)
         for c in range(t, columns, THREADS):
-            x = float64(wide(load(logits[uint64(row), uint64(c)])))
+            x = float64(wide(load(logits[uint64(row), uint64(first + c)])))
             if top == top and (x != x or x > top):
                 top, column = x, int64(c)
         keys[t], at[t] = top, column

@@ -14,7 +14,21 @@ from .._scalar.blocks import BLOCK
 from .._scalar.gumbel import exponential_float64
 from .blocks import functions
 from .forms import FORMS, THREADS, device, matrix
-from .rows import CALL, DRAWN, GREEDY, INVALID, flag, identity_of, key_of, kind_of, results, temperature_of
+from .rows import (
+    CALL,
+    DRAWN,
+    GREEDY,
+    INVALID,
+    LEFT_OUT,
+    extents,
+    flag,
+    identity_of,
+    key_of,
+    kind_of,
+    results,
+    slots,
+    temperature_of,
+)
 
 _INF = math.inf
 _NAN = math.nan
@@ -109,19 +123,20 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     block_node, block_max, argmax = inner.block_node, inner.block_max, inner.argmax
     weight = scalar.weight_float64 if wide is float64 else scalar.weight_float32
     quantise = scalar.quantise_float64 if wide is float64 else scalar.quantise_float32
+    ragged, (number, extent), (slots_in, owner, room) = layout == "R", extents(layout), slots(layout)
 
     def block_nodes(logits, call, nodes):
-        """nodes[:, row * blocks + block] of every block: r and S."""
+        """nodes[:, slot] of every block: r and S."""
         lanes = cuda.shared.array(512, wide)
         tops = cuda.shared.array(128, int64)
         bottoms = cuda.shared.array(128, int64)
-        rows, columns = int64(logits.shape[0]), int64(logits.shape[1])
-        blocks = (columns + BLOCK - 1) // BLOCK
-        for item in range(int64(cuda.blockIdx.x), rows * blocks, int64(cuda.gridDim.x)):
-            row = item // blocks
-            if kind_of(call, call.first_row + row) == DRAWN:
+        for item in range(int64(cuda.blockIdx.x), slots_in(logits, call), int64(cuda.gridDim.x)):
+            row, block = owner(logits, call, item)
+            line, first, columns = extent(logits, call, row)
+            here = not ragged or (block * BLOCK < columns and columns >= call.least)
+            if here and kind_of(call, call.first_row + row) == DRAWN:
                 high, low = scalar.scale(temperature_of(call, call.first_row + row))
-                r, s = block_node(logits, row, item - row * blocks, columns, high, low, lanes, tops, bottoms)
+                r, s = block_node(logits, line, first, block, columns, high, low, lanes, tops, bottoms)
                 if cuda.threadIdx.x == 0:
                     nodes[0, item], nodes[1, item] = r, s
 
@@ -135,40 +150,45 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         bottoms = cuda.shared.array(128, int64)
         sums = cuda.shared.array(128, uint64)
         t = cuda.threadIdx.x
-        rows, columns = int64(logits.shape[0]), int64(logits.shape[1])
-        blocks = (columns + BLOCK - 1) // BLOCK
         key, mask = key_of(call)
-        for item in range(int64(cuda.blockIdx.x), rows * samples, int64(cuda.gridDim.x)):
+        for item in range(int64(cuda.blockIdx.x), number(logits, call) * samples, int64(cuda.gridDim.x)):
             row = item // samples
             at_row = call.first_row + row
             sample, place = item - row * samples, call.first_row * samples + item
+            line, first, columns = extent(logits, call, row)
+            if ragged and columns < call.least:
+                continue
+            slot, columns = room(logits, call, row, columns)
+            blocks = (columns + BLOCK - 1) // BLOCK
             kind = kind_of(call, at_row)
+            if ragged and columns == 0 and kind != LEFT_OUT:
+                kind = int64(INVALID)
             log_sum, log_p, column, high64, low64 = _NAN, _NAN, int64(-1), 0.0, 0.0
             is_bad = kind == INVALID
             if kind == GREEDY:
-                column, log_sum, is_bad = argmax(logits, row, columns, tree_r, at)
+                column, log_sum, is_bad = argmax(logits, line, first, columns, tree_r, at)
                 log_p = _NAN if is_bad else 0.0
             elif kind == DRAWN:
                 high64, low64 = scalar.scale(temperature_of(call, at_row))
-                join_blocks(nodes, row * blocks, blocks, tree_r, tree_s, stack_r, stack_s)
+                join_blocks(nodes, slot, blocks, tree_r, tree_s, stack_r, stack_s)
                 root_r, root_s = stack_r[0], stack_s[0]
                 is_bad = not root_s > 0.0
                 if not is_bad:
                     identity = identity_of(call, at_row)
                     log_sum = scalar.logsumexp(root_r, root_s)
-                    winning_block(nodes, row * blocks, blocks, sample, identity, key, mask, tree_r, tree_s, at)
+                    winning_block(nodes, slot, blocks, sample, identity, key, mask, tree_r, tree_s, at)
                     block = int64(at[0])
-                    start = block * BLOCK
-                    count = min(columns - start, int64(BLOCK))
+                    count = min(columns - block * BLOCK, int64(BLOCK))
+                    start = first + block * BLOCK
                     high, low = scalar.narrow(zero, high64, low64)
                     high, low = wide(high), wide(low)
-                    largest, _ = block_max(logits, row, start, count, at, bottoms)
+                    largest, _ = block_max(logits, line, start, count, at, bottoms)
                     r, rise, far = scalar.reference_of_maximum(largest, high)
                     r, shift = wide(r), wide(largest if far else zero)
                     own = BLOCK // THREADS
                     total = uint64(0)
                     for i in range(t * own, min((t + 1) * own, count)):
-                        x = wide(wide(load(logits[uint64(row), uint64(start + i)])) - shift)
+                        x = wide(wide(load(logits[uint64(line), uint64(start + i)])) - shift)
                         total += uint64(quantise(wide(weight(x, high, low, r)), rise))
                     sums[t] = total
                     cuda.syncthreads()
@@ -182,14 +202,14 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     if before <= target and target < before + total:
                         running = before
                         for i in range(t * own, min((t + 1) * own, count)):
-                            x = wide(wide(load(logits[uint64(row), uint64(start + i)])) - shift)
+                            x = wide(wide(load(logits[uint64(line), uint64(start + i)])) - shift)
                             running += uint64(quantise(wide(weight(x, high, low, r)), rise))
                             if running > target:
                                 at[0] = start + i
                                 break
                     cuda.syncthreads()
-                    column = int64(at[0])
-                    x = float64(wide(load(logits[uint64(row), uint64(column)])))
+                    x = float64(wide(load(logits[uint64(line), uint64(at[0])])))
+                    column = int64(at[0]) - first
                     log_p = scalar.log_prob(x, high64, low64, root_r, root_s)
                     cuda.syncthreads()
             if t == 0:

@@ -15,7 +15,20 @@ from .._scalar.gumbel import cannot_exceed, gumbel_float64
 from .blocks import best_of, functions
 from .categorical import join_blocks, write_sample
 from .forms import FORMS, THREADS, matrix, vector
-from .rows import CALL, DRAWN, GREEDY, INVALID, identity_of, key_of, kind_of, results, temperature_of
+from .rows import (
+    CALL,
+    DRAWN,
+    GREEDY,
+    INVALID,
+    LEFT_OUT,
+    extents,
+    identity_of,
+    key_of,
+    kind_of,
+    results,
+    slots,
+    temperature_of,
+)
 
 _INF = math.inf
 _NAN = math.nan
@@ -26,22 +39,28 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """The kernels of one element format and layout, and the types of their arguments."""
     form = FORMS[name]
     wide, load, argmax = form.wide, form.load, functions(form).argmax
+    ragged, (number, extent), (slots_in, owner, room) = layout == "R", extents(layout), slots(layout)
 
     def block_winners(logits, call, first_sample, samples, keys, at):
-        """`keys` and `at` of every (row, sample, block): the largest perturbed logit (NaN: bad), its column."""
+        """`keys` and `at` of every (sample, slot): the largest perturbed logit of a block (NaN: bad), its column.
+
+        The samples of a block are drawn side by side, so that its logits come from memory once.
+        """
         shared_keys = cuda.shared.array(128, float64)
         shared_at = cuda.shared.array(128, int64)
         t = cuda.threadIdx.x
-        rows, columns = int64(logits.shape[0]), int64(logits.shape[1])
-        blocks = (columns + BLOCK - 1) // BLOCK
+        total = slots_in(logits, call)
         key, mask = key_of(call)
-        for item in range(int64(cuda.blockIdx.x), rows * samples * blocks, int64(cuda.gridDim.x)):
-            row = item // (samples * blocks)
-            sample = uint64(first_sample + item // blocks % samples)
-            start = item % blocks * BLOCK
+        for item in range(int64(cuda.blockIdx.x), total * samples, int64(cuda.gridDim.x)):
+            slot = item // samples
+            of_sample = item - slot * samples
+            sample = uint64(first_sample + of_sample)
+            row, block = owner(logits, call, slot)
+            line, first, columns = extent(logits, call, row)
+            start = block * BLOCK
             count = min(columns - start, int64(BLOCK))
             best, winner = -_INF, int64(-1)
-            if kind_of(call, call.first_row + row) == DRAWN:
+            if (not ragged or columns >= call.least) and kind_of(call, call.first_row + row) == DRAWN:
                 temperature = temperature_of(call, call.first_row + row)
                 identity = identity_of(call, call.first_row + row)
                 for group in range(t, (count + 3) // 4, THREADS):
@@ -51,7 +70,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     for k in range(4):
                         column = start + group * 4 + k
                         if column < columns:
-                            logit = float64(wide(load(logits[uint64(row), uint64(column)])))
+                            logit = float64(wide(load(logits[uint64(line), uint64(first + column)])))
                             z = logit / temperature
                             word = uint64(x0 if k == 0 else x1 if k == 1 else x2 if k == 2 else x3)
                             if logit != logit or logit == _INF:
@@ -64,7 +83,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             shared_keys[t], shared_at[t] = best, winner
             best_of(shared_keys, shared_at)
             if t == 0:
-                keys[item], at[item] = shared_keys[0], shared_at[0]
+                keys[of_sample * total + slot], at[of_sample * total + slot] = shared_keys[0], shared_at[0]
             cuda.syncthreads()
 
     def choose_largest(logits, call, first_sample, samples, all_samples, keys, at, nodes, results):
@@ -75,22 +94,29 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         stack_s = cuda.shared.array(32, float64)
         shared_at = cuda.shared.array(128, int64)
         t = cuda.threadIdx.x
-        rows, columns = int64(logits.shape[0]), int64(logits.shape[1])
-        blocks = (columns + BLOCK - 1) // BLOCK
-        for item in range(int64(cuda.blockIdx.x), rows * samples, int64(cuda.gridDim.x)):
+        total = slots_in(logits, call)
+        for item in range(int64(cuda.blockIdx.x), number(logits, call) * samples, int64(cuda.gridDim.x)):
             row = item // samples
             sample = first_sample + item - row * samples
             at_row = call.first_row + row
             place = at_row * all_samples + sample
+            line, first, columns = extent(logits, call, row)
+            if ragged and columns < call.least:
+                continue
+            slot, columns = room(logits, call, row, columns)
+            blocks = (columns + BLOCK - 1) // BLOCK
             kind = kind_of(call, at_row)
+            if ragged and columns == 0 and kind != LEFT_OUT:
+                kind = int64(INVALID)
             log_sum, log_p, column, is_bad = _NAN, _NAN, int64(-1), kind == INVALID
             if kind == GREEDY:
-                column, log_sum, is_bad = argmax(logits, row, columns, tree_r, shared_at)
+                column, log_sum, is_bad = argmax(logits, line, first, columns, tree_r, shared_at)
                 log_p = _NAN if is_bad else 0.0
             elif kind == DRAWN:
                 best, winner = -_INF, int64(-1)
+                own = (sample - first_sample) * total + slot
                 for b in range(t, blocks, THREADS):
-                    value, column = keys[item * blocks + b], int64(at[item * blocks + b])
+                    value, column = keys[own + b], int64(at[own + b])
                     if best == best and (value != value or (column >= 0 and (value > best or winner < 0))):
                         best, winner = value, column
                 tree_r[t], shared_at[t] = best, winner
@@ -101,10 +127,10 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                 if is_bad:
                     column = int64(-1)
                 elif nodes.size > 0:
-                    join_blocks(nodes, row * blocks, blocks, tree_r, tree_s, stack_r, stack_s)
+                    join_blocks(nodes, slot, blocks, tree_r, tree_s, stack_r, stack_s)
                     high64, low64 = scalar.scale(temperature_of(call, at_row))
                     log_sum = scalar.logsumexp(stack_r[0], stack_s[0])
-                    x = float64(wide(load(logits[uint64(row), uint64(column)])))
+                    x = float64(wide(load(logits[uint64(line), uint64(first + column)])))
                     log_p = scalar.log_prob(x, high64, low64, stack_r[0], stack_s[0])
                     cuda.syncthreads()
             if t == 0:

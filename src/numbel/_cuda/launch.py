@@ -18,13 +18,16 @@ from . import conditional as _conditional
 from . import gumbel_max as _gumbel_max
 from . import noise as _noise
 from . import relaxed as _relaxed
+from . import relaxed_short as _relaxed_short
 from . import short as _short
 from . import small as _small
 from . import vjp as _vjp
 from .forms import THREADS
 from .rows import Call, Results
 
-MODULES = (_noise, _categorical, _short, _gumbel_max, _relaxed, _vjp, _conditional, _small)
+MODULES = (_noise, _categorical, _short, _gumbel_max, _relaxed, _relaxed_short, _vjp, _conditional, _small)
+#: Of these, the kernels that know ragged rows.
+RAGGED = (_categorical, _short, _gumbel_max)
 #: CUDA blocks of a launch at most: kernels stride over what is left.
 _GRID = 1 << 20
 #: (row, sample, block) whose winners are kept at a time by gumbel_max: 64 MB.
@@ -78,29 +81,53 @@ def gumbel(out: Any, call: Call, loc: float, scale: float, place: Place) -> None
     _launch(_noise, "gumbel", _groups(*out.shape), place, out, call, loc, scale, layout=_layout(out))
 
 
-def categorical(logits: Any, call: Call, method: str, samples: int, results: Results, place: Place) -> None:
-    """Samples of rows, one at least."""
+def _width(columns: int) -> int:
+    """Lanes of a short row: a power of two, 4 at least."""
+    return max(4, 1 << (columns - 1).bit_length())
+
+
+def _tiles(rows: int, width: int) -> int:
+    """CUDA blocks for rows of so many lanes each."""
+    return -(-rows // (LANES // width))
+
+
+def _longest_short(columns: int, rows: int, longest: int | None) -> int:
+    """How long ragged rows may be to be drawn several to a CUDA block: twice the mean."""
+    double = 2 * -(-columns // rows)
+    return double if longest is None else min(double, longest)
+
+
+def categorical(
+    logits: Any, call: Call, method: str, samples: int, results: Results, place: Place, longest: int | None = None
+) -> None:
+    """Samples of rows, one at least. Ragged rows lie in one line, and none has more than `longest` columns if given."""
     count, columns = logits.shape
-    if method == "grouped" and columns <= LANES:
-        tiles = -(-count // (LANES // max(4, 1 << (columns - 1).bit_length())))
-        items = tiles * -(-samples // _short.SAMPLES)
-        _launch(_short, "sample_short", items, place, logits, call, samples, results, layout=_layout(logits))
-        return
-    blocks = _blocks(columns)
+    slots, layout, widest = count * _blocks(columns), _layout(logits), columns
+    if call.offsets.size > 0:
+        count, layout = call.offsets.size - 1, "R"
+        slots = columns // BLOCK + count
+        widest = _longest_short(columns, count, longest)
+    if widest <= LANES:
+        width = _width(widest)
+        call = call._replace(least=width + 1)
+        items = _tiles(count, width) * -(-samples // _short.SAMPLES)
+        name = "sample_short" if method == "grouped" else "largest_short"
+        _launch(_short, name, items, place, logits, call, samples, results, layout=layout)
+        if layout != "R" or (longest is not None and longest <= width):
+            return
     summed = method == "grouped" or any(part.size > 0 for part in results[1:4])
-    nodes, layout = place.scratch((2, count * blocks if summed else 0), np.float64), _layout(logits)
+    nodes = place.scratch((2, slots if summed else 0), np.float64)
     if summed:
-        _launch(_categorical, "block_nodes", count * blocks, place, logits, call, nodes, layout=layout)
+        _launch(_categorical, "block_nodes", slots, place, logits, call, nodes, layout=layout)
     if method == "grouped":
         _launch(_categorical, "choose", count * samples, place, logits, call, samples, nodes, results, layout=layout)
         return
-    step = min(samples, max(1, _WINNERS // (count * blocks)))
-    keys = place.scratch(count * step * blocks, np.float64)
-    at = place.scratch(count * step * blocks, np.int64)
+    step = min(samples, max(1, _WINNERS // slots))
+    keys, at = place.scratch(slots * step, np.float64), place.scratch(slots * step, np.int64)
     for first in range(0, samples, step):
         some = min(step, samples - first)
         _launch(
-            _gumbel_max, "block_winners", count * some * blocks, place,
+            _gumbel_max, "block_winners", slots * some, place,
             logits, call, first, some, keys, at, layout=layout,
         )  # fmt: skip
         _launch(
@@ -112,6 +139,10 @@ def categorical(logits: Any, call: Call, method: str, samples: int, results: Res
 def relaxed(logits: Any, call: Call, noisy: bool, out: Any, bad: Any, place: Place, aliased: bool = False) -> None:
     """Softmax of the rows with noise, or without; `aliased` if `out` shares memory with logits."""
     count, columns = logits.shape
+    if columns <= LANES:
+        tiles, noise = _tiles(count, _width(columns)), np.uint8(noisy)
+        _launch(_relaxed_short, "relax_short", tiles, place, logits, call, noise, out, bad, layout=_layout(logits, out))
+        return
     blocks = _blocks(columns)
     nodes = place.scratch((6, count * blocks), np.float64)
     stored = np.uint8(place.name in ("float32", "float64") and not aliased)
@@ -124,9 +155,13 @@ def relaxed(logits: Any, call: Call, noisy: bool, out: Any, bad: Any, place: Pla
 def vjp(y: Any, cotangent: Any, call: Call, out: Any, in_temperature: Any, place: Place) -> None:
     """Gradients of a relaxed sample: in the logits into `out`, in each row's temperature where that has elements."""
     count, columns = y.shape
+    wanted, layout = np.uint8(in_temperature.size > 0), _layout(y, cotangent, out)
+    if columns <= LANES:
+        arguments = y, cotangent, call, wanted, out, in_temperature
+        _launch(_relaxed_short, "vjp_short", _tiles(count, _width(columns)), place, *arguments, layout=layout)
+        return
     blocks = _blocks(columns)
     nodes, means = place.scratch((3, count * blocks), np.float64), place.scratch(count, np.float64)
-    wanted, layout = np.uint8(in_temperature.size > 0), _layout(y, cotangent, out)
     _launch(_vjp, "products", count * blocks, place, y, cotangent, nodes, layout=layout)
     _launch(_vjp, "row_means", count, place, columns, nodes, means)
     _launch(_vjp, "gradients", count * blocks, place, y, cotangent, call, means, wanted, nodes, out, layout=layout)

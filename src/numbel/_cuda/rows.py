@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from numba import cuda, float64, int64, types, uint8, uint64
 
-from .._scalar.address import MAX_ROW_ID, draw_key
+from .._scalar.address import MAX_COLUMNS, MAX_ROW_ID, draw_key
+from .._scalar.blocks import BLOCK
 from .forms import device, vector
 
 _INF = math.inf
@@ -34,6 +35,7 @@ class Call(NamedTuple):
     draw: Any  # unless `counter` has an element, which is the draw id then
     counter: Any
     offsets: Any  # where each row begins, and where the last one ends, in the lone line of a ragged array
+    least: Any = 0  # ragged rows of fewer columns are drawn by the kernels of short rows
 
 
 class Results(NamedTuple):
@@ -46,9 +48,9 @@ class Results(NamedTuple):
     bad: Any
 
 
+_IDS = vector(uint64)
 CALL = types.NamedTuple(
-    [int64, float64, vector(float64), vector(uint64), vector(uint8), uint64, uint64, vector(uint64), vector(int64)],
-    Call,
+    [int64, float64, vector(float64), _IDS, vector(uint8), uint64, uint64, _IDS, vector(int64), int64], Call
 )
 
 
@@ -90,7 +92,10 @@ def key_of(call):
 
 @functools.cache
 def extents(layout: str) -> Any:
-    """Functions of (logits, call): how many rows there are, and a row's (line, first column in it, columns)."""
+    """Functions of (logits, call): how many rows there are, and a row's (line, first column in it, columns).
+
+    A ragged row has no columns where its offsets fall or do not fit the line: those of a device come unchecked.
+    """
     if layout == "R":
 
         @device
@@ -99,8 +104,11 @@ def extents(layout: str) -> Any:
 
         @device
         def extent(logits, call, row):
-            start = int64(call.offsets[row])
-            return int64(0), start, int64(call.offsets[row + 1]) - start
+            start, end = int64(call.offsets[uint64(row)]), int64(call.offsets[uint64(row + 1)])
+            good = start >= 0 and (row > 0 or start == 0) and start <= end and end - start <= MAX_COLUMNS
+            if row + 2 == call.offsets.size:
+                good = good and end == logits.shape[1]
+            return int64(0), start, end - start if good and end <= logits.shape[1] else int64(0)
 
     else:
 
@@ -113,6 +121,72 @@ def extents(layout: str) -> Any:
             return int64(row), int64(0), int64(logits.shape[1])
 
     return number, extent
+
+
+@functools.cache
+def slots(layout: str) -> Any:
+    """Functions of (logits, call): how many slots there are, a slot's (row, block), and a row's (first slot, columns).
+
+    Every block of a row has a slot, and a row's are neighbours. Those of a ragged row begin at offsets[row] // 4096 +
+    row: as ceil((end - start) / 4096) <= end // 4096 - start // 4096 + 1, no two rows' meet, and how many there are at
+    most is known without reading an offset. Where offsets fall, a search may not find a row by its slots: then it has
+    no columns.
+    """
+    if layout == "R":
+
+        @device
+        def first_slot(call, row):
+            return (int64(call.offsets[uint64(row)]) >> int64(12)) + row
+
+        @device
+        def number(logits, call):
+            return int64(logits.shape[1] // BLOCK + call.offsets.size - 1)
+
+        @device
+        def owner(logits, call, slot):
+            low, high = int64(0), int64(call.offsets.size - 1)
+            while high - low > 1:
+                middle = (low + high) >> int64(1)
+                if first_slot(call, middle) <= slot:
+                    low = middle
+                else:
+                    high = middle
+            block = slot - first_slot(call, low)
+            # wrong offsets lead anywhere: to a block that no row has
+            return low, block if block >= 0 and block < MAX_COLUMNS else int64(MAX_COLUMNS)
+
+        @device
+        def room(logits, call, row, columns):
+            first = first_slot(call, row)
+            last = first + (columns - 1) // BLOCK
+            found = columns > 0
+            low, high = int64(0), int64(call.offsets.size - 1)
+            while high - low > 1:  # as `owner` of the first slot and of the last, and so of all between
+                middle = (low + high) >> int64(1)
+                begin = first_slot(call, middle)
+                if middle <= row:
+                    low, found = middle, found and begin <= first
+                else:
+                    high, found = middle, found and begin > last
+            return first, columns if found else int64(0)
+
+    else:
+
+        @device
+        def number(logits, call):
+            return int64(logits.shape[0]) * ((int64(logits.shape[1]) + BLOCK - 1) // BLOCK)
+
+        @device
+        def owner(logits, call, slot):
+            blocks = (int64(logits.shape[1]) + BLOCK - 1) // BLOCK
+            row = slot // blocks
+            return row, slot - row * blocks
+
+        @device
+        def room(logits, call, row, columns):
+            return row * ((columns + BLOCK - 1) // BLOCK), columns
+
+    return number, owner, room
 
 
 @device

@@ -1,6 +1,7 @@
-"""Grouped sampling of rows of up to 512 columns, several to a CUDA block: one launch, nothing kept between launches.
+"""Sampling of rows of up to 512 columns, several to a CUDA block: one launch, nothing kept between launches.
 
-A row takes a power of two of the 512 lanes. What the lanes beyond a row would add to its sum is 0.
+A row takes a power of two of the 512 lanes. What the lanes beyond a row would add to its sum is 0. Of ragged rows those
+of fewer than `call.least` columns are drawn, all in as many lanes.
 """
 
 from __future__ import annotations
@@ -12,26 +13,29 @@ from typing import Any
 from numba import cuda, float64, int64, uint64
 
 from .._scalar import blocks as scalar
-from .._scalar.address import GROUPED, block_words
+from .._scalar.address import GROUPED, NOISE, REFINEMENT, block_words, noise_word
 from .._scalar.bits import from_ordered_float32, from_ordered_float64, ordered_float32, ordered_float64
 from .._scalar.blocks import LANES
+from .._scalar.gumbel import cannot_exceed, gumbel_float64
 from .categorical import write_sample
 from .forms import FORMS, THREADS, device, matrix
-from .rows import CALL, DRAWN, GREEDY, INVALID, LEFT_OUT, identity_of, key_of, kind_of, results, temperature_of
+from .rows import CALL, DRAWN, GREEDY, INVALID, extents, identity_of, key_of, kind_of, results, temperature_of
 
 _INF = math.inf
 _NAN = math.nan
 #: Samples that a CUDA block draws of its rows; more take several, each of which weighs the rows again.
 SAMPLES = 32
+#: What is done with a row of a tile, beside what `kind_of` says: it is not there, or other kernels draw it.
+ABSENT = 4
 
 
 @device
-def lanes_of(columns):
-    """The power of two of lanes that a row takes, 4 at least: a leader thread for every row."""
-    width = 4
-    while width < columns:
-        width *= 2
-    return width
+def power_of(columns):
+    """A row takes two to this many lanes, 4 at least: a leader thread for every row."""
+    power = int64(2)
+    while int64(1) << power < columns:
+        power += int64(1)
+    return power
 
 
 @device
@@ -77,6 +81,21 @@ def running_sums(counts, width):
     return source
 
 
+@device
+def best_of_rows(keys, at, width):
+    """The first of every row's `width` entries becomes its largest key and that one's column, the smaller on ties."""
+    h = width >> 1
+    while h > 0:
+        cuda.syncthreads()
+        for e in range(cuda.threadIdx.x, LANES // 4, THREADS):
+            if e & (width - 1) < h and at[e + h] >= 0:
+                tie = keys[e + h] == keys[e] and at[e + h] < at[e]
+                if at[e] < 0 or keys[e + h] > keys[e] or tie:
+                    keys[e], at[e] = keys[e + h], at[e + h]
+        h >>= 1
+    cuda.syncthreads()
+
+
 @functools.cache
 def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """The kernels of one element format and layout, and the types of their arguments."""
@@ -87,6 +106,88 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     weight = scalar.weight_float64 if wide is float64 else scalar.weight_float32
     quantise = scalar.quantise_float64 if wide is float64 else scalar.quantise_float32
     plain_node = scalar.node if wide is float64 else scalar.plain_node_float32
+    ragged, (number, extent) = layout == "R", extents(layout)
+
+    @device
+    def power_of_rows(logits, call):
+        """`power_of` the longest row of a tile."""
+        return int64(power_of(call.least - 1 if ragged else int64(logits.shape[1])))
+
+    @device
+    def read_rows(logits, call, first, power, xs, tops, kinds, spoilt, at, highs, lows):
+        """Logits of a tile of rows, -inf beyond their ends, and their order; what is done with each, and its scale."""
+        t = cuda.threadIdx.x
+        rows, width = number(logits, call), int64(1) << power
+        for i in range(t, LANES >> power, THREADS):
+            kind = kind_of(call, call.first_row + first + i) if first + i < rows else int64(ABSENT)
+            if ragged and kind != ABSENT and extent(logits, call, first + i)[2] >= call.least:
+                kind = int64(ABSENT)
+            kinds[i], spoilt[i], at[i] = kind, 0, width
+            highs[i], lows[i] = 0.0, 0.0
+            if kind == DRAWN:
+                highs[i], lows[i] = scalar.scale(temperature_of(call, call.first_row + first + i))
+        cuda.syncthreads()
+        for e in range(t, LANES, THREADS):
+            i, c = e >> power, e & (width - 1)
+            x = wide(-_INF)
+            if kinds[i] == DRAWN or kinds[i] == GREEDY:
+                line, start, columns = extent(logits, call, first + i)
+                if c < columns:
+                    x = wide(load(logits[uint64(line), uint64(start + c)]))
+                    if not x < _INF:  # NaN, too
+                        spoilt[i] = 1
+            xs[e] = x
+            tops[e] = int64(order(x))
+        largest_of_rows(tops, width)
+
+    @device
+    def judge_rows(power, tops, kinds, spoilt, highs, lows, references, shifts, rises, node_r):
+        """Which rows are bad, and what the weights of the others are relative to; node_r is 1 where that is far."""
+        for i in range(cuda.threadIdx.x, LANES >> power, THREADS):
+            largest = wide(unorder(int64(tops[i << power])))
+            if spoilt[i] != 0 or largest == -_INF:
+                kinds[i] = INVALID if kinds[i] == DRAWN or kinds[i] == GREEDY else kinds[i]
+            references[i], shifts[i], rises[i] = wide(zero), wide(zero), 0
+            if kinds[i] == DRAWN:
+                high, _ = scalar.narrow(zero, highs[i], lows[i])
+                r, rise, far = scalar.reference_of_maximum(largest, wide(high))
+                references[i], rises[i] = wide(r), int64(rise)
+                shifts[i] = largest if far else wide(zero)
+                node_r[i] = 1.0 if far else 0.0
+        cuda.syncthreads()
+
+    @device
+    def weight_of(xs, e, i, highs, lows, references, shifts):
+        high, low = scalar.narrow(zero, highs[i], lows[i])
+        return wide(weight(wide(xs[e] - shifts[i]), wide(high), wide(low), references[i]))
+
+    @device
+    def nodes_of_rows(lanes, power, kinds, highs, lows, references, shifts, node_r, node_s):
+        """(r, S) of every row from its sum of weights."""
+        for i in range(cuda.threadIdx.x, LANES >> power, THREADS):
+            if kinds[i] == DRAWN:
+                if node_r[i] == 1.0:
+                    shift = float64(shifts[i])
+                    node_r[i], node_s[i] = scalar.far_node(shift, highs[i], lows[i], float64(lanes[i << power]))
+                else:
+                    node_r[i], node_s[i] = plain_node(references[i], wide(lanes[i << power]))
+
+    @device
+    def write_rows(call, first, sample, samples, power, xs, tops, kinds, at, highs, lows, node_r, node_s, results):
+        """One sample of every row, whose column is `at`."""
+        for i in range(cuda.threadIdx.x, LANES >> power, THREADS):
+            if kinds[i] != ABSENT:
+                row, column, log_p, log_sum = call.first_row + first + i, int64(-1), _NAN, _NAN
+                if kinds[i] == DRAWN:
+                    column, log_sum = int64(at[i]), scalar.logsumexp(node_r[i], node_s[i])
+                    x = float64(xs[(i << power) + column])
+                    log_p = scalar.log_prob(x, highs[i], lows[i], node_r[i], node_s[i])
+                elif kinds[i] == GREEDY:
+                    top = float64(wide(unorder(int64(tops[i << power]))))
+                    column, log_p = int64(at[i]), 0.0
+                    log_sum = 0.0 if top == 0.0 else math.copysign(_INF, top)
+                is_bad = kinds[i] == INVALID
+                write_sample(row, row * samples + sample, sample, column, log_p, log_sum, is_bad, results)
 
     def sample_short(logits, call, samples, results):
         """Draw the samples of a tile of rows, SAMPLES at a time."""
@@ -106,89 +207,115 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         node_r = cuda.shared.array(128, float64)
         node_s = cuda.shared.array(128, float64)
         t = cuda.threadIdx.x
-        rows, columns = int64(logits.shape[0]), int64(logits.shape[1])
-        width = int64(lanes_of(columns))
-        tile = int64(LANES) // width
+        power = power_of_rows(logits, call)
+        width, tile = int64(1) << power, int64(LANES) >> power
+        tiles = (number(logits, call) + tile - 1) // tile
         runs = (samples + SAMPLES - 1) // SAMPLES
         key, mask = key_of(call)
-        for item in range(int64(cuda.blockIdx.x), (rows + tile - 1) // tile * runs, int64(cuda.gridDim.x)):
+        for item in range(int64(cuda.blockIdx.x), tiles * runs, int64(cuda.gridDim.x)):
             first = item // runs * tile
             first_sample = item % runs * SAMPLES
-            for i in range(t, tile, THREADS):
-                kind = kind_of(call, call.first_row + first + i) if first + i < rows else int64(LEFT_OUT)
-                kinds[i], spoilt[i], at[i] = kind, 0, columns
-                highs[i], lows[i] = 0.0, 0.0
-                if kind == DRAWN:
-                    highs[i], lows[i] = scalar.scale(temperature_of(call, call.first_row + first + i))
-            cuda.syncthreads()
+            read_rows(logits, call, first, power, xs, tops, kinds, spoilt, at, highs, lows)
+            judge_rows(power, tops, kinds, spoilt, highs, lows, references, shifts, rises, node_r)
             for e in range(t, LANES, THREADS):
-                i, c = e // width, e & (width - 1)
-                x = wide(-_INF)
-                if c < columns and (kinds[i] == DRAWN or kinds[i] == GREEDY):
-                    x = wide(load(logits[uint64(first + i), uint64(c)]))
-                    if not x < _INF:  # NaN, too
-                        spoilt[i] = 1
-                xs[e] = x
-                tops[e] = int64(order(x))
-            largest_of_rows(tops, width)
-            for i in range(t, tile, THREADS):
-                largest = wide(unorder(int64(tops[i * width])))
-                if spoilt[i] != 0 or largest == -_INF:
-                    kinds[i] = INVALID if kinds[i] == DRAWN or kinds[i] == GREEDY else kinds[i]
-                references[i], shifts[i], rises[i] = wide(zero), wide(zero), 0
-                if kinds[i] == DRAWN:
-                    high, _ = scalar.narrow(zero, highs[i], lows[i])
-                    r, rise, far = scalar.reference_of_maximum(largest, wide(high))
-                    references[i], rises[i] = wide(r), int64(rise)
-                    shifts[i] = largest if far else wide(zero)
-                    node_r[i] = 1.0 if far else 0.0
-            cuda.syncthreads()
-            for e in range(t, LANES, THREADS):
-                i, c = e // width, e & (width - 1)
+                i = e >> power
                 w, q = wide(zero), uint64(0)
-                if kinds[i] == DRAWN and c < columns:
-                    high, low = scalar.narrow(zero, highs[i], lows[i])
-                    w = wide(weight(wide(xs[e] - shifts[i]), wide(high), wide(low), references[i]))
+                if kinds[i] == DRAWN:
+                    w = weight_of(xs, e, i, highs, lows, references, shifts)
                     q = uint64(quantise(w, rises[i]))
-                elif kinds[i] == GREEDY and xs[e] == wide(unorder(int64(tops[i * width]))):
-                    cuda.atomic.min(at, i, c)
+                elif kinds[i] == GREEDY and xs[e] == wide(unorder(int64(tops[i << power]))):
+                    cuda.atomic.min(at, i, e & (width - 1))
                 lanes[e], counts[e] = w, q
             sums_of_rows(lanes, width)
             source = running_sums(counts, width)
-            for i in range(t, tile, THREADS):
-                if kinds[i] == DRAWN:
-                    if node_r[i] == 1.0:
-                        shift = float64(shifts[i])
-                        node_r[i], node_s[i] = scalar.far_node(shift, highs[i], lows[i], float64(lanes[i * width]))
-                    else:
-                        node_r[i], node_s[i] = plain_node(references[i], wide(lanes[i * width]))
+            nodes_of_rows(lanes, power, kinds, highs, lows, references, shifts, node_r, node_s)
             for sample in range(first_sample, min(samples, first_sample + SAMPLES)):
                 for i in range(t, tile, THREADS):
                     if kinds[i] == DRAWN:
                         identity = identity_of(call, call.first_row + first + i)
                         _, _, x2, x3 = block_words(uint64(0), uint64(sample), identity, uint64(GROUPED), key, mask)
                         word = (uint64(x2) << uint64(32)) | uint64(x3)
-                        targets[i] = scalar.mulhi64(word, counts[source + (i + 1) * width - 1])
+                        targets[i] = scalar.mulhi64(word, counts[source + ((i + 1) << power) - 1])
                 cuda.syncthreads()
                 for e in range(t, LANES, THREADS):
-                    i, c = e // width, e & (width - 1)
+                    i, c = e >> power, e & (width - 1)
                     before = counts[source + e - 1] if c > 0 else uint64(0)
                     if kinds[i] == DRAWN and before <= targets[i] and targets[i] < counts[source + e]:
                         at[i] = c
                 cuda.syncthreads()
-                for i in range(t, tile, THREADS):
-                    if first + i < rows:
-                        row, column, log_p, log_sum = call.first_row + first + i, int64(-1), _NAN, _NAN
-                        if kinds[i] == DRAWN:
-                            column, log_sum = int64(at[i]), scalar.logsumexp(node_r[i], node_s[i])
-                            x = float64(xs[i * width + column])
-                            log_p = scalar.log_prob(x, highs[i], lows[i], node_r[i], node_s[i])
-                        elif kinds[i] == GREEDY:
-                            top = float64(wide(unorder(int64(tops[i * width]))))
-                            column, log_p = int64(at[i]), 0.0
-                            log_sum = 0.0 if top == 0.0 else math.copysign(_INF, top)
-                        is_bad = kinds[i] == INVALID
-                        write_sample(row, row * samples + sample, sample, column, log_p, log_sum, is_bad, results)
+                write_rows(
+                    call, first, sample, samples, power, xs, tops, kinds, at, highs, lows, node_r, node_s, results
+                )
                 cuda.syncthreads()
 
-    return {"sample_short": (sample_short, (matrix(form, layout), CALL, int64, results(wide)))}
+    def largest_short(logits, call, samples, results):
+        """`sample_short` by the largest perturbed logit: a thread for four columns, whose noise is one Philox block."""
+        xs = cuda.shared.array(512, wide)
+        lanes = cuda.shared.array(512, wide)
+        tops = cuda.shared.array(512, int64)
+        kinds = cuda.shared.array(128, int64)
+        spoilt = cuda.shared.array(128, int64)
+        at = cuda.shared.array(128, int64)
+        rises = cuda.shared.array(128, int64)
+        highs = cuda.shared.array(128, float64)
+        lows = cuda.shared.array(128, float64)
+        references = cuda.shared.array(128, wide)
+        shifts = cuda.shared.array(128, wide)
+        node_r = cuda.shared.array(128, float64)
+        node_s = cuda.shared.array(128, float64)
+        keys = cuda.shared.array(128, float64)
+        winners = cuda.shared.array(128, int64)
+        t = cuda.threadIdx.x
+        summed = results.log_prob.size > 0 or results.logsumexp.size > 0 or results.sums.size > 0
+        power = power_of_rows(logits, call)
+        width, tile = int64(1) << power, int64(LANES) >> power
+        tiles = (number(logits, call) + tile - 1) // tile
+        runs = (samples + SAMPLES - 1) // SAMPLES
+        key, mask = key_of(call)
+        for item in range(int64(cuda.blockIdx.x), tiles * runs, int64(cuda.gridDim.x)):
+            first = item // runs * tile
+            first_sample = item % runs * SAMPLES
+            read_rows(logits, call, first, power, xs, tops, kinds, spoilt, at, highs, lows)
+            judge_rows(power, tops, kinds, spoilt, highs, lows, references, shifts, rises, node_r)
+            for e in range(t, LANES, THREADS):
+                i = e >> power
+                lanes[e] = wide(zero)
+                if summed and kinds[i] == DRAWN:
+                    lanes[e] = weight_of(xs, e, i, highs, lows, references, shifts)
+                elif kinds[i] == GREEDY and xs[e] == wide(unorder(int64(tops[i << power]))):
+                    cuda.atomic.min(at, i, e & (width - 1))
+            if summed:
+                sums_of_rows(lanes, width)
+                nodes_of_rows(lanes, power, kinds, highs, lows, references, shifts, node_r, node_s)
+            for sample in range(first_sample, min(samples, first_sample + SAMPLES)):
+                for quad in range(t, LANES // 4, THREADS):
+                    i, c = quad * 4 >> power, quad * 4 & (width - 1)
+                    best, winner, columns = -_INF, int64(-1), int64(0)
+                    if kinds[i] == DRAWN:
+                        _, _, columns = extent(logits, call, first + i)
+                    if c < columns:
+                        temperature = temperature_of(call, call.first_row + first + i)
+                        identity = identity_of(call, call.first_row + first + i)
+                        x0, x1, x2, x3 = block_words(uint64(c // 4), uint64(sample), identity, uint64(NOISE), key, mask)
+                        for k in range(min(int64(4), columns - c)):
+                            logit = float64(xs[quad * 4 + k])
+                            z = logit / temperature
+                            word = uint64(x0 if k == 0 else x1 if k == 1 else x2 if k == 2 else x3)
+                            if logit != -_INF and not cannot_exceed(word, z, best):
+                                y = noise_word(uint64(c + k), uint64(sample), identity, uint64(REFINEMENT), key, mask)
+                                value = z + gumbel_float64(word, uint64(y))
+                                if value > best or winner < 0:  # a thread's columns ascend
+                                    best, winner = value, c + k
+                    keys[quad], winners[quad] = best, winner
+                best_of_rows(keys, winners, width >> 2)
+                for i in range(t, tile, THREADS):
+                    if kinds[i] == DRAWN:
+                        at[i] = winners[i << (power - 2)]
+                cuda.syncthreads()
+                write_rows(
+                    call, first, sample, samples, power, xs, tops, kinds, at, highs, lows, node_r, node_s, results
+                )
+                cuda.syncthreads()
+
+    each = (matrix(form, layout), CALL, int64, results(wide))
+    return {"sample_short": (sample_short, each), "largest_short": (largest_short, each)}

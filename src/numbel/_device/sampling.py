@@ -12,6 +12,7 @@ from .._cuda.launch import Place
 from .._cuda.rows import Call, Results
 from .._libraries import library
 from ..results import Sample
+from .ragged import Ragged
 from .task import Reserve, Task, draw_of, no_elements, planes, wide_of
 
 
@@ -62,17 +63,21 @@ def sample(
     out: tuple[Any, ...],
     full: bool,
     stream: Any,
+    offsets: Any = None,
 ) -> Sample:
     """Categories, and log_prob and logsumexp if `full`."""
-    task = Task(logits, axis, temperature, row_ids, row_mask, on_invalid, stream)
+    each = axis, temperature, row_ids, row_mask, on_invalid, stream
+    task = Task(logits, *each) if offsets is None else Ragged(logits, offsets, *each)
     samples = 1 if num_samples is None else _checks.num_samples(num_samples)
     _checks.method(method)
-    columns, wide_dtype = task.span.shape[-1], np.dtype(wide_of(task.span.name))
-    if method == "grouped" and _tables.tabled(columns, samples, wide_dtype):
-        raise NotImplementedError(
-            f"{samples} samples of {columns} categories come from a table, which is not made on a CUDA device yet: "
-            'take fewer at a time, method="gumbel_max", or copy the logits to the host'
-        )
+    wide_dtype = np.dtype(wide_of(task.span.name))
+    if method == "grouped" and _tables.tabled(1, samples, wide_dtype):  # fewer take no table, whatever the length
+        for columns in task.lengths():
+            if _tables.tabled(columns, samples, wide_dtype):
+                raise NotImplementedError(
+                    f"{samples} samples of {columns} categories come from a table, which is not made on a CUDA device "
+                    'yet: take fewer at a time, method="gumbel_max", or copy the logits to the host'
+                )
     where, shape = task.library, task.shape
     many = shape if num_samples is None else (*shape, samples)
     wide = wide_of(task.span.name)
@@ -95,8 +100,8 @@ def sample(
         if task.rows and (samples or full):
             call = task.call(draw)
             results = Results(flat[0], flat[1], flat[2], task.none("float64"), bad)
-            for first, (view,) in planes(task.span):
-                launch.categorical(view, call._replace(first_row=first), method, max(samples, 1), results, task.place)
+            for view, own in task.parts(call):
+                launch.categorical(view, own, method, max(samples, 1), results, task.place, task.longest)
             task.advance(call)
         found = task.first_bad(bad)
         if found is not None:

@@ -60,6 +60,17 @@ class Task:
         self.axis = _checks.category_axis(span.shape, axis, name)
         self.span = span if self.axis == -1 else span.moved(self.axis, -1)
         self.shape = self.span.shape[:-1]
+        self._describe(temperature, row_ids, row_mask, on_invalid, check)
+
+    def _describe(
+        self,
+        temperature: Any,
+        row_ids: Any,
+        row_mask: Any,
+        on_invalid: str | None,
+        check: Callable[[Any, tuple[int, ...]], Any],
+    ) -> None:
+        """Check what each row may have."""
         self.raises = on_invalid == "raise"
         _checks.on_invalid(on_invalid)
         self._check = check
@@ -121,6 +132,20 @@ class Task:
         self._kept.append(array)
         return (span if kind is None else span._replace(name=kind)).flat()
 
+    @property
+    def longest(self) -> int | None:
+        """Columns of the longest row, where that is known on the host."""
+        return self.span.shape[-1]
+
+    def lengths(self) -> list[int]:
+        """The lengths that rows have."""
+        return [self.span.shape[-1]]
+
+    def parts(self, call: Call) -> Iterator[tuple[Any, Call]]:
+        """Numba's views of rows and columns that are all rows together, and what kernels are told of each."""
+        for first, (view,) in planes(self.span):
+            yield view, call._replace(first_row=first)
+
     def spread(self, array: Any, kind: str, name: str, seen_as: str | None = None) -> Any:
         """A Numba vector with an entry for each row, of an array on the device."""
         if library(array, None).device != self.library.device:
@@ -178,21 +203,27 @@ class Task:
         """The first bad row, after waiting for the stream; None, without waiting, unless it is asked for."""
         if not self.raises:
             return None
+        row = int(self.fetch(bad)[0])
+        return None if row == _NO_ROW else row
+
+    def fetch(self, vector: Any) -> Any:
+        """A copy of a Numba vector on the host, after waiting for the stream."""
         if self.library.stream:
             self.library.stream.synchronize()
-        row = int(bad.copy_to_host()[0])
-        return None if row == _NO_ROW else row
+        return vector.copy_to_host()
+
+    def _where(self, at: int) -> tuple[int, int]:
+        """A row's offset in bytes, and its columns."""
+        place = np.unravel_index(at, self.shape) if self.shape else ()
+        steps = self.span.strides[:-1]
+        return sum(int(i) * step for i, step in zip(place, steps, strict=True)), self.span.shape[-1]
 
     def row(self, at: int) -> Any:
         """A row of the logits on the host, in float64."""
-        place = np.unravel_index(at, self.shape) if self.shape else ()
-        offset = sum(int(i) * step for i, step in zip(place, self.span.strides, strict=False))
-        columns = self.span.shape[-1]
+        offset, columns = self._where(at)
         wide = self.library.scratch(columns, np.float64)
         launch.widen(self.span.view(offset, (1, columns), (0, self.span.strides[-1])), wide, self.place)
-        if self.library.stream:
-            self.library.stream.synchronize()
-        return wide.copy_to_host()
+        return self.fetch(wide)
 
     def refuse(self, row: int, overwritten: bool = False) -> NoReturn:
         """Say what is wrong with a row."""
