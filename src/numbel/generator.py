@@ -413,10 +413,10 @@ class Generator:
         [1, 0]
         """
         each = num_samples, axis, temperature, method, row_ids, row_mask, on_invalid, (out, None, None), False
-        if self._on_device(logits, stream):
-            _on_host_only(offsets=offsets, top_k=top_k, top_p=top_p, min_p=min_p)
-            return _device().sample(self._reserve, logits, *each, stream).indices
         truncation = top_k, top_p, min_p
+        if self._on_device(logits, stream):
+            _on_host_only(offsets=offsets)
+            return _device().sample(self._reserve, logits, *each, stream, truncation).indices
         if offsets is not None:
             return _ragged.sample(self._reserve, logits, offsets, *each, truncation).indices
         return _host.sample(self._reserve, logits, *each, truncation=truncation).indices
@@ -481,10 +481,10 @@ class Generator:
             raise TypeError(f"out must be a numbel.Sample, got {type(out).__name__}")
         given = (None, None, None) if out is None else tuple(out)
         each = num_samples, axis, temperature, method, row_ids, row_mask, on_invalid, given, True
-        if self._on_device(logits, stream):
-            _on_host_only(offsets=offsets, top_k=top_k, top_p=top_p, min_p=min_p)
-            return _device().sample(self._reserve, logits, *each, stream)  # type: ignore[no-any-return]
         truncation = top_k, top_p, min_p
+        if self._on_device(logits, stream):
+            _on_host_only(offsets=offsets)
+            return _device().sample(self._reserve, logits, *each, stream, truncation)  # type: ignore[no-any-return]
         if offsets is not None:
             return _ragged.sample(self._reserve, logits, offsets, *each, truncation)
         return _host.sample(self._reserve, logits, *each, truncation=truncation)

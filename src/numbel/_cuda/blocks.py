@@ -65,9 +65,22 @@ def best_of(keys, at):
 
 
 @functools.cache
-def functions(form: Form) -> Any:
-    """The device functions of this module for one element format."""
+def plain_value(form: Form) -> Any:
+    """The device function that reads a logit."""
+    wide, load = form.wide, form.load
+
+    @device
+    def value(logits, row, column):
+        return wide(load(logits[uint64(row), uint64(column)]))
+
+    return value
+
+
+@functools.cache
+def functions(form: Form, value: Any = None) -> Any:
+    """The device functions of this module for one element format; `value` reads a logit of what they take for logits."""
     wide, load, zero = form.wide, form.load, form.zero
+    value = plain_value(form) if value is None else value
     order = ordered_float64 if wide is float64 else ordered_float32
     unorder = from_ordered_float64 if wide is float64 else from_ordered_float32
     weight = scalar.weight_float64 if wide is float64 else scalar.weight_float32
@@ -81,7 +94,7 @@ def functions(form: Form) -> Any:
         t = cuda.threadIdx.x
         top, bottom = int64(lowest), int64(highest)
         for i in range(t, count, THREADS):
-            k = int64(order(wide(load(logits[uint64(row), uint64(start + i)]))))
+            k = int64(order(value(logits, row, start + i)))
             top = max(top, k)
             bottom = min(bottom, k)
         cuda.syncthreads()  # who reads what stood there is done
@@ -94,17 +107,17 @@ def functions(form: Form) -> Any:
     def lane_sums(logits, row, start, count, high, low, r, shift, lanes):
         """The block's sum of 2^(z - r) in the canonical order; `shift` is subtracted from each logit."""
         cuda.syncthreads()
-        line, base = uint64(row), uint64(start)
+        base = uint64(start)
         for k in range(LANES // THREADS):
             lane = uint64(cuda.threadIdx.x + k * THREADS)
             total = wide(zero)
             if count == BLOCK:  # a loop of known length: its eight loads are under way at once
                 for j in range(BLOCK // LANES):
-                    x = wide(wide(load(logits[line, base + lane + uint64(j * LANES)])) - shift)
+                    x = wide(value(logits, row, base + lane + uint64(j * LANES)) - shift)
                     total = wide(total + wide(weight(x, high, low, r)))
             else:
                 for i in range(lane, uint64(count), uint64(LANES)):
-                    x = wide(wide(load(logits[line, base + i])) - shift)
+                    x = wide(value(logits, row, base + i) - shift)
                     total = wide(total + wide(weight(x, high, low, r)))
             lanes[lane] = total
         halve(lanes, LANES)

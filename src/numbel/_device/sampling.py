@@ -13,6 +13,7 @@ from .._cuda.rows import Call, Results
 from .._libraries import library
 from ..results import Sample
 from .task import Reserve, Task, draw_of, no_elements, planes, wide_of
+from .truncation import truncation
 
 
 def gumbel(reserve: Reserve, loc: Any, scale: Any, size: Any, dtype: Any, out: Any, like: Any, stream: Any) -> Any:
@@ -62,15 +63,18 @@ def sample(
     out: tuple[Any, ...],
     full: bool,
     stream: Any,
+    truncated: tuple[Any, Any, Any] = (None, None, None),
 ) -> Sample:
     """Categories, and log_prob and logsumexp if `full`."""
     task = Task(logits, axis, temperature, row_ids, row_mask, on_invalid, stream)
     samples = 1 if num_samples is None else _checks.num_samples(num_samples)
     _checks.method(method)
     columns, wide_dtype = task.span.shape[-1], np.dtype(wide_of(task.span.name))
-    if method == "grouped" and _tables.tabled(columns, samples, wide_dtype):
+    cuts = truncation(task, truncated)
+    if method == "grouped" and _tables.tabled(columns, samples, wide_dtype) and (cuts is None or cuts.may_keep_all):
+        rows = "" if cuts is None else " where a row keeps all"
         raise NotImplementedError(
-            f"{samples} samples of {columns} categories come from a table, which is not made on a CUDA device yet: "
+            f"{samples} samples of {columns} categories come from a table{rows}, which is not made on a CUDA device yet: "
             'take fewer at a time, method="gumbel_max", or copy the logits to the host'
         )
     where, shape = task.library, task.shape
@@ -95,8 +99,13 @@ def sample(
         if task.rows and (samples or full):
             call = task.call(draw)
             results = Results(flat[0], flat[1], flat[2], task.none("float64"), bad)
+            limits = None if cuts is None else cuts.limits()
             for first, (view,) in planes(task.span):
-                launch.categorical(view, call._replace(first_row=first), method, max(samples, 1), results, task.place)
+                each = method, max(samples, 1), results, task.place
+                if limits is None:
+                    launch.categorical(view, call._replace(first_row=first), *each)
+                else:
+                    launch.truncated(view, call._replace(first_row=first), limits, *each)
             task.advance(call)
         found = task.first_bad(bad)
         if found is not None:

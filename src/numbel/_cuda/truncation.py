@@ -1,0 +1,558 @@
+"""What top_k, top_p and min_p keep of a row, without sorting it: the cut (t, last) of `_scalar.truncation`.
+
+A survey finds every block's largest logit (and its node, where the row's sum is asked for). Then one CUDA block narrows
+a row's cut down by histograms over its places, 11 bits a pass, until the columns from there up fit into a list, which it
+sorts, or one value is left. Where few rows are long, many CUDA blocks make each of the first histograms of a row.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+from numba import config, cuda, float64, int32, int64, types, uint8, uint16, uint32, uint64
+
+from .._scalar import blocks as scalar
+from .._scalar import truncation as rules
+from .._scalar.blocks import BLOCK
+from .._scalar.elementary import exp_float64, log_float64
+from .blocks import functions, largest_of
+from .categorical import join_blocks
+from .forms import FORMS, THREADS, Form, device, matrix, vector
+from .rows import CALL, DRAWN, INVALID, LEFT_OUT, extents, kind_of, temperature_of
+
+_INF = math.inf
+_NAN = math.nan
+#: Threads of a CUDA block that does a whole row: of short ones, and of others.
+WIDE = THREADS if config.ENABLE_CUDASIM else 512
+#: Bits of a place that a histogram tells apart, and columns that a list holds; the simulator's rows are short.
+BITS = 3 if config.ENABLE_CUDASIM else 11
+BUCKETS = 1 << BITS
+LIST = 8 if config.ENABLE_CUDASIM else 1024
+#: Columns that a thread loads at a time.
+_AT_ONCE = 8
+#: uint64 of a histogram: counts, and masses.
+HISTOGRAM = 2 * BUCKETS
+_ALL = 1 << 62
+_UNKNOWN = (1 << 63) - 1  # the place of a block that holds NaN: beyond all
+
+
+class Limits(NamedTuple):
+    """top_k, top_p and min_p, each of every row unless its array has elements."""
+
+    top_k: Any
+    top_ks: Any
+    top_p: Any
+    top_ps: Any
+    min_p: Any
+    min_ps: Any
+
+
+class Cut(NamedTuple):
+    """What the launches of a call hand on: of every block, its largest place and its node; of every row the rest."""
+
+    tops: Any
+    nodes: Any  # without elements if no sums are needed
+    histograms: Any
+    t: Any  # NaN in bad rows
+    last: Any
+    sums: Any  # logsumexp of the whole row
+
+
+_DOUBLES, _INTEGERS = vector(float64), vector(int64)
+LIMITS = types.NamedTuple([int64, _INTEGERS, float64, _DOUBLES, float64, _DOUBLES], Limits)
+CUT = types.NamedTuple(
+    [_INTEGERS, matrix(FORMS["float64"], "C"), vector(uint64), _DOUBLES, _INTEGERS, _DOUBLES],
+    Cut,
+)
+
+
+@device
+def limits_of(limits, row):
+    """(top_k, top_p, min_p) of a row."""
+    k = int64(limits.top_ks[row]) if limits.top_ks.size > 0 else int64(limits.top_k)
+    p = float64(limits.top_ps[row]) if limits.top_ps.size > 0 else float64(limits.top_p)
+    least = float64(limits.min_ps[row]) if limits.min_ps.size > 0 else float64(limits.min_p)
+    return k, p, least
+
+
+@device
+def keeps_all(limits, row, columns):
+    """Whether a row is not truncated, by its parameters."""
+    k, p, least = limits_of(limits, row)
+    return k >= columns and p >= 1.0 and least <= 0.0
+
+
+@device
+def kind_cut(call, limits, row, columns):
+    """`kind_of` a row, which is invalid, too, if one of its limits is, or if it has no columns."""
+    kind = int64(kind_of(call, row))
+    k, p, least = limits_of(limits, row)
+    good = k >= 1 and 0.0 < p <= 1.0 and 0.0 <= least <= 1.0 and columns > 0
+    return kind if kind == LEFT_OUT or good else int64(INVALID)
+
+
+@functools.cache
+def slots(layout: str) -> Any:
+    """Functions of (logits, call): how many slots there are, a slot's (row, block), and the first slot of a row.
+
+    Every block of a row has a slot, and a row's are neighbours. Those of a ragged row begin at offsets[row] // 4096 + row,
+    so that their number is known without reading an offset; some of its slots may stay empty.
+    """
+    if layout == "R":
+
+        @device
+        def room(logits, call, row):
+            return int64(call.offsets[row]) // BLOCK + row
+
+        @device
+        def number(logits, call):
+            return int64(logits.shape[1]) // BLOCK + int64(call.offsets.size) - 1
+
+        @device
+        def owner(logits, call, slot):
+            low, high = int64(0), int64(call.offsets.size - 1)
+            while high - low > 1:
+                middle = (low + high) // 2
+                if room(logits, call, middle) <= slot:
+                    low = middle
+                else:
+                    high = middle
+            return low, slot - room(logits, call, low)
+
+    else:
+
+        @device
+        def room(logits, call, row):
+            return row * ((int64(logits.shape[1]) + BLOCK - 1) // BLOCK)
+
+        @device
+        def number(logits, call):
+            return room(logits, call, int64(logits.shape[0]))
+
+        @device
+        def owner(logits, call, slot):
+            blocks = (int64(logits.shape[1]) + BLOCK - 1) // BLOCK
+            row = slot // blocks
+            return row, slot - row * blocks
+
+    return number, owner, room
+
+
+# ------------------------------------------------------------------------------- 64-bit numbers in two arrays of 32 bits:
+# in shared memory only 32-bit atomics are native, those of 64 bits wait for each other
+
+
+@device
+def put(low, high, i, x):
+    low[i], high[i] = rules.low_word(x), rules.high_word(x)
+
+
+@device
+def get(low, high, i):
+    return uint64(rules.both_words(low[i], high[i]))
+
+
+@device
+def add(low, high, i, x):
+    """Add x by atomics."""
+    old = cuda.atomic.add(low, i, uint32(rules.low_word(x)))
+    upper = uint32(rules.high_with_carry(x, old))
+    if upper != 0:
+        cuda.atomic.add(high, i, upper)
+
+
+@device
+def running_sum(x, a, b):
+    """(the sum of x over the threads up to this one, over all); a and b hold an entry for each."""
+    t, threads = int64(cuda.threadIdx.x), int64(cuda.blockDim.x)
+    cuda.syncthreads()
+    a[t] = x
+    h = 1
+    while h < threads:
+        cuda.syncthreads()
+        b[t] = a[t] + a[t - h] if t >= h else a[t]
+        cuda.syncthreads()
+        a[t] = b[t]
+        h *= 2
+    cuda.syncthreads()
+    return uint64(a[t]), uint64(a[threads - 1])
+
+
+@device
+def sum_of_bins(low, high, first, n, a, b):
+    """(sum over this thread's bins, over those of the threads up to it, over all n from bin `first` on)."""
+    own = (n + cuda.blockDim.x - 1) // cuda.blockDim.x
+    total = uint64(0)
+    for i in range(cuda.threadIdx.x * own, min((cuda.threadIdx.x + 1) * own, n)):
+        total += get(low, high, first + i)
+    running, whole = running_sum(total, a, b)
+    return total, running, whole
+
+
+@device
+def crossing(low, high, first, n, own, running, need, found):
+    """(the bin at which sums reach `need`, counted from `first`, the sum before it); all bins together must."""
+    t, each = int64(cuda.threadIdx.x), (n + cuda.blockDim.x - 1) // cuda.blockDim.x
+    cuda.syncthreads()
+    if running - own < need and need <= running:
+        before, i = running - own, t * each
+        while before + get(low, high, first + i) < need:
+            before += get(low, high, first + i)
+            i += 1
+        found[0], found[1] = uint64(i), before
+    cuda.syncthreads()
+    return int64(found[0]), uint64(found[1])
+
+
+@device
+def sort(low, high, low2, high2, n):
+    """Sort n pairs of numbers, padded to a power of two."""
+    size = 1
+    while size < n:
+        size *= 2
+    for i in range(n + cuda.threadIdx.x, size, cuda.blockDim.x):
+        put(low, high, i, uint64(0xFFFFFFFFFFFFFFFF))
+        put(low2, high2, i, uint64(0))
+    run = 2
+    while run <= size:
+        step = run >> 1
+        while step > 0:
+            cuda.syncthreads()
+            for i in range(cuda.threadIdx.x, size, cuda.blockDim.x):
+                j = i ^ step
+                if j > i:
+                    x, y = get(low, high, i), get(low, high, j)
+                    x2, y2 = get(low2, high2, i), get(low2, high2, j)
+                    if (x > y or (x == y and x2 > y2)) == ((i & run) == 0):
+                        put(low, high, i, y)
+                        put(low, high, j, x)
+                        put(low2, high2, i, y2)
+                        put(low2, high2, j, x2)
+            step >>= 1
+        run *= 2
+    cuda.syncthreads()
+
+
+@functools.cache
+def places(form: Form) -> Any:
+    """(place of an element in memory, the number in the arithmetic's dtype at a place, place of -inf, of +inf)."""
+    wide, load = form.wide, form.load
+    if form.memory is uint16:
+        of, at = rules.place_half, rules.at_place_half
+        infinity = int(rules.place_half(form.store(form.zero.dtype.type(_INF))))
+    else:
+        of = rules.place_float64 if wide is float64 else rules.place_float32
+        at = rules.at_place_float64 if wide is float64 else rules.at_place_float32
+        infinity = int(of(form.zero.dtype.type(_INF)))
+
+    @device
+    def number(place):
+        return wide(load(at(int64(place))))
+
+    return of, number, -infinity, infinity
+
+
+@functools.cache
+def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
+    """The kernels of one element format and layout, and the types of their arguments."""
+    form = FORMS[name]
+    wide, load, zero = form.wide, form.load, form.zero
+    (_, extent), (slots_in, owner, room) = extents(layout), slots(layout)
+    rows_in = extents(layout)[0]
+    place_of, number, lowest, highest = places(form)
+    block_node = functions(form).block_node
+    weight = scalar.weight_float64 if wide is float64 else scalar.weight_float32
+    quantise = scalar.quantise_float64 if wide is float64 else scalar.quantise_float32
+
+    def survey(logits, call, limits, summed, cut):
+        """The largest place of every block, and its node if sums are wanted or top_p needs the row's."""
+        lanes = cuda.shared.array(512, wide)
+        tops = cuda.shared.array(128, int64)
+        bottoms = cuda.shared.array(128, int64)
+        t = cuda.threadIdx.x
+        each = cut.histograms.size // cut.t.size
+        for item in range(int64(cuda.blockIdx.x), slots_in(logits, call), int64(cuda.gridDim.x)):
+            row, block = owner(logits, call, item)
+            line, first, columns = extent(logits, call, row)
+            count = min(columns - block * BLOCK, int64(BLOCK))
+            if count > 0 and kind_cut(call, limits, call.first_row + row, columns) == DRAWN:
+                top, bottom = int64(lowest), int64(highest)
+                for i in range(t, count, THREADS):
+                    at = int64(place_of(logits[uint64(line), uint64(first + block * BLOCK + i)]))
+                    top = max(top, at)
+                    bottom = min(bottom, at)
+                cuda.syncthreads()  # who reads what stood there is done
+                tops[t], bottoms[t] = top, bottom
+                largest_of(tops, bottoms)
+                if t == 0:
+                    cut.tops[item] = tops[0] if tops[0] <= highest and bottoms[0] >= lowest else int64(_UNKNOWN)
+                k, p, _ = limits_of(limits, call.first_row + row)
+                alone = p < 1.0 and k >= columns
+                if alone or (summed and not keeps_all(limits, call.first_row + row, columns)):
+                    high, low = scalar.scale(temperature_of(call, call.first_row + row))
+                    r, s = block_node(logits, line, block, columns, high, low, lanes, tops, bottoms)
+                    if t == 0:
+                        cut.nodes[0, item], cut.nodes[1, item] = r, s
+                if block == 0:
+                    for i in range(t, each, THREADS):
+                        cut.histograms[row * each + i] = 0
+
+    @device
+    def mass_of(x, unit):
+        """The mass of a logit; `unit` is (high, low, r, what is subtracted from logits, the shift of `quantise`)."""
+        return uint64(quantise(wide(weight(wide(x - unit[3]), unit[0], unit[1], unit[2])), unit[4]))
+
+    @device
+    def largest_place(tops, slot, blocks, shared):
+        t, best = int64(cuda.threadIdx.x), int64(lowest)
+        for b in range(t, blocks, cuda.blockDim.x):
+            best = max(best, tops[slot + b])
+        cuda.syncthreads()
+        shared[t] = best
+        h = cuda.blockDim.x >> 1
+        while h > 0:
+            cuda.syncthreads()
+            if t < h and shared[t + h] > shared[t]:
+                shared[t] = shared[t + h]
+            h >>= 1
+        cuda.syncthreads()
+        return int64(shared[0])
+
+    @device
+    def histogram(logits, line, first, columns, blocks, tops, top, low, high, shift, weighs, unit, bins):
+        """Count, and weigh, the columns of some blocks whose distance from the largest is low .. high."""
+        threads = int64(cuda.blockDim.x)
+        for b in range(blocks[0], blocks[1]):
+            if uint64(rules.distance(top, tops[blocks[2] + b])) <= high:
+                end = min(int64(b + 1) * BLOCK, columns)
+                for base in range(int64(b) * BLOCK + cuda.threadIdx.x, end, threads * _AT_ONCE):
+                    # loads first: an atomic between two would have the second wait
+                    e0 = logits[uint64(line), uint64(first + base)]
+                    e1 = logits[uint64(line), uint64(first + min(base + threads, end - 1))]
+                    e2 = logits[uint64(line), uint64(first + min(base + 2 * threads, end - 1))]
+                    e3 = logits[uint64(line), uint64(first + min(base + 3 * threads, end - 1))]
+                    e4 = logits[uint64(line), uint64(first + min(base + 4 * threads, end - 1))]
+                    e5 = logits[uint64(line), uint64(first + min(base + 5 * threads, end - 1))]
+                    e6 = logits[uint64(line), uint64(first + min(base + 6 * threads, end - 1))]
+                    e7 = logits[uint64(line), uint64(first + min(base + 7 * threads, end - 1))]
+                    for j in range(_AT_ONCE):
+                        e = e1 if j == 1 else e2 if j == 2 else e3 if j == 3 else e0
+                        e = e5 if j == 5 else e6 if j == 6 else e7 if j == 7 else e4 if j == 4 else e
+                        away = uint64(rules.distance(top, place_of(e)))
+                        if base + j * threads < end and low <= away and away <= high:
+                            at = int64((away - low) >> uint64(shift))
+                            add(bins[0], bins[1], at, uint64(1))
+                            if weighs:
+                                add(bins[2], bins[3], at, mass_of(wide(load(e)), unit))
+
+    @device
+    def gather(logits, line, first, columns, blocks, tops, top, high, bins, counter):
+        """List the distances and the columns of all whose distance is at most `high`, in any order; how many."""
+        cuda.syncthreads()
+        if cuda.threadIdx.x == 0:
+            counter[0] = 0
+        cuda.syncthreads()
+        for b in range(blocks[0], blocks[1]):
+            if uint64(rules.distance(top, tops[blocks[2] + b])) <= high:
+                end = min(int64(b + 1) * BLOCK, columns)
+                for c in range(int64(b) * BLOCK + cuda.threadIdx.x, end, int64(cuda.blockDim.x)):
+                    away = uint64(rules.distance(top, place_of(logits[uint64(line), uint64(first + c)])))
+                    if away <= high:
+                        i = cuda.atomic.add(counter, 0, 1)
+                        put(bins[0], bins[1], i, away)
+                        put(bins[2], bins[3], i, uint64(c))
+        cuda.syncthreads()
+        return int64(counter[0])
+
+    @device
+    def find_tie(logits, line, first, columns, blocks, tops, top, away, ties, a, b, found):
+        """The column of number `ties` (from 1) of those at a distance; there are that many."""
+        for block in range(blocks[0], blocks[1]):
+            if uint64(rules.distance(top, tops[blocks[2] + block])) <= away:
+                end = min(int64(block + 1) * BLOCK, columns)
+                for start in range(int64(block) * BLOCK, end, int64(cuda.blockDim.x) * _AT_ONCE):
+                    base = start + cuda.threadIdx.x * _AT_ONCE
+                    own = uint64(0)
+                    for c in range(base, min(base + _AT_ONCE, end)):
+                        if uint64(rules.distance(top, place_of(logits[uint64(line), uint64(first + c)]))) == away:
+                            own += uint64(1)
+                    running, whole = running_sum(own, a, b)
+                    if whole < uint64(ties):
+                        ties -= int64(whole)
+                        continue
+                    if running - own < uint64(ties) and uint64(ties) <= running:
+                        rank = running - own
+                        for c in range(base, min(base + _AT_ONCE, end)):
+                            if uint64(rules.distance(top, place_of(logits[uint64(line), uint64(first + c)]))) == away:
+                                rank += uint64(1)
+                                if rank == uint64(ties):
+                                    found[0] = uint64(c)
+                    cuda.syncthreads()
+                    return int64(found[0])
+        return int64(_ALL)
+
+    def find_cut(logits, call, limits, summed, levels, chunks, cut):
+        """Every row's cut, and its logsumexp if `summed`, after `levels` histograms of it that are made.
+
+        With several chunks of a row only its next histogram is made, each chunk's part by one CUDA block.
+        """
+        bins = (
+            cuda.shared.array(2048, uint32),
+            cuda.shared.array(2048, uint32),
+            cuda.shared.array(2048, uint32),
+            cuda.shared.array(2048, uint32),
+        )
+        a = cuda.shared.array(512, uint64)
+        b = cuda.shared.array(512, uint64)
+        shared = cuda.shared.array(512, int64)
+        found = cuda.shared.array(2, uint64)
+        counter = cuda.shared.array(1, int32)
+        tree_r = cuda.shared.array(128, float64)
+        tree_s = cuda.shared.array(128, float64)
+        stack_r = cuda.shared.array(32, float64)
+        stack_s = cuda.shared.array(32, float64)
+        t, threads = int64(cuda.threadIdx.x), int64(cuda.blockDim.x)
+        for item in range(int64(cuda.blockIdx.x), rows_in(logits, call) * chunks, int64(cuda.gridDim.x)):
+            row = item // chunks
+            at_row = call.first_row + row
+            line, first, columns = extent(logits, call, row)
+            if kind_cut(call, limits, at_row, columns) != DRAWN:
+                continue
+            slot, blocks = room(logits, call, row), (columns + BLOCK - 1) // BLOCK
+            top = largest_place(cut.tops, slot, blocks, shared)
+            good = lowest < top and top < highest
+            bound, last, total = wide(-_INF if good else _NAN), int64(-1), _NAN
+            if good and not keeps_all(limits, at_row, columns):
+                k, p, min_p = limits_of(limits, at_row)
+                temperature = temperature_of(call, at_row)
+                high64, low64 = scalar.scale(temperature)
+                high, low = scalar.narrow(zero, high64, low64)
+                high, low = wide(high), wide(low)
+                largest = number(top)
+                by_count, by_mass = k < columns, p < 1.0
+                r, rise, far = scalar.reference_of_maximum(largest, high)
+                most = float64(k if by_count else columns)
+                if summed or (by_mass and not by_count):
+                    join_blocks(cut.nodes, slot, blocks, tree_r, tree_s, stack_r, stack_s)
+                    total = scalar.logsumexp(stack_r[0], stack_s[0])
+                    if not by_count and not far:
+                        log_p = scalar.log_prob(float64(largest), high64, low64, stack_r[0], stack_s[0])
+                        most = exp_float64(-log_p)
+                unit = (high, low, wide(r), wide(largest if far else zero), int64(rules.mass_shift(rise, most)))
+                every = uint64(rules.distance(top, lowest + 1))  # all that are finite
+                # the cut: columns at `away` up to number `ties` of `equal`; or in the list, of distances up to `away`
+                away, ties, equal, listed, is_cut, waits = every, int64(_ALL), int64(0), False, False, False
+                goal, level = uint64(0), int64(0)
+                for phase in range(2):
+                    weighs = phase == 1
+                    if listed or waits or not (by_mass if weighs else by_count):
+                        continue
+                    if columns <= LIST:
+                        listed = True
+                        continue
+                    lower, upper, above, kept, beside = uint64(0), every, uint64(0), uint64(0), uint64(0)
+                    here = uint64(0)
+                    if weighs and is_cut:  # top_p of what top_k keeps
+                        here = mass_of(number(rules.place_below(top, away)), unit)
+                        beside = uint64(ties) * here
+                        if away == 0:
+                            goal = uint64(rules.mass_limit(p, beside))
+                            ties = int64(rules.ties_needed(goal, here))
+                            continue
+                        upper = away - uint64(1)
+                    going = True
+                    while going:
+                        shift = int64(rules.bucket_shift(upper - lower, BITS))
+                        base = (row * (cut.histograms.size // cut.t.size // HISTOGRAM) + level) * HISTOGRAM
+                        cuda.syncthreads()
+                        for i in range(t, BUCKETS, threads):
+                            for j in range(2):
+                                x = uint64(0)
+                                if level < levels:
+                                    x = cut.histograms[base + j * BUCKETS + i]
+                                put(bins[2 * j], bins[2 * j + 1], i, x)
+                        cuda.syncthreads()
+                        if level >= levels:
+                            run = (blocks + chunks - 1) // chunks
+                            start = (item - row * chunks) * run
+                            part = (start, min(start + run, blocks), slot)
+                            histogram(
+                                logits, line, first, columns, part, cut.tops, top, lower, upper, shift, weighs, unit, bins
+                            )
+                            cuda.syncthreads()
+                        if level >= levels and chunks > 1:
+                            for i in range(t, BUCKETS, threads):
+                                for j in range(2):
+                                    x = get(bins[2 * j], bins[2 * j + 1], i)
+                                    if x != 0:
+                                        cuda.atomic.add(cut.histograms, base + j * BUCKETS + i, x)
+                            waits, going = True, False
+                            continue
+                        level += 1
+                        of_low, of_high = (bins[2], bins[3]) if weighs else (bins[0], bins[1])
+                        own, running, whole = sum_of_bins(of_low, of_high, 0, BUCKETS, a, b)
+                        if goal == 0:
+                            goal = uint64(rules.mass_limit(p, whole + beside)) if weighs else uint64(k)
+                        if above + whole < goal:
+                            going = False
+                            if weighs:  # the cut is among those that equal the last that top_k keeps
+                                ties = int64(rules.ties_needed(goal - above - whole, here))
+                            continue
+                        at, before = crossing(of_low, of_high, 0, BUCKETS, own, running, goal - above, found)
+                        above += before
+                        own = uint64(0)
+                        for i in range(t, at, threads):
+                            own += get(bins[0], bins[1], i)
+                        _, before = running_sum(own, a, b)
+                        kept += before
+                        inside = get(bins[0], bins[1], at)
+                        lower += uint64(at) << uint64(shift)
+                        upper = min(upper, lower + ((uint64(1) << uint64(shift)) - uint64(1)))
+                        if kept + inside <= uint64(LIST):
+                            listed, away, going = True, upper, False
+                        elif shift == 0:
+                            away, equal, is_cut, going = lower, int64(inside), True, False
+                            short = goal - above
+                            ties = int64(short)
+                            if weighs:
+                                ties = int64(
+                                    rules.ties_needed(short, mass_of(number(rules.place_below(top, away)), unit))
+                                )
+                    if not weighs:
+                        goal = uint64(0)
+                part = (int64(0), blocks, slot)
+                if chunks == 1 and listed:
+                    n = gather(logits, line, first, columns, part, cut.tops, top, away, bins, counter)
+                    sort(bins[0], bins[1], bins[2], bins[3], n)
+                    at = min(k, n) - 1 if by_count else n - 1
+                    if by_mass:
+                        # masses of the list behind its columns
+                        for i in range(t, at + 1, threads):
+                            x = number(rules.place_below(top, get(bins[0], bins[1], i)))
+                            put(bins[2], bins[3], LIST + i, mass_of(x, unit))
+                        cuda.syncthreads()
+                        own, running, whole = sum_of_bins(bins[2], bins[3], LIST, at + 1, a, b)
+                        if goal == 0:
+                            goal = uint64(rules.mass_limit(p, whole))
+                        at, _ = crossing(bins[2], bins[3], LIST, at + 1, own, running, goal, found)
+                    bound = number(rules.place_below(top, get(bins[0], bins[1], at)))
+                    last = int64(get(bins[2], bins[3], at))
+                elif chunks == 1 and is_cut:
+                    bound, last = number(rules.place_below(top, away)), int64(_ALL)
+                    if ties < equal:
+                        last = find_tie(logits, line, first, columns, part, cut.tops, top, away, ties, a, b, found)
+                if min_p > 0.0:
+                    least = wide(rules.least_within(largest, temperature, -log_float64(min_p)))
+                    if bound < least:
+                        bound, last = least, int64(_ALL)
+            if chunks == 1 and t == 0:
+                cut.t[row], cut.last[row], cut.sums[row] = float64(bound), last, total
+            cuda.syncthreads()
+
+    rows = matrix(form, layout)
+    return {
+        "survey": (survey, (rows, CALL, LIMITS, uint8, CUT)),
+        "find_cut": (find_cut, (rows, CALL, LIMITS, uint8, int64, int64, CUT)),
+    }
