@@ -204,7 +204,7 @@ def truncated(
     )
     each = logits, call, limits
     _launch(_truncation, "survey", slots, place, *each, np.uint8(summed), cut, layout=layout)
-    chunks = -(-_blocks(columns) // _SPREAD_RUN)
+    chunks = _blocks(columns) // _SPREAD_RUN + 1
     for level in range(levels + 1):
         some = chunks if level < levels else 1
         _launch(
