@@ -428,6 +428,14 @@ MUTATIONS = {
         ],
         ["test_cuda.py::test_some_kernels_in_the_simulator"],
     ),
+    "CUDA: all that equal the cut": (
+        [("_cuda/truncation.py", "                    if ties < equal:", "                    if ties < 0:")],
+        ["test_cuda.py::test_some_truncations_in_the_simulator"],
+    ),
+    "CUDA: top_p of a mass without the last that top_k keeps": (
+        [("_cuda/truncation.py", "rules.mass_limit(p, whole + beside)", "rules.mass_limit(p, whole)")],
+        ["test_cuda.py::test_some_truncations_in_the_simulator"],
+    ),
     "a table without aliases": (
         [("_scalar/table.py", "    return column if own else entry", "    return column if own or not own else entry")],
         ["test_table.py::test_draws_fit", "test_table.py::test_draws_are_those_of_their_address[300]"],

@@ -79,7 +79,7 @@ def plain_value(form: Form) -> Any:
 @functools.cache
 def functions(form: Form, value: Any = None) -> Any:
     """The device functions of this module for one element format; `value` reads a logit of what they take for logits."""
-    wide, load, zero = form.wide, form.load, form.zero
+    wide, zero = form.wide, form.zero
     value = plain_value(form) if value is None else value
     order = ordered_float64 if wide is float64 else ordered_float32
     unorder = from_ordered_float64 if wide is float64 else from_ordered_float32
@@ -150,7 +150,7 @@ def functions(form: Form, value: Any = None) -> Any:
         t = cuda.threadIdx.x
         top, column = -_INF, int64(-1)
         for c in range(t, columns, THREADS):
-            x = float64(wide(load(logits[uint64(row), uint64(c)])))
+            x = float64(value(logits, row, c))
             if top == top and (x != x or x > top):
                 top, column = x, int64(c)
         keys[t], at[t] = top, column

@@ -25,7 +25,7 @@ from . import truncation as _truncation
 from . import vjp as _vjp
 from .forms import THREADS
 from .rows import Call, Results
-from .truncation import HISTOGRAM, LIST, WIDE, Cut, Limits
+from .truncation import HISTOGRAM, LIST, Cut, Limits, wide_threads
 
 MODULES = (_noise, _categorical, _short, _gumbel_max, _relaxed, _vjp, _conditional, _small, _truncation, _truncated)
 #: CUDA blocks of a launch at most: kernels stride over what is left.
@@ -60,8 +60,14 @@ def bounds(name: str, form: str) -> tuple[int, int]:
     Eight are half of what it can hold, and leave 64 registers; the other kernels would spill some.
     """
     if name == "find_cut":
-        return WIDE, 1
-    return THREADS, 8 if name in ("gumbel", "block_nodes", "products") and form != "float64" else 1
+        return wide_threads(form), 1
+    return THREADS, 8 if name in (
+        "gumbel",
+        "block_nodes",
+        "products",
+        "survey",
+        "kept_nodes",
+    ) and form != "float64" else 1
 
 
 def _launch(
@@ -209,7 +215,7 @@ def truncated(
         some = chunks if level < levels else 1
         _launch(
             _truncation, "find_cut", count * some, place, *each, np.uint8(summed), level, some, cut,
-            layout=layout, threads=THREADS if columns <= LIST else WIDE,
+            layout=layout, threads=THREADS if columns <= LIST else wide_threads(place.name),
         )  # fmt: skip
     race = method == "gumbel_max"
     needed = not race or summed or results.log_prob.size > 0

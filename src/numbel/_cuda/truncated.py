@@ -19,7 +19,7 @@ from .blocks import best_of, functions
 from .categorical import join_blocks, winning_block, write_sample
 from .forms import FORMS, THREADS, device, matrix, vector
 from .rows import CALL, DRAWN, GREEDY, INVALID, extents, identity_of, key_of, results, temperature_of
-from .truncation import CUT, LIMITS, keeps_all, kind_cut, places, slots
+from .truncation import CUT, LIMITS, keeps_all, kind_cut, places, row_value, slots
 
 _INF = math.inf
 _NAN = math.nan
@@ -29,21 +29,21 @@ _NAN = math.nan
 def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """The kernels of one element format and layout, and the types of their arguments."""
     form = FORMS[name]
-    wide, load, zero = form.wide, form.load, form.zero
+    wide, zero = form.wide, form.zero
     (rows_in, extent), (slots_in, owner, room) = extents(layout), slots(layout)
-    number = places(form)[1]
+    number, plain_value = places(form)[1], row_value(form)
     weight = scalar.weight_float64 if wide is float64 else scalar.weight_float32
     quantise = scalar.quantise_float64 if wide is float64 else scalar.quantise_float32
 
     @device
     def kept_value(source, line, column):
-        """A logit, or -inf where the cut excludes it; `source` is (logits, t, last, the row's first column)."""
-        x = wide(load(source[0][uint64(line), uint64(column)]))
-        kept = x > source[1] or (x == source[1] and int64(column) - source[3] <= source[2])
+        """A logit, or -inf where the cut excludes it; `source` is (logits, the row's first column, t, last)."""
+        x = plain_value((source[0], source[1]), line, column)
+        kept = x > source[2] or (x == source[2] and int64(column) <= source[3])
         return x if kept else wide(-_INF)
 
     inner = functions(form, kept_value)
-    block_node, block_max, argmax = inner.block_node, inner.block_max, functions(form).argmax
+    block_node, block_max, argmax = inner.block_node, inner.block_max, functions(form, plain_value).argmax
 
     @device
     def reaches(cut, row, slot):
@@ -63,7 +63,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                 r, s = 0.0, 0.0
                 if reaches(cut, row, item):
                     high, low = scalar.scale(temperature_of(call, call.first_row + row))
-                    source = (logits, wide(cut.t[row]), int64(cut.last[row]), first)
+                    source = (logits, first, wide(cut.t[row]), int64(cut.last[row]))
                     r, s = block_node(source, line, block, columns, high, low, lanes, tops, bottoms)
                 if cuda.threadIdx.x == 0:
                     kept[0, item], kept[1, item] = r, s
@@ -86,18 +86,26 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             if drawn and reaches(cut, row, slot):
                 temperature = temperature_of(call, call.first_row + row)
                 identity = identity_of(call, call.first_row + row)
-                source = (logits, wide(cut.t[row]), int64(cut.last[row]), first)
-                for c in range(block * BLOCK + t, block * BLOCK + count, THREADS):
-                    x = float64(kept_value(source, line, first + c))
-                    if x != -_INF:
-                        z = x / temperature
+                source = (logits, first, wide(cut.t[row]), int64(cut.last[row]))
+                end = block * BLOCK + count
+                for base in range(block * BLOCK + 4 * t, end, 4 * THREADS):
+                    last = min(base + 4, end)
+                    some = False
+                    for c in range(base, last):
+                        some = some or kept_value(source, line, c) != -_INF
+                    if some:
                         s = uint64(first_sample + sample)
-                        word = uint64(noise_word(uint64(c), s, identity, uint64(NOISE), key, mask))
-                        if not cannot_exceed(word, z, best):
-                            y = noise_word(uint64(c), s, identity, uint64(REFINEMENT), key, mask)
-                            value = z + gumbel_float64(word, uint64(y))
-                            if value > best or winner < 0:  # a thread's columns ascend
-                                best, winner = value, int64(c)
+                        words = block_words(uint64(base // 4), s, identity, uint64(NOISE), key, mask)
+                        for c in range(base, last):
+                            x = float64(kept_value(source, line, c))
+                            z = x / temperature
+                            k = c - base
+                            word = words[0] if k == 0 else words[1] if k == 1 else words[2] if k == 2 else words[3]
+                            if x != -_INF and not cannot_exceed(uint64(word), z, best):
+                                y = noise_word(uint64(c), s, identity, uint64(REFINEMENT), key, mask)
+                                value = z + gumbel_float64(uint64(word), uint64(y))
+                                if value > best or winner < 0:  # a thread's columns ascend
+                                    best, winner = value, int64(c)
             shared_keys[t], shared_at[t] = best, winner
             best_of(shared_keys, shared_at)
             if t == 0:
@@ -105,18 +113,18 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             cuda.syncthreads()
 
     @device
-    def choose_in_block(source, line, first, count, high64, low64, word, sums, at, bottoms):
-        """at[0] becomes the column, counted from the line's beginning, at which the choice in a block falls."""
+    def choose_in_block(source, line, start, count, high64, low64, word, sums, at, bottoms):
+        """at[0] becomes the column at which the choice in a block falls."""
         t = cuda.threadIdx.x
         high, low = scalar.narrow(zero, high64, low64)
         high, low = wide(high), wide(low)
-        largest, _ = block_max(source, line, first, count, at, bottoms)
+        largest, _ = block_max(source, line, start, count, at, bottoms)
         r, rise, far = scalar.reference_of_maximum(largest, high)
         r, shift = wide(r), wide(largest if far else zero)
         own = BLOCK // THREADS
         total = uint64(0)
         for i in range(t * own, min((t + 1) * own, count)):
-            x = wide(kept_value(source, line, first + i) - shift)
+            x = wide(kept_value(source, line, start + i) - shift)
             total += uint64(quantise(wide(weight(x, high, low, r)), rise))
         sums[t] = total
         cuda.syncthreads()
@@ -129,10 +137,10 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         if before <= target and target < before + total:
             running = before
             for i in range(t * own, min((t + 1) * own, count)):
-                x = wide(kept_value(source, line, first + i) - shift)
+                x = wide(kept_value(source, line, start + i) - shift)
                 running += uint64(quantise(wide(weight(x, high, low, r)), rise))
                 if running > target:
-                    at[0] = first + i
+                    at[0] = start + i
                     break
         cuda.syncthreads()
 
@@ -157,7 +165,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             log_sum, log_p, column = _NAN, _NAN, int64(-1)
             is_bad = kind == INVALID
             if kind == GREEDY:
-                column, log_sum, is_bad = argmax(logits, line, columns, tree_r, at)
+                column, log_sum, is_bad = argmax((logits, first), line, columns, tree_r, at)
                 log_p = _NAN if is_bad else 0.0
             elif kind == DRAWN and cut.t[row] != cut.t[row]:
                 is_bad = True
@@ -185,12 +193,12 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     winning_block(kept, slot, blocks, sample, identity, key, mask, tree_r, tree_s, at, tag)
                     block = int64(at[0])
                     count = min(columns - block * BLOCK, int64(BLOCK))
-                    source = (logits, wide(cut.t[row]), int64(cut.last[row]), first)
+                    source = (logits, first, wide(cut.t[row]), int64(cut.last[row]))
                     _, _, x2, x3 = block_words(uint64(block), uint64(sample), identity, tag, key, mask)
                     word = (uint64(x2) << uint64(32)) | uint64(x3)
-                    choose_in_block(source, line, first + block * BLOCK, count, high64, low64, word, sums, at, bottoms)
-                    column = int64(at[0]) - first
-                x = float64(wide(load(logits[uint64(line), uint64(first + column)])))
+                    choose_in_block(source, line, block * BLOCK, count, high64, low64, word, sums, at, bottoms)
+                    column = int64(at[0])
+                x = float64(plain_value((logits, first), line, column))
                 log_p = scalar.log_prob(x, high64, low64, root_r, root_s)
                 cuda.syncthreads()
             if t == 0:

@@ -24,8 +24,6 @@ from .rows import CALL, DRAWN, INVALID, LEFT_OUT, extents, kind_of, temperature_
 
 _INF = math.inf
 _NAN = math.nan
-#: Threads of a CUDA block that does a whole row: of short ones, and of others.
-WIDE = THREADS if config.ENABLE_CUDASIM else 512
 #: Bits of a place that a histogram tells apart, and columns that a list holds; the simulator's rows are short.
 BITS = 3 if config.ENABLE_CUDASIM else 11
 BUCKETS = 1 << BITS
@@ -66,6 +64,11 @@ CUT = types.NamedTuple(
     [_INTEGERS, matrix(FORMS["float64"], "C"), vector(uint64), _DOUBLES, _INTEGERS, _DOUBLES],
     Cut,
 )
+
+
+def wide_threads(name: str) -> int:
+    """Threads of a CUDA block that does a whole long row: as many as have registers, 128 each, float64 255."""
+    return THREADS if config.ENABLE_CUDASIM else 256 if name == "float64" else 512
 
 
 @device
@@ -255,6 +258,18 @@ def places(form: Form) -> Any:
 
 
 @functools.cache
+def row_value(form: Form) -> Any:
+    """The device function that reads a logit of (logits, a row's first column), its column counted from there."""
+    wide, load = form.wide, form.load
+
+    @device
+    def value(source, line, column):
+        return wide(load(source[0][uint64(line), uint64(source[1] + column)]))
+
+    return value
+
+
+@functools.cache
 def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """The kernels of one element format and layout, and the types of their arguments."""
     form = FORMS[name]
@@ -262,7 +277,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     (_, extent), (slots_in, owner, room) = extents(layout), slots(layout)
     rows_in = extents(layout)[0]
     place_of, number, lowest, highest = places(form)
-    block_node = functions(form).block_node
+    block_node = functions(form, row_value(form)).block_node
     weight = scalar.weight_float64 if wide is float64 else scalar.weight_float32
     quantise = scalar.quantise_float64 if wide is float64 else scalar.quantise_float32
 
@@ -292,7 +307,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                 alone = p < 1.0 and k >= columns
                 if alone or (summed and not keeps_all(limits, call.first_row + row, columns)):
                     high, low = scalar.scale(temperature_of(call, call.first_row + row))
-                    r, s = block_node(logits, line, block, columns, high, low, lanes, tops, bottoms)
+                    r, s = block_node((logits, first), line, block, columns, high, low, lanes, tops, bottoms)
                     if t == 0:
                         cut.nodes[0, item], cut.nodes[1, item] = r, s
                 if block == 0:
@@ -303,6 +318,27 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     def mass_of(x, unit):
         """The mass of a logit; `unit` is (high, low, r, what is subtracted from logits, the shift of `quantise`)."""
         return uint64(quantise(wide(weight(wide(x - unit[3]), unit[0], unit[1], unit[2])), unit[4]))
+
+    @device
+    def eight(logits, line, c, step, last):
+        """Eight columns, `step` apart, in place of those beyond the last that one: their loads are under way at once."""
+        row = uint64(line)
+        return (
+            logits[row, uint64(c)],
+            logits[row, uint64(min(c + step, last))],
+            logits[row, uint64(min(c + 2 * step, last))],
+            logits[row, uint64(min(c + 3 * step, last))],
+            logits[row, uint64(min(c + 4 * step, last))],
+            logits[row, uint64(min(c + 5 * step, last))],
+            logits[row, uint64(min(c + 6 * step, last))],
+            logits[row, uint64(min(c + 7 * step, last))],
+        )
+
+    @device
+    def pick(e, j):
+        lower = (e[0] if j == 0 else e[1]) if j < 2 else (e[2] if j == 2 else e[3])
+        upper = (e[4] if j == 4 else e[5]) if j < 6 else (e[6] if j == 6 else e[7])
+        return lower if j < 4 else upper
 
     @device
     def largest_place(tops, slot, blocks, shared):
@@ -328,18 +364,9 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             if uint64(rules.distance(top, tops[blocks[2] + b])) <= high:
                 end = min(int64(b + 1) * BLOCK, columns)
                 for base in range(int64(b) * BLOCK + cuda.threadIdx.x, end, threads * _AT_ONCE):
-                    # loads first: an atomic between two would have the second wait
-                    e0 = logits[uint64(line), uint64(first + base)]
-                    e1 = logits[uint64(line), uint64(first + min(base + threads, end - 1))]
-                    e2 = logits[uint64(line), uint64(first + min(base + 2 * threads, end - 1))]
-                    e3 = logits[uint64(line), uint64(first + min(base + 3 * threads, end - 1))]
-                    e4 = logits[uint64(line), uint64(first + min(base + 4 * threads, end - 1))]
-                    e5 = logits[uint64(line), uint64(first + min(base + 5 * threads, end - 1))]
-                    e6 = logits[uint64(line), uint64(first + min(base + 6 * threads, end - 1))]
-                    e7 = logits[uint64(line), uint64(first + min(base + 7 * threads, end - 1))]
+                    loaded = eight(logits, line, first + base, threads, first + end - 1)
                     for j in range(_AT_ONCE):
-                        e = e1 if j == 1 else e2 if j == 2 else e3 if j == 3 else e0
-                        e = e5 if j == 5 else e6 if j == 6 else e7 if j == 7 else e4 if j == 4 else e
+                        e = pick(loaded, j)
                         away = uint64(rules.distance(top, place_of(e)))
                         if base + j * threads < end and low <= away and away <= high:
                             at = int64((away - low) >> uint64(shift))
@@ -350,6 +377,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     @device
     def gather(logits, line, first, columns, blocks, tops, top, high, bins, counter):
         """List the distances and the columns of all whose distance is at most `high`, in any order; how many."""
+        threads = int64(cuda.blockDim.x)
         cuda.syncthreads()
         if cuda.threadIdx.x == 0:
             counter[0] = 0
@@ -357,12 +385,14 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         for b in range(blocks[0], blocks[1]):
             if uint64(rules.distance(top, tops[blocks[2] + b])) <= high:
                 end = min(int64(b + 1) * BLOCK, columns)
-                for c in range(int64(b) * BLOCK + cuda.threadIdx.x, end, int64(cuda.blockDim.x)):
-                    away = uint64(rules.distance(top, place_of(logits[uint64(line), uint64(first + c)])))
-                    if away <= high:
-                        i = cuda.atomic.add(counter, 0, 1)
-                        put(bins[0], bins[1], i, away)
-                        put(bins[2], bins[3], i, uint64(c))
+                for base in range(int64(b) * BLOCK + cuda.threadIdx.x, end, threads * _AT_ONCE):
+                    loaded = eight(logits, line, first + base, threads, first + end - 1)
+                    for j in range(_AT_ONCE):
+                        away = uint64(rules.distance(top, place_of(pick(loaded, j))))
+                        if base + j * threads < end and away <= high:
+                            i = cuda.atomic.add(counter, 0, 1)
+                            put(bins[0], bins[1], i, away)
+                            put(bins[2], bins[3], i, uint64(base + j * threads))
         cuda.syncthreads()
         return int64(counter[0])
 
@@ -479,7 +509,19 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                             start = (item - row * chunks) * run
                             part = (start, min(start + run, blocks), slot)
                             histogram(
-                                logits, line, first, columns, part, cut.tops, top, lower, upper, shift, weighs, unit, bins
+                                logits,
+                                line,
+                                first,
+                                columns,
+                                part,
+                                cut.tops,
+                                top,
+                                lower,
+                                upper,
+                                shift,
+                                weighs,
+                                unit,
+                                bins,
                             )
                             cuda.syncthreads()
                         if level >= levels and chunks > 1:
