@@ -89,7 +89,9 @@ def check_settings(dtype, columns, settings=SETTINGS, samples=2, rows=slice(None
     x = shapes_of_rows(columns, dtype, np.random.default_rng(columns))[rows]
     for number, options in enumerate(settings):
         if options.get("top_k", 0) <= columns:
-            check(x, num_samples=samples, method=METHODS[number % 2], temperature=(1.0, 0.7)[number // 2 % 2], **options)
+            check(
+                x, num_samples=samples, method=METHODS[number % 2], temperature=(1.0, 0.7)[number // 2 % 2], **options
+            )
 
 
 def check_rows(dtype):
@@ -174,14 +176,23 @@ def check_ragged():
 def check_flags():
     """Values that only a kernel meets flag their row; a draw id on the device goes on; `out` is written."""
     x = logits((2, 9), np.float32)
-    for name, value in (("top_k", 0), ("top_k", -1), ("top_p", 0.0), ("top_p", np.nan), ("min_p", -0.1), ("min_p", 1.1)):
+    for name, value in (
+        ("top_k", 0),
+        ("top_k", -1),
+        ("top_p", 0.0),
+        ("top_p", np.nan),
+        ("min_p", -0.1),
+        ("min_p", 1.1),
+    ):
         there = {name: on_device(np.array([1, value], np.int64 if name == "top_k" else np.float64))}
         for method in METHODS:
             found = rng().sample(on_device(x), method=method, **there)
             assert found.indices.copy_to_host()[0] >= 0
             assert found.indices.copy_to_host()[1] == -1
             assert np.isnan(found.logsumexp.copy_to_host()[1])
-            assert "row 1" in raised(lambda m=method, t=there: rng().sample(on_device(x), method=m, on_invalid="raise", **t))
+            assert "row 1" in raised(
+                lambda m=method, t=there: rng().sample(on_device(x), method=m, on_invalid="raise", **t)
+            )
     bad = x.copy()
     bad[1, 4] = np.nan
     message = raised(lambda: rng().categorical(on_device(bad), top_k=3, on_invalid="raise"))

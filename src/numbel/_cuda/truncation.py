@@ -67,8 +67,8 @@ CUT = types.NamedTuple(
 
 
 def wide_threads(name: str) -> int:
-    """Threads of a CUDA block that does a whole long row: as many as have registers, 128 each, float64 255."""
-    return THREADS if config.ENABLE_CUDASIM else 256 if name == "float64" else 512
+    """Threads of a CUDA block that does a whole long row: as many as find the registers (160 each, float64 176)."""
+    return THREADS if config.ENABLE_CUDASIM else 256 if name == "float64" else 384
 
 
 @device
@@ -274,8 +274,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """The kernels of one element format and layout, and the types of their arguments."""
     form = FORMS[name]
     wide, load, zero = form.wide, form.load, form.zero
-    (_, extent), (slots_in, owner, room) = extents(layout), slots(layout)
-    rows_in = extents(layout)[0]
+    (rows_in, extent), (slots_in, owner, room) = extents(layout), slots(layout)
     place_of, number, lowest, highest = places(form)
     block_node = functions(form, row_value(form)).block_node
     weight = scalar.weight_float64 if wide is float64 else scalar.weight_float32
@@ -335,6 +334,11 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         )
 
     @device
+    def left(n, step):
+        """How many of the eight there are in n columns; a loop of unknown length is not unrolled, which would spill."""
+        return min(int64(_AT_ONCE), int64((uint32(n) + uint32(step) - uint32(1)) // uint32(step)))
+
+    @device
     def pick(e, j):
         lower = (e[0] if j == 0 else e[1]) if j < 2 else (e[2] if j == 2 else e[3])
         upper = (e[4] if j == 4 else e[5]) if j < 6 else (e[6] if j == 6 else e[7])
@@ -347,49 +351,51 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             best = max(best, tops[slot + b])
         cuda.syncthreads()
         shared[t] = best
-        h = cuda.blockDim.x >> 1
+        h = 256
         while h > 0:
             cuda.syncthreads()
-            if t < h and shared[t + h] > shared[t]:
+            if t < h and t + h < cuda.blockDim.x and shared[t + h] > shared[t]:
                 shared[t] = shared[t + h]
             h >>= 1
         cuda.syncthreads()
         return int64(shared[0])
 
     @device
-    def histogram(logits, line, first, columns, blocks, tops, top, low, high, shift, weighs, unit, bins):
-        """Count, and weigh, the columns of some blocks whose distance from the largest is low .. high."""
+    def histogram(where, begin, stop, low, high, shift, weighs, unit, bins):
+        """Count, and weigh, the columns of blocks begin .. stop - 1 whose distance from the largest is low .. high."""
+        logits, line, first, columns, tops, slot, top = where
         threads = int64(cuda.blockDim.x)
-        for b in range(blocks[0], blocks[1]):
-            if uint64(rules.distance(top, tops[blocks[2] + b])) <= high:
+        for b in range(begin, stop):
+            if uint64(rules.distance(top, tops[slot + b])) <= high:
                 end = min(int64(b + 1) * BLOCK, columns)
                 for base in range(int64(b) * BLOCK + cuda.threadIdx.x, end, threads * _AT_ONCE):
                     loaded = eight(logits, line, first + base, threads, first + end - 1)
-                    for j in range(_AT_ONCE):
+                    for j in range(left(end - base, threads)):
                         e = pick(loaded, j)
                         away = uint64(rules.distance(top, place_of(e)))
-                        if base + j * threads < end and low <= away and away <= high:
+                        if low <= away and away <= high:
                             at = int64((away - low) >> uint64(shift))
                             add(bins[0], bins[1], at, uint64(1))
                             if weighs:
                                 add(bins[2], bins[3], at, mass_of(wide(load(e)), unit))
 
     @device
-    def gather(logits, line, first, columns, blocks, tops, top, high, bins, counter):
+    def gather(where, high, bins, counter):
         """List the distances and the columns of all whose distance is at most `high`, in any order; how many."""
+        logits, line, first, columns, tops, slot, top = where
         threads = int64(cuda.blockDim.x)
         cuda.syncthreads()
         if cuda.threadIdx.x == 0:
             counter[0] = 0
         cuda.syncthreads()
-        for b in range(blocks[0], blocks[1]):
-            if uint64(rules.distance(top, tops[blocks[2] + b])) <= high:
+        for b in range((columns + BLOCK - 1) // BLOCK):
+            if uint64(rules.distance(top, tops[slot + b])) <= high:
                 end = min(int64(b + 1) * BLOCK, columns)
                 for base in range(int64(b) * BLOCK + cuda.threadIdx.x, end, threads * _AT_ONCE):
                     loaded = eight(logits, line, first + base, threads, first + end - 1)
-                    for j in range(_AT_ONCE):
+                    for j in range(left(end - base, threads)):
                         away = uint64(rules.distance(top, place_of(pick(loaded, j))))
-                        if base + j * threads < end and away <= high:
+                        if away <= high:
                             i = cuda.atomic.add(counter, 0, 1)
                             put(bins[0], bins[1], i, away)
                             put(bins[2], bins[3], i, uint64(base + j * threads))
@@ -397,10 +403,11 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         return int64(counter[0])
 
     @device
-    def find_tie(logits, line, first, columns, blocks, tops, top, away, ties, a, b, found):
+    def find_tie(where, away, ties, a, b, found):
         """The column of number `ties` (from 1) of those at a distance; there are that many."""
-        for block in range(blocks[0], blocks[1]):
-            if uint64(rules.distance(top, tops[blocks[2] + block])) <= away:
+        logits, line, first, columns, tops, slot, top = where
+        for block in range((columns + BLOCK - 1) // BLOCK):
+            if uint64(rules.distance(top, tops[slot + block])) <= away:
                 end = min(int64(block + 1) * BLOCK, columns)
                 for start in range(int64(block) * BLOCK, end, int64(cuda.blockDim.x) * _AT_ONCE):
                     base = start + cuda.threadIdx.x * _AT_ONCE
@@ -423,6 +430,118 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     return int64(found[0])
         return int64(_ALL)
 
+    @device
+    def unit_of(largest, temperature, k, p, columns, summed, nodes, slot, tree_r, tree_s, stack_r, stack_s):
+        """(what `mass_of` is told; the row's logsumexp, NaN if it is not summed)."""
+        high64, low64 = scalar.scale(temperature)
+        high, low = scalar.narrow(zero, high64, low64)
+        high, low = wide(high), wide(low)
+        r, rise, far = scalar.reference_of_maximum(largest, high)
+        most, total = float64(min(k, columns)), _NAN
+        if summed or (p < 1.0 and k >= columns):
+            join_blocks(nodes, slot, (columns + BLOCK - 1) // BLOCK, tree_r, tree_s, stack_r, stack_s)
+            total = scalar.logsumexp(stack_r[0], stack_s[0])
+            if k >= columns and not far:  # the sum of all weights relative to the largest
+                most = exp_float64(-scalar.log_prob(float64(largest), high64, low64, stack_r[0], stack_s[0]))
+        return (high, low, wide(r), wide(largest if far else zero), int64(rules.mass_shift(rise, most))), total
+
+    @device
+    def narrow(where, k, p, unit, part, chunks, made, place, levels, bins, a, b, found):
+        """(whether the cut is to be found in a list, or found, or neither, where; `away`, `ties`, `equal`, `goal`).
+
+        The list is of all columns at most `away` from the largest. A cut that is found is column number `ties` of the
+        `equal` ones at `away`. `goal` is the mass that top_p wants, 0 where the list will show it. Of several chunks
+        one part of the first histogram is made that is not yet among the `levels` ones in `made`, from `place` on, and nothing found.
+        """
+        columns, top = where[3], where[6]
+        blocks = (columns + BLOCK - 1) // BLOCK
+        t, threads = int64(cuda.threadIdx.x), int64(cuda.blockDim.x)
+        every = uint64(rules.distance(top, lowest + 1))  # all that are finite
+        away, ties, equal, goal, level = every, int64(_ALL), int64(0), uint64(0), int64(0)
+        listed, is_cut, waits = columns <= LIST, False, False
+        for phase in range(2):
+            weighs = phase == 1
+            if listed or waits or not (p < 1.0 if weighs else k < columns):
+                continue
+            lower, upper, above, kept, goal = uint64(0), every, uint64(0), uint64(0), uint64(0)
+            mass, beside, going = uint64(0), uint64(0), True
+            if weighs and is_cut:  # of what top_k keeps
+                mass = mass_of(number(rules.place_below(top, away)), unit)
+                beside = uint64(ties) * mass
+                upper = away - uint64(1)
+                if away == 0:
+                    ties, going = int64(rules.ties_needed(rules.mass_limit(p, beside), mass)), False
+            while going:
+                shift = int64(rules.bucket_shift(upper - lower, BITS))
+                base = place + level * HISTOGRAM
+                cuda.syncthreads()
+                for i in range(t, BUCKETS, threads):
+                    for j in range(2):
+                        x = made[base + j * BUCKETS + i] if level < levels else uint64(0)
+                        put(bins[2 * j], bins[2 * j + 1], i, x)
+                cuda.syncthreads()
+                if level >= levels:
+                    run = (blocks + chunks - 1) // chunks
+                    stop = min((part + 1) * run, blocks)
+                    histogram(where, part * run, stop, lower, upper, shift, weighs, unit, bins)
+                    cuda.syncthreads()
+                    waits = chunks > 1
+                if waits:
+                    for i in range(t, BUCKETS, threads):
+                        for j in range(2):
+                            x = get(bins[2 * j], bins[2 * j + 1], i)
+                            if x != 0:
+                                cuda.atomic.add(made, base + j * BUCKETS + i, x)
+                    going = False
+                    continue
+                level += 1
+                of_low, of_high = (bins[2], bins[3]) if weighs else (bins[0], bins[1])
+                own, running, whole = sum_of_bins(of_low, of_high, 0, BUCKETS, a, b)
+                if goal == 0:
+                    goal = uint64(rules.mass_limit(p, whole + beside)) if weighs else uint64(k)
+                if above + whole < goal:
+                    going = False
+                    if weighs:  # the cut is among those that equal the last that top_k keeps
+                        ties = int64(rules.ties_needed(goal - above - whole, mass))
+                    continue
+                at, before = crossing(of_low, of_high, 0, BUCKETS, own, running, goal - above, found)
+                above += before
+                own = uint64(0)
+                for i in range(t, at, threads):
+                    own += get(bins[0], bins[1], i)
+                kept += running_sum(own, a, b)[1]
+                inside = get(bins[0], bins[1], at)
+                lower += uint64(at) << uint64(shift)
+                upper = min(upper, lower + ((uint64(1) << uint64(shift)) - uint64(1)))
+                if kept + inside <= uint64(LIST):
+                    listed, away, going = True, upper, False
+                elif shift == 0:
+                    away, equal, is_cut, going, ties = lower, int64(inside), True, False, int64(goal - above)
+                    if weighs:
+                        mass = mass_of(number(rules.place_below(top, away)), unit)
+                        ties = int64(rules.ties_needed(goal - above, mass))
+            if not weighs:
+                goal = uint64(0)
+        return listed, is_cut, away, ties, equal, goal
+
+    @device
+    def cut_of_list(where, k, p, unit, away, goal, bins, a, b, found, counter):
+        """The cut (t, last) among the columns at most `away` from the largest, which fit into a list."""
+        t, threads, top = int64(cuda.threadIdx.x), int64(cuda.blockDim.x), where[6]
+        n = gather(where, away, bins, counter)
+        sort(bins[0], bins[1], bins[2], bins[3], n)
+        at = min(k, n) - 1
+        if p < 1.0:
+            for i in range(t, at + 1, threads):  # masses behind the list
+                x = number(rules.place_below(top, get(bins[0], bins[1], i)))
+                put(bins[2], bins[3], LIST + i, mass_of(x, unit))
+            cuda.syncthreads()
+            own, running, whole = sum_of_bins(bins[2], bins[3], LIST, at + 1, a, b)
+            if goal == 0:
+                goal = uint64(rules.mass_limit(p, whole))
+            at, _ = crossing(bins[2], bins[3], LIST, at + 1, own, running, goal, found)
+        return number(rules.place_below(top, get(bins[0], bins[1], at))), int64(get(bins[2], bins[3], at))
+
     def find_cut(logits, call, limits, summed, levels, chunks, cut):
         """Every row's cut, and its logsumexp if `summed`, after `levels` histograms of it that are made.
 
@@ -443,154 +562,45 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         tree_s = cuda.shared.array(128, float64)
         stack_r = cuda.shared.array(32, float64)
         stack_s = cuda.shared.array(32, float64)
-        t, threads = int64(cuda.threadIdx.x), int64(cuda.blockDim.x)
+        each = cut.histograms.size // cut.t.size
         for item in range(int64(cuda.blockIdx.x), rows_in(logits, call) * chunks, int64(cuda.gridDim.x)):
             row = item // chunks
             at_row = call.first_row + row
             line, first, columns = extent(logits, call, row)
             if kind_cut(call, limits, at_row, columns) != DRAWN:
                 continue
-            slot, blocks = room(logits, call, row), (columns + BLOCK - 1) // BLOCK
-            top = largest_place(cut.tops, slot, blocks, shared)
+            slot = room(logits, call, row)
+            top = largest_place(cut.tops, slot, (columns + BLOCK - 1) // BLOCK, shared)
             good = lowest < top and top < highest
-            bound, last, total = wide(-_INF if good else _NAN), int64(-1), _NAN
+            bound, last = wide(-_INF if good else _NAN), int64(-1)
             if good and not keeps_all(limits, at_row, columns):
-                k, p, min_p = limits_of(limits, at_row)
-                temperature = temperature_of(call, at_row)
-                high64, low64 = scalar.scale(temperature)
-                high, low = scalar.narrow(zero, high64, low64)
-                high, low = wide(high), wide(low)
-                largest = number(top)
-                by_count, by_mass = k < columns, p < 1.0
-                r, rise, far = scalar.reference_of_maximum(largest, high)
-                most = float64(k if by_count else columns)
-                if summed or (by_mass and not by_count):
-                    join_blocks(cut.nodes, slot, blocks, tree_r, tree_s, stack_r, stack_s)
-                    total = scalar.logsumexp(stack_r[0], stack_s[0])
-                    if not by_count and not far:
-                        log_p = scalar.log_prob(float64(largest), high64, low64, stack_r[0], stack_s[0])
-                        most = exp_float64(-log_p)
-                unit = (high, low, wide(r), wide(largest if far else zero), int64(rules.mass_shift(rise, most)))
-                every = uint64(rules.distance(top, lowest + 1))  # all that are finite
-                # the cut: columns at `away` up to number `ties` of `equal`; or in the list, of distances up to `away`
-                away, ties, equal, listed, is_cut, waits = every, int64(_ALL), int64(0), False, False, False
-                goal, level = uint64(0), int64(0)
-                for phase in range(2):
-                    weighs = phase == 1
-                    if listed or waits or not (by_mass if weighs else by_count):
-                        continue
-                    if columns <= LIST:
-                        listed = True
-                        continue
-                    lower, upper, above, kept, beside = uint64(0), every, uint64(0), uint64(0), uint64(0)
-                    here = uint64(0)
-                    if weighs and is_cut:  # top_p of what top_k keeps
-                        here = mass_of(number(rules.place_below(top, away)), unit)
-                        beside = uint64(ties) * here
-                        if away == 0:
-                            goal = uint64(rules.mass_limit(p, beside))
-                            ties = int64(rules.ties_needed(goal, here))
-                            continue
-                        upper = away - uint64(1)
-                    going = True
-                    while going:
-                        shift = int64(rules.bucket_shift(upper - lower, BITS))
-                        base = (row * (cut.histograms.size // cut.t.size // HISTOGRAM) + level) * HISTOGRAM
-                        cuda.syncthreads()
-                        for i in range(t, BUCKETS, threads):
-                            for j in range(2):
-                                x = uint64(0)
-                                if level < levels:
-                                    x = cut.histograms[base + j * BUCKETS + i]
-                                put(bins[2 * j], bins[2 * j + 1], i, x)
-                        cuda.syncthreads()
-                        if level >= levels:
-                            run = (blocks + chunks - 1) // chunks
-                            start = (item - row * chunks) * run
-                            part = (start, min(start + run, blocks), slot)
-                            histogram(
-                                logits,
-                                line,
-                                first,
-                                columns,
-                                part,
-                                cut.tops,
-                                top,
-                                lower,
-                                upper,
-                                shift,
-                                weighs,
-                                unit,
-                                bins,
-                            )
-                            cuda.syncthreads()
-                        if level >= levels and chunks > 1:
-                            for i in range(t, BUCKETS, threads):
-                                for j in range(2):
-                                    x = get(bins[2 * j], bins[2 * j + 1], i)
-                                    if x != 0:
-                                        cuda.atomic.add(cut.histograms, base + j * BUCKETS + i, x)
-                            waits, going = True, False
-                            continue
-                        level += 1
-                        of_low, of_high = (bins[2], bins[3]) if weighs else (bins[0], bins[1])
-                        own, running, whole = sum_of_bins(of_low, of_high, 0, BUCKETS, a, b)
-                        if goal == 0:
-                            goal = uint64(rules.mass_limit(p, whole + beside)) if weighs else uint64(k)
-                        if above + whole < goal:
-                            going = False
-                            if weighs:  # the cut is among those that equal the last that top_k keeps
-                                ties = int64(rules.ties_needed(goal - above - whole, here))
-                            continue
-                        at, before = crossing(of_low, of_high, 0, BUCKETS, own, running, goal - above, found)
-                        above += before
-                        own = uint64(0)
-                        for i in range(t, at, threads):
-                            own += get(bins[0], bins[1], i)
-                        _, before = running_sum(own, a, b)
-                        kept += before
-                        inside = get(bins[0], bins[1], at)
-                        lower += uint64(at) << uint64(shift)
-                        upper = min(upper, lower + ((uint64(1) << uint64(shift)) - uint64(1)))
-                        if kept + inside <= uint64(LIST):
-                            listed, away, going = True, upper, False
-                        elif shift == 0:
-                            away, equal, is_cut, going = lower, int64(inside), True, False
-                            short = goal - above
-                            ties = int64(short)
-                            if weighs:
-                                ties = int64(
-                                    rules.ties_needed(short, mass_of(number(rules.place_below(top, away)), unit))
-                                )
-                    if not weighs:
-                        goal = uint64(0)
-                part = (int64(0), blocks, slot)
-                if chunks == 1 and listed:
-                    n = gather(logits, line, first, columns, part, cut.tops, top, away, bins, counter)
-                    sort(bins[0], bins[1], bins[2], bins[3], n)
-                    at = min(k, n) - 1 if by_count else n - 1
-                    if by_mass:
-                        # masses of the list behind its columns
-                        for i in range(t, at + 1, threads):
-                            x = number(rules.place_below(top, get(bins[0], bins[1], i)))
-                            put(bins[2], bins[3], LIST + i, mass_of(x, unit))
-                        cuda.syncthreads()
-                        own, running, whole = sum_of_bins(bins[2], bins[3], LIST, at + 1, a, b)
-                        if goal == 0:
-                            goal = uint64(rules.mass_limit(p, whole))
-                        at, _ = crossing(bins[2], bins[3], LIST, at + 1, own, running, goal, found)
-                    bound = number(rules.place_below(top, get(bins[0], bins[1], at)))
-                    last = int64(get(bins[2], bins[3], at))
-                elif chunks == 1 and is_cut:
-                    bound, last = number(rules.place_below(top, away)), int64(_ALL)
-                    if ties < equal:
-                        last = find_tie(logits, line, first, columns, part, cut.tops, top, away, ties, a, b, found)
+                k, p, _ = limits_of(limits, at_row)
+                where = (logits, line, first, columns, cut.tops, slot, top)
+                unit, total = unit_of(
+                    number(top), temperature_of(call, at_row), k, p, columns, summed,
+                    cut.nodes, slot, tree_r, tree_s, stack_r, stack_s,
+                )  # fmt: skip
+                if cuda.threadIdx.x == 0:
+                    cut.sums[row] = total
+                if k < columns or p < 1.0:
+                    listed, is_cut, away, ties, equal, goal = narrow(
+                        where, k, p, unit, item - row * chunks, chunks, cut.histograms, row * each,
+                        levels, bins, a, b, found,
+                    )  # fmt: skip
+                    if listed and chunks == 1:
+                        bound, last = cut_of_list(where, k, p, unit, away, goal, bins, a, b, found, counter)
+                    elif is_cut and chunks == 1:
+                        bound, last = number(rules.place_below(top, away)), int64(_ALL)
+                        if ties < equal:
+                            last = find_tie(where, away, ties, a, b, found)
+                _, _, min_p = limits_of(limits, at_row)  # read again: registers are short above
                 if min_p > 0.0:
-                    least = wide(rules.least_within(largest, temperature, -log_float64(min_p)))
+                    reach = -log_float64(min_p)
+                    least = wide(rules.least_within(number(top), temperature_of(call, at_row), reach))
                     if bound < least:
                         bound, last = least, int64(_ALL)
-            if chunks == 1 and t == 0:
-                cut.t[row], cut.last[row], cut.sums[row] = float64(bound), last, total
+            if chunks == 1 and cuda.threadIdx.x == 0:
+                cut.t[row], cut.last[row] = float64(bound), last
             cuda.syncthreads()
 
     rows = matrix(form, layout)
