@@ -33,7 +33,7 @@ SETTINGS = (
 
 
 def compare(x, device, there, **options):
-    """A sample of `x` on the host with one on the device, and the indices alone; `there` holds options of the device."""
+    """A sample of `x` on the host with one on the device, and the indices alone; `there` are options on the device."""
     what = f"{x.dtype} {x.shape} {options}"
     expected = rng().sample(x, on_invalid="flag", **options)
     for found, due in zip(rng().sample(device, **options | there), expected, strict=True):

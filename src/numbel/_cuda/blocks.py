@@ -78,7 +78,7 @@ def plain_value(form: Form) -> Any:
 
 @functools.cache
 def functions(form: Form, value: Any = None) -> Any:
-    """The device functions of this module for one element format; `value` reads a logit of what they take for logits."""
+    """The device functions of this module for an element format; `value` reads a logit of what they are given."""
     wide, zero = form.wide, form.zero
     value = plain_value(form) if value is None else value
     order = ordered_float64 if wide is float64 else ordered_float32

@@ -1,4 +1,4 @@
-"""Truncated sampling, once every row has its cut: the nodes, or the race, of what is left of each block, then the samples.
+"""Truncated sampling of rows that have their cuts: the nodes, or the race, of what is left of blocks, then the samples.
 
 What a cut excludes counts as -inf. Blocks whose largest logit lies below it are not read.
 """
@@ -69,7 +69,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     kept[0, item], kept[1, item] = r, s
 
     def kept_winners(logits, call, limits, first_sample, samples, cut, keys, at):
-        """`keys` and `at` of every (sample, slot): the largest perturbed logit of what is kept of a block, its column."""
+        """`keys` and `at` of every (sample, slot): the largest perturbed logit that is kept of a block, its column."""
         shared_keys = cuda.shared.array(128, float64)
         shared_at = cuda.shared.array(128, int64)
         t = cuda.threadIdx.x

@@ -1,8 +1,8 @@
 """What top_k, top_p and min_p keep of a row, without sorting it: the cut (t, last) of `_scalar.truncation`.
 
 A survey finds every block's largest logit (and its node, where the row's sum is asked for). Then one CUDA block narrows
-a row's cut down by histograms over its places, 11 bits a pass, until the columns from there up fit into a list, which it
-sorts, or one value is left. Where few rows are long, many CUDA blocks make each of the first histograms of a row.
+a row's cut down by histograms over its places, 11 bits a pass, until the columns from there up fit into a list, which
+it sorts, or one value is left. Where few rows are long, many CUDA blocks make each of the first histograms of a row.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def kind_cut(call, limits, row, columns):
 def slots(layout: str) -> Any:
     """Functions of (logits, call): how many slots there are, a slot's (row, block), and the first slot of a row.
 
-    Every block of a row has a slot, and a row's are neighbours. Those of a ragged row begin at offsets[row] // 4096 + row,
-    so that their number is known without reading an offset; some of its slots may stay empty.
+    Every block of a row has a slot, and a row's are neighbours. Those of a ragged row begin at offsets[row] // 4096
+    + row, so that their number is known without reading an offset; some may stay empty.
     """
     if layout == "R":
 
@@ -143,8 +143,8 @@ def slots(layout: str) -> Any:
     return number, owner, room
 
 
-# ------------------------------------------------------------------------------- 64-bit numbers in two arrays of 32 bits:
-# in shared memory only 32-bit atomics are native, those of 64 bits wait for each other
+# ------------------------------------------------------------------------------ 64-bit numbers in two arrays of 32 bits
+# (in shared memory only 32-bit atomics are native: those of 64 bits are loops that wait for each other)
 
 
 @device
@@ -320,7 +320,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
 
     @device
     def eight(logits, line, c, step, last):
-        """Eight columns, `step` apart, in place of those beyond the last that one: their loads are under way at once."""
+        """Eight columns, `step` apart, beyond the last that one: their loads are under way at once."""
         row = uint64(line)
         return (
             logits[row, uint64(c)],
@@ -451,7 +451,8 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
 
         The list is of all columns at most `away` from the largest. A cut that is found is column number `ties` of the
         `equal` ones at `away`. `goal` is the mass that top_p wants, 0 where the list will show it. Of several chunks
-        one part of the first histogram is made that is not yet among the `levels` ones in `made`, from `place` on, and nothing found.
+        one part is made of the first histogram that is not yet among the `levels` ones in `made`, from `place` on, and
+        nothing is found.
         """
         columns, top = where[3], where[6]
         blocks = (columns + BLOCK - 1) // BLOCK

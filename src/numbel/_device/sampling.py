@@ -74,8 +74,8 @@ def sample(
     if method == "grouped" and _tables.tabled(columns, samples, wide_dtype) and (cuts is None or cuts.may_keep_all):
         rows = "" if cuts is None else " where a row keeps all"
         raise NotImplementedError(
-            f"{samples} samples of {columns} categories come from a table{rows}, which is not made on a CUDA device yet: "
-            'take fewer at a time, method="gumbel_max", or copy the logits to the host'
+            f"{samples} samples of {columns} categories come from a table{rows}, which is not made on a CUDA device "
+            'yet: take fewer at a time, method="gumbel_max", or copy the logits to the host'
         )
     where, shape = task.library, task.shape
     many = shape if num_samples is None else (*shape, samples)

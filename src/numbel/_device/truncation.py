@@ -26,8 +26,9 @@ class Truncation:
         self._host = {name: self._checked(name, value, columns) for name, value in self._given.items()}
         k, p, least = (None if found is None else found[0] for found in self._host.values())
         whole = np.ones(1, np.bool_)
-        for values, keeps in ((k, lambda k: k >= columns), (p, lambda p: p >= 1), (least, lambda least: least <= 0)):
-            whole = whole if values is None else whole & keeps(values)
+        whole = whole if k is None else whole & (k >= columns)
+        whole = whole if p is None else whole & (p >= 1)
+        whole = whole if least is None else whole & (least <= 0)
         known = all(found is not None for found in self._host.values())
         #: Whether all rows keep everything, and whether one may.
         self.off, self.may_keep_all = known and bool(whole.all()), bool(whole.any())

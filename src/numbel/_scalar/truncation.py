@@ -81,7 +81,7 @@ def ties_needed(short, mass):
     return int64((short + mass - uint64(1)) // mass) if mass > uint64(0) else int64(1)
 
 
-# -------------------------------------------------- places: an element's number in the order of its format, 0 for either 0
+# ------------------------------------------------ places: an element's number in the order of its format, 0 of either 0
 
 
 @inlined
