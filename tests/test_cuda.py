@@ -406,7 +406,8 @@ def test_the_command_line_samples_on_a_device(tmp_path):
         )
 
     for device in ("cpu", "cuda"):
-        done = sample("x.npy", device, "--num-samples", "2", "-o", f"{device}.npy", "--log-prob", f"{device}-log.npy")
+        files = "-o", f"{device}.npy", "--log-prob", f"{device}-log.npy"
+        done = sample("x.npy", device, "--num-samples", "2", "--top-k", "9", "--top-p", "0.8", *files)
         assert done.returncode == 0, done.stderr
     for name in ("{}.npy", "{}-log.npy"):
         assert (tmp_path / name.format("cpu")).read_bytes() == (tmp_path / name.format("cuda")).read_bytes()
