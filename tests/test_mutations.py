@@ -452,6 +452,14 @@ MUTATIONS = {
         [("_cpu/runs.py", "at + line * step * source.itemsize", "at + max(line - 1, 0) * step * source.itemsize")],
         ["test_streams.py::test_columns_around_a_line[600]"],
     ),
+    "CUDA: all that equal the cut": (
+        [("_cuda/truncation.py", "                    if ties < equal:", "                    if ties < 0:")],
+        ["test_cuda.py::test_some_truncations_in_the_simulator"],
+    ),
+    "CUDA: top_p of a mass without the last that top_k keeps": (
+        [("_cuda/truncation.py", "rules.mass_limit(p, whole + beside)", "rules.mass_limit(p, whole)")],
+        ["test_cuda.py::test_some_truncations_in_the_simulator"],
+    ),
     "a table without aliases": (
         [("_scalar/table.py", "    return column if own else entry", "    return column if own or not own else entry")],
         ["test_table.py::test_draws_fit", "test_table.py::test_draws_are_those_of_their_address[300]"],

@@ -104,6 +104,25 @@ def check(dtype):
         torch.testing.assert_close(found.cpu(), expected, rtol=tolerance, atol=tolerance)
 
 
+def check_truncation(dtype):
+    """Numbers, and tensors of one for each row, of any dtype, on the CPU and on the device."""
+    x = torch.tensor(logits((2, 3, 9), "float64")).to(dtype)
+    rows = {"top_k": torch.tensor([[2], [9]], dtype=torch.int32), "top_p": torch.tensor([0.5, 0.9, 1.0])}
+    for options in ({"top_k": 3}, {"top_p": 0.7, "min_p": 0.1}, rows, rows | {"method": "gumbel_max", "dim": 1}):
+
+        def draw(x, options=options):
+            placed = {n: v.to(x.device) if isinstance(v, torch.Tensor) else v for n, v in options.items()}
+            return numbel.torch.categorical(x, 2, generator=numbel.Generator(5), **placed)
+
+        x = x.transpose(1, 2) if "dim" in options else x
+        for expected, found in both(draw, x):
+            same(found, expected, f"truncation {dtype} {options}")
+    wrong = {"top_k": torch.ones(2, 3, device=DEVICE)}
+    with Pretended():
+        message = raised(lambda: numbel.torch.categorical(x.to(DEVICE), dim=1, **wrong))
+    assert message == "top_k must hold integers, got float32", message
+
+
 def check_results():
     """Plain methods on tensors give tensors; errors name both places."""
     x = torch.tensor(logits((2, 5), "float32")).to(DEVICE)
@@ -126,6 +145,7 @@ def check_results():
 def main():
     for dtype in DTYPES:
         check(dtype)
+        check_truncation(dtype)
     check_results()
     print("equal", flush=True)
 

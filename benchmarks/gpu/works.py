@@ -65,12 +65,22 @@ def _torch(form: str) -> Callable[..., Case]:
             ).argmax(-1),
             "-log(exponential)": lambda: torch.empty_like(x).exponential_().log_().neg_(),
             "gumbel_softmax": lambda: torch.nn.functional.gumbel_softmax(x, 0.7),
+            "sort + cumsum": lambda: _sorted_top_p(x, 0.9),
         }
-        if form == "softmax + multinomial" and columns > 1 << 24:
+        if form in ("softmax + multinomial", "sort + cumsum") and columns > 1 << 24:
             raise ImportError("torch.multinomial refuses more than 2^24 categories")
         return Case(calls[form], x.nbytes)
 
     return prepare
+
+
+def _sorted_top_p(x: Any, top_p: float) -> Any:
+    """A draw from the largest categories whose probabilities reach top_p."""
+    import torch
+
+    p, order = torch.softmax(x.float(), -1).sort(-1, descending=True)
+    kept = p.masked_fill(p.cumsum(-1) - p >= top_p, 0)
+    return order.gather(-1, torch.multinomial(kept, 1))
 
 
 def _torch_gradient(ours: bool) -> Callable[..., Case]:
@@ -118,6 +128,15 @@ def _flashinfer(rows: int, columns: int, dtype: str) -> Case:
     return Case(lambda: sampling.sampling_from_logits(x), x.nbytes)
 
 
+def _flashinfer_top_p(rows: int, columns: int, dtype: str) -> Case:
+    """From probabilities, which are made of the logits in the same call."""
+    import torch
+
+    sampling = importlib.import_module("flashinfer.sampling")
+    x = _logits(rows, columns, "float32")
+    return Case(lambda: sampling.top_p_sampling_from_probs(torch.softmax(x, -1), 0.9), x.nbytes)
+
+
 def _triton(rows: int, columns: int, dtype: str) -> Case:
     """Gumbel argmax, one program a row and run of 4096 columns, with triton's own uniform."""
     import torch
@@ -143,6 +162,13 @@ _DRAWS: dict[str, Callable[..., Case]] = {
     "triton gumbel argmax": _triton,
     "flashinfer sampling_from_logits": _flashinfer,
 }
+_TOP_P: dict[str, Callable[..., Case]] = {
+    "numbel top_p": _ours("categorical", top_p=0.9),
+    "numbel top_k, top_p": _ours("categorical", top_k=50, top_p=0.9),
+    "device copy": _copy,
+    "torch sort + cumsum": _torch("sort + cumsum"),
+    "flashinfer top_p_sampling_from_probs": _flashinfer_top_p,
+}
 _NOISE: dict[str, Callable[..., Case]] = {
     "numbel gumbel": _ours("gumbel"),
     "device fill": _fill,
@@ -165,6 +191,9 @@ WORKS: dict[str, tuple[dict[str, Callable[..., Case]], int, int, str]] = {
     **{f"draw {n} x 128256 float32": (_DRAWS, n, 128256, "float32") for n in (1, 8, 64, 256, 1024)},
     "draw 256 x 128256 bfloat16": (_DRAWS, 256, 128256, "bfloat16"),
     "draw 65536 x 128 float32": (_DRAWS, 65536, 128, "float32"),
+    "top_p=0.9 64 x 128256 float32": (_TOP_P, 64, 128256, "float32"),
+    "top_p=0.9 256 x 128256 bfloat16": (_TOP_P, 256, 128256, "bfloat16"),
+    "top_p=0.9 4 x 2^22 float32": (_TOP_P, 4, 1 << 22, "float32"),
     "noise 64 x 2^22 float32": (_NOISE, 64, 1 << 22, "float32"),
     "gumbel_softmax 64 x 2^20 float32": (_RELAXED, 64, 1 << 20, "float32"),
     "gumbel_softmax 65536 x 128 float32": (_RELAXED, 65536, 128, "float32"),

@@ -161,15 +161,16 @@ def truncation(
     if top_k is None and top_p is None and min_p is None:
         return None
     found = [
-        _truncation("top_k", columns if top_k is None else top_k, shape, columns),
-        _truncation("top_p", 1.0 if top_p is None else top_p, shape, columns),
-        _truncation("min_p", 0.0 if min_p is None else min_p, shape, columns),
+        one_truncation("top_k", columns if top_k is None else top_k, shape, columns),
+        one_truncation("top_p", 1.0 if top_p is None else top_p, shape, columns),
+        one_truncation("min_p", 0.0 if min_p is None else min_p, shape, columns),
     ]
     (k, _), (p, _), (least, _) = found
     return found if k.size and (k.min() < columns or p.min() < 1 or least.max() > 0) else None
 
 
-def _truncation(name: str, value: Any, shape: tuple[int, ...], columns: int) -> tuple[np.ndarray[Any, Any], bool]:
+def one_truncation(name: str, value: Any, shape: tuple[int, ...], columns: int) -> tuple[np.ndarray[Any, Any], bool]:
+    """One of them as a contiguous array, and whether it has an entry for each row."""
     integral = name == "top_k"
     if integral and isinstance(value, int):
         value = min(value, columns)  # int64 need not hold it

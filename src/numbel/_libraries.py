@@ -230,7 +230,7 @@ class _Workspace:
 
     def take(self, size: int, library: Library) -> tuple[int, Any]:
         """The address of the next so many bytes, and whose memory it is."""
-        if self.used + size > self.size:
+        if self.used + size > self.size or not self.arrays:  # the first may need nothing
             self.size, self.used = max(2 * self.size, size, 1 << 20), 0
             self.arrays.append(cuda.device_array(self.size, np.uint8))
         start, self.used = self.used, self.used + size

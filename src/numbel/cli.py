@@ -161,7 +161,9 @@ def _sample(
         logs = _files.new_array(beside_log, shape, log_dtype)
         full = full or logs is not None
         if device == "cuda":
-            return _sample_on_device(rng, array, num_samples, temperature, method, indices, logs, full, step)
+            return _sample_on_device(
+                rng, array, num_samples, temperature, method, indices, logs, full, step, truncation
+            )
         results = indices, logs, None
         return _host.sample(
             rng._reserve, array, num_samples, -1, temperature, method, None, None, None, results, full, step, truncation
@@ -178,6 +180,7 @@ def _sample_on_device(
     logs: Array | None,
     full: bool,
     step: Callable[[int], None] | None,
+    truncation: tuple[int | None, float | None, float | None],
 ) -> Sample:
     """The same on a GPU: parts of the rows are copied there and their samples back, under one draw id."""
     from numba import cuda
@@ -188,13 +191,15 @@ def _sample_on_device(
     indices = np.empty((*shape, *many), np.int64) if indices is None else indices
     logs = np.empty((*shape, *many), wide) if full and logs is None else logs
     sums = np.empty(shape, wide) if full else None
+    top_k, top_p, min_p = truncation
+    options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     with rng._reserve() as (seed, draw):
         for first in range(0, rows, max(1, _ON_DEVICE // columns)):
             last = min(rows, first + max(1, _ON_DEVICE // columns))
             places = np.unravel_index(np.arange(first, last), shape) if shape else ()
             part = cuda.to_device(np.ascontiguousarray(array[places]).reshape(last - first, columns))
             drawn = Generator(seed, draw).sample(
-                part, num_samples, temperature=temperature, method=method, row_ids=np.arange(first, last)
+                part, num_samples, method=method, row_ids=np.arange(first, last), **options
             )
             for result, found in zip((indices, logs, sums), drawn, strict=True):
                 if result is not None:

@@ -414,10 +414,9 @@ class Generator:
         [1, 0]
         """
         each = num_samples, axis, temperature, method, row_ids, row_mask, on_invalid, (out, None, None), False
-        if self._on_device(logits, stream):
-            _on_host_only(top_k=top_k, top_p=top_p, min_p=min_p)
-            return _device().sample(self._reserve, logits, *each, stream, offsets).indices
         truncation = top_k, top_p, min_p
+        if self._on_device(logits, stream):
+            return _device().sample(self._reserve, logits, *each, stream, offsets, truncation).indices
         if offsets is not None:
             return _ragged.sample(self._reserve, logits, offsets, *each, truncation).indices
         return _host.sample(self._reserve, logits, *each, truncation=truncation).indices
@@ -482,10 +481,9 @@ class Generator:
             raise TypeError(f"out must be a numbel.Sample, got {type(out).__name__}")
         given = (None, None, None) if out is None else tuple(out)
         each = num_samples, axis, temperature, method, row_ids, row_mask, on_invalid, given, True
-        if self._on_device(logits, stream):
-            _on_host_only(top_k=top_k, top_p=top_p, min_p=min_p)
-            return _device().sample(self._reserve, logits, *each, stream, offsets)  # type: ignore[no-any-return]
         truncation = top_k, top_p, min_p
+        if self._on_device(logits, stream):
+            return _device().sample(self._reserve, logits, *each, stream, offsets, truncation)  # type: ignore[no-any-return]
         if offsets is not None:
             return _ragged.sample(self._reserve, logits, offsets, *each, truncation)
         return _host.sample(self._reserve, logits, *each, truncation=truncation)

@@ -127,7 +127,8 @@ def categorical(
     temperature : float or Tensor, optional
         Positive; a tensor broadcasts to the shape of logits without `dim`, and 0 there means that row's argmax.
     top_k, top_p, min_p : number or Tensor, optional
-        Truncation, as in `numbel.Generator.categorical`; not on a CUDA device yet.
+        Truncation, as in `numbel.Generator.categorical`. On a CUDA device a tensor may be there, too: rows of which a
+        value is out of range get -1.
     method : {"grouped", "gumbel_max"}, optional
         As in `numbel.Generator.categorical`; "gumbel_max" couples with `gumbel_softmax`.
 

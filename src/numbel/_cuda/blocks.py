@@ -66,10 +66,26 @@ def best_of(keys, at):
 
 
 @functools.cache
-def functions(form: Form, layout: str = "A") -> Any:
-    """The device functions of this module for one element format and layout."""
-    quads = layout == "C"
+def plain_value(form: Form) -> Any:
+    """The device function that reads a logit."""
+    wide, load = form.wide, form.load
+
+    @device
+    def value(logits, row, column):
+        return wide(load(logits[uint64(row), uint64(column)]))
+
+    return value
+
+
+@functools.cache
+def functions(form: Form, layout: str = "A", value: Any = None) -> Any:
+    """The device functions of this module for an element format and layout.
+
+    `value` reads a logit of what they are given, where that is more than an array.
+    """
+    quads = layout == "C" and value is None
     wide, load, zero = form.wide, form.load, form.zero
+    value = plain_value(form) if value is None else value
     order = ordered_float64 if wide is float64 else ordered_float32
     unorder = from_ordered_float64 if wide is float64 else from_ordered_float32
     weight = scalar.weight_float64 if wide is float64 else scalar.weight_float32
@@ -83,7 +99,7 @@ def functions(form: Form, layout: str = "A") -> Any:
         t = cuda.threadIdx.x
         top, bottom = int64(lowest), int64(highest)
         for i in range(t, count, THREADS):
-            k = int64(order(wide(load(logits[uint64(row), uint64(start + i)]))))
+            k = int64(order(value(logits, row, start + i)))
             top = max(top, k)
             bottom = min(bottom, k)
         cuda.syncthreads()  # who reads what stood there is done
@@ -93,50 +109,53 @@ def functions(form: Form, layout: str = "A") -> Any:
         return wide(unorder(top)), top > int64(highest) or bottom < int64(lowest)
 
     @device
-    def term(element, shift, high, low, r):
-        """The weight of an element, from which `shift` is subtracted."""
-        return wide(weight(wide(wide(load(element)) - shift), high, low, r))
+    def term(x, shift, high, low, r):
+        """The weight of a logit, from which `shift` is subtracted."""
+        return wide(weight(wide(x - shift), high, low, r))
 
     @device
     def add_quad(sums, x, shift, high, low, r):
         """The sums of four lanes with another element each."""
         return (
-            wide(sums[0] + term(x[0], shift, high, low, r)),
-            wide(sums[1] + term(x[1], shift, high, low, r)),
-            wide(sums[2] + term(x[2], shift, high, low, r)),
-            wide(sums[3] + term(x[3], shift, high, low, r)),
+            wide(sums[0] + term(wide(load(x[0])), shift, high, low, r)),
+            wide(sums[1] + term(wide(load(x[1])), shift, high, low, r)),
+            wide(sums[2] + term(wide(load(x[2])), shift, high, low, r)),
+            wide(sums[3] + term(wide(load(x[3])), shift, high, low, r)),
         )
 
     @device
     def lane_sums(logits, row, start, count, high, low, r, shift, lanes):
         """The block's sum of 2^(z - r) in the canonical order; `shift` is subtracted from each logit."""
         cuda.syncthreads()
-        line, base = uint64(row), uint64(start)
-        if quads and count == BLOCK and aligned(logits, line, base):
-            for k in range(LANES // THREADS // QUAD):
-                lane = uint64(cuda.threadIdx.x + k * THREADS) * uint64(QUAD)
-                sums = wide(zero), wide(zero), wide(zero), wide(zero)
-                for j in range(0, BLOCK, 4 * LANES):  # four loads are under way at once
-                    at = base + lane + uint64(j)
-                    x, y = quad(logits, line, at), quad(logits, line, at + uint64(LANES))
-                    z, w = quad(logits, line, at + uint64(2 * LANES)), quad(logits, line, at + uint64(3 * LANES))
-                    sums = add_quad(sums, x, shift, high, low, r)
-                    sums = add_quad(sums, y, shift, high, low, r)
-                    sums = add_quad(sums, z, shift, high, low, r)
-                    sums = add_quad(sums, w, shift, high, low, r)
-                a, b, c, d = sums
-                lanes[lane], lanes[lane + uint64(1)], lanes[lane + uint64(2)], lanes[lane + uint64(3)] = a, b, c, d
-            halve(lanes, LANES)
-            return wide(lanes[0])
+        base = uint64(start)
+        if quads:
+            line = uint64(row)
+            if count == BLOCK and aligned(logits, line, base):
+                for k in range(LANES // THREADS // QUAD):
+                    lane = uint64(cuda.threadIdx.x + k * THREADS) * uint64(QUAD)
+                    sums = wide(zero), wide(zero), wide(zero), wide(zero)
+                    for j in range(0, BLOCK, 4 * LANES):  # four loads are under way at once
+                        at = base + lane + uint64(j)
+                        x, y = quad(logits, line, at), quad(logits, line, at + uint64(LANES))
+                        z, w = quad(logits, line, at + uint64(2 * LANES)), quad(logits, line, at + uint64(3 * LANES))
+                        sums = add_quad(sums, x, shift, high, low, r)
+                        sums = add_quad(sums, y, shift, high, low, r)
+                        sums = add_quad(sums, z, shift, high, low, r)
+                        sums = add_quad(sums, w, shift, high, low, r)
+                    lanes[lane], lanes[lane + uint64(1)] = sums[0], sums[1]
+                    lanes[lane + uint64(2)], lanes[lane + uint64(3)] = sums[2], sums[3]
+                halve(lanes, LANES)
+                return wide(lanes[0])
         for k in range(LANES // THREADS):
             lane = uint64(cuda.threadIdx.x + k * THREADS)
             total = wide(zero)
             if count == BLOCK:  # a loop of known length: its eight loads are under way at once
                 for j in range(BLOCK // LANES):
-                    total = wide(total + term(logits[line, base + lane + uint64(j * LANES)], shift, high, low, r))
+                    x = value(logits, row, base + lane + uint64(j * LANES))
+                    total = wide(total + term(x, shift, high, low, r))
             else:
                 for i in range(lane, uint64(count), uint64(LANES)):
-                    total = wide(total + term(logits[line, base + i], shift, high, low, r))
+                    total = wide(total + term(value(logits, row, base + i), shift, high, low, r))
             lanes[lane] = total
         halve(lanes, LANES)
         return wide(lanes[0])
@@ -168,7 +187,7 @@ def functions(form: Form, layout: str = "A") -> Any:
         t = cuda.threadIdx.x
         top, column = -_INF, int64(-1)
         for c in range(t, columns, THREADS):
-            x = float64(wide(load(logits[uint64(row), uint64(first + c)])))
+            x = float64(value(logits, row, first + c))
             if top == top and (x != x or x > top):
                 top, column = x, int64(c)
         keys[t], at[t] = top, column

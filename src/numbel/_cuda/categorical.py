@@ -74,14 +74,14 @@ def join_blocks(nodes, first, blocks, tree_r, tree_s, stack_r, stack_s):
 
 
 @device
-def winning_block(nodes, first, blocks, sample, identity, key, mask, keys, rs, at):
+def winning_block(nodes, first, blocks, sample, identity, key, mask, keys, rs, at, tag=GROUPED):
     """at[0] becomes the block with the smallest E / S, -1 where every block is empty."""
     t = cuda.threadIdx.x
     best_key, best_r, best = _INF, 0.0, int64(-1)
     for b in range(t, blocks, THREADS):
         r, s = nodes[0, first + b], nodes[1, first + b]
         if s > 0.0:
-            x0, x1, _, _ = block_words(uint64(b), uint64(sample), identity, uint64(GROUPED), key, mask)
+            x0, x1, _, _ = block_words(uint64(b), uint64(sample), identity, uint64(tag), key, mask)
             value = exponential_float64(x0, x1) / s
             if best < 0 or scalar.beats(value, r, best_key, best_r):
                 best_key, best_r, best = value, r, int64(b)

@@ -21,17 +21,35 @@ from . import relaxed as _relaxed
 from . import relaxed_short as _relaxed_short
 from . import short as _short
 from . import small as _small
+from . import truncated as _truncated
+from . import truncation as _truncation
 from . import vjp as _vjp
 from .forms import THREADS
 from .rows import Call, Results
+from .truncation import HISTOGRAM, LIST, Cut, Limits, wide_threads
 
-MODULES = (_noise, _categorical, _short, _gumbel_max, _relaxed, _relaxed_short, _vjp, _conditional, _small)
+MODULES = (
+    _noise,
+    _categorical,
+    _short,
+    _gumbel_max,
+    _relaxed,
+    _relaxed_short,
+    _vjp,
+    _conditional,
+    _small,
+    _truncation,
+    _truncated,
+)
 #: Of these, the kernels that know ragged rows.
-RAGGED = (_categorical, _short, _gumbel_max)
+RAGGED = (_categorical, _short, _gumbel_max, _truncation, _truncated)
 #: CUDA blocks of a launch at most: kernels stride over what is left.
 _GRID = 1 << 20
 #: (row, sample, block) whose winners are kept at a time by gumbel_max: 64 MB.
 _WINNERS = 1 << 22
+#: Blocks of a row from which on its cut is narrowed down by many CUDA blocks, that many blocks each, by so many
+#: launches, if there are few rows: 2 or 3 are what a cut takes in 32 bits, the last of them of a few columns mostly.
+_SPREAD_FROM, _SPREAD_RUN, _SPREAD_LEVELS, _SPREAD_ROWS = 64, 16, 3, 64
 
 
 class Place(NamedTuple):
@@ -56,11 +74,21 @@ def bounds(name: str, form: str) -> tuple[int, int]:
 
     Eight are half of what it can hold, and leave 64 registers; the other kernels would spill some.
     """
-    return THREADS, 8 if name in ("gumbel", "block_nodes", "products") and form != "float64" else 1
+    if name == "find_cut":
+        return wide_threads(form), 1
+    return THREADS, 8 if name in (
+        "gumbel",
+        "block_nodes",
+        "products",
+        "survey",
+        "kept_nodes",
+    ) and form != "float64" else 1
 
 
-def _launch(module: Any, name: str, items: int, place: Place, *arguments: Any, layout: str = "A") -> None:
-    _kernel(module, place.name, layout, name)[max(1, min(items, _GRID)), THREADS, place.stream](*arguments)
+def _launch(
+    module: Any, name: str, items: int, place: Place, *arguments: Any, layout: str = "A", threads: int = THREADS
+) -> None:
+    _kernel(module, place.name, layout, name)[max(1, min(items, _GRID)), threads, place.stream](*arguments)
 
 
 def _layout(*arrays: Any) -> str:
@@ -199,3 +227,57 @@ def advance(counter: Any, place: Place) -> None:
 def total(values: Any, out: Any, place: Place) -> None:
     """out[0] = the sum of values."""
     _launch(_small, "total", 1, place, values, out)
+
+
+def truncated(
+    logits: Any, call: Call, limits: Limits, method: str, samples: int, results: Results, place: Place
+) -> None:
+    """`categorical` of what `limits` keep of each row."""
+    lines, columns = logits.shape
+    ragged = call.offsets.size > 0
+    count = call.offsets.size - 1 if ragged else lines
+    slots = columns // BLOCK + count if ragged else count * _blocks(columns)
+    layout = "R" if ragged else _layout(logits)
+    summed = results.logsumexp.size > 0
+    alone = limits.top_ps.size > 0 or limits.top_p < 1
+    spread = (
+        not ragged
+        and _blocks(columns) >= _SPREAD_FROM
+        and count <= _SPREAD_ROWS
+        and (alone or limits.top_ks.size > 0 or limits.top_k < columns)
+    )
+    levels = _SPREAD_LEVELS if spread else 0
+    cut = Cut(
+        place.scratch(slots, np.int64),
+        place.scratch((2, slots if summed or alone else 0), np.float64),
+        place.scratch(levels * count * HISTOGRAM, np.uint64),
+        place.scratch(count, np.float64),
+        place.scratch(count, np.int64),
+        place.scratch(count, np.float64),
+    )
+    each = logits, call, limits
+    _launch(_truncation, "survey", slots, place, *each, np.uint8(summed), cut, layout=layout)
+    chunks = _blocks(columns) // _SPREAD_RUN + 1
+    for level in range(levels + 1):
+        some = chunks if level < levels else 1
+        _launch(
+            _truncation, "find_cut", count * some, place, *each, np.uint8(summed), level, some, cut,
+            layout=layout, threads=THREADS if columns <= LIST else wide_threads(place.name),
+        )  # fmt: skip
+    race = method == "gumbel_max"
+    needed = not race or summed or results.log_prob.size > 0
+    kept = place.scratch((2, slots if needed else 0), np.float64)
+    if needed:
+        _launch(_truncated, "kept_nodes", slots, place, *each, cut, kept, layout=layout)
+    step = min(samples, max(1, _WINNERS // slots)) if race else samples
+    keys, at = (place.scratch(slots * step if race else 0, kind) for kind in (np.float64, np.int64))
+    for first in range(0, samples, step):
+        some = min(step, samples - first)
+        if race:
+            _launch(
+                _truncated, "kept_winners", slots * some, place, *each, first, some, cut, keys, at, layout=layout
+            )  # fmt: skip
+        _launch(
+            _truncated, "choose_kept", count * some, place,
+            *each, first, some, samples, cut, kept, keys, at, results, layout=layout,
+        )  # fmt: skip

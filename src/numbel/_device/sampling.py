@@ -14,6 +14,7 @@ from .._libraries import library
 from ..results import Sample
 from .ragged import Ragged
 from .task import Reserve, Task, draw_of, no_elements, planes, wide_of
+from .truncation import truncation
 
 
 def gumbel(reserve: Reserve, loc: Any, scale: Any, size: Any, dtype: Any, out: Any, like: Any, stream: Any) -> Any:
@@ -64,20 +65,15 @@ def sample(
     full: bool,
     stream: Any,
     offsets: Any = None,
+    truncated: tuple[Any, Any, Any] = (None, None, None),
 ) -> Sample:
     """Categories, and log_prob and logsumexp if `full`."""
     each = axis, temperature, row_ids, row_mask, on_invalid, stream
     task = Task(logits, *each) if offsets is None else Ragged(logits, offsets, *each)
     samples = 1 if num_samples is None else _checks.num_samples(num_samples)
     _checks.method(method)
-    wide_dtype = np.dtype(wide_of(task.span.name))
-    if method == "grouped" and _tables.tabled(1, samples, wide_dtype):  # fewer take no table, whatever the length
-        for columns in task.lengths():
-            if _tables.tabled(columns, samples, wide_dtype):
-                raise NotImplementedError(
-                    f"{samples} samples of {columns} categories come from a table, which is not made on a CUDA device "
-                    'yet: take fewer at a time, method="gumbel_max", or copy the logits to the host'
-                )
+    cuts = truncation(task, truncated)
+    parts = _parts(task, samples, method, cuts)
     where, shape = task.library, task.shape
     many = shape if num_samples is None else (*shape, samples)
     wide = wide_of(task.span.name)
@@ -100,8 +96,13 @@ def sample(
         if task.rows and (samples or full):
             call = task.call(draw)
             results = Results(flat[0], flat[1], flat[2], task.none("float64"), bad)
+            limits = None if cuts is None else cuts.limits()
             for view, own in task.parts(call):
-                launch.categorical(view, own, method, max(samples, 1), results, task.place, task.longest)
+                each = method, max(samples, 1), results, task.place
+                if limits is None:
+                    launch.categorical(view, own, *each, task.longest)
+                else:
+                    launch.truncated(view, own, limits, *each)
             task.advance(call)
         found = task.first_bad(bad)
         if found is not None:

@@ -104,17 +104,17 @@ class Task:
         if self._host[0] is None:
             temperatures = self.spread(temperature, "float64", "temperature")
         elif self._host[0][1]:
-            temperatures = self._upload(self._host[0][0])
+            temperatures = self.uploaded(self._host[0][0])
         else:
             value = float(self._host[0][0][0])
         ids = self.none("uint64")
         if self._host[1] is not None:
-            ids = self._upload(self._host[1], "uint64")
+            ids = self.uploaded(self._host[1], "uint64")
         elif row_ids is not None:
             ids = self.spread(row_ids, "int64", "row_ids", "uint64")
         mask = self.none("uint8")
         if self._host[2] is not None:
-            mask = self._upload(self._host[2])
+            mask = self.uploaded(self._host[2])
         elif row_mask is not None:
             mask = self.spread(row_mask, "bool", "row_mask")
         drawn, counter = draw_of(self.library, draw[1])
@@ -156,7 +156,8 @@ class Task:
             raise ValueError(f"{name} does not fit the rows' shape {self.shape}: {error}") from None
         return self.flat(made, name, seen_as)
 
-    def _upload(self, array: Any, seen_as: str | None = None) -> Any:
+    def uploaded(self, array: Any, seen_as: str | None = None) -> Any:
+        """A Numba vector of a copy of a NumPy array on the device."""
         return self.flat(self.library.upload(array), "argument", seen_as)
 
     def like(self, out: Any) -> tuple[Any, Span]:
@@ -197,7 +198,7 @@ class Task:
 
     def bad(self) -> Any:
         """Where kernels leave the first bad row, if that is asked for."""
-        return self._upload(np.array([_NO_ROW])) if self.raises else self.none("int64")
+        return self.uploaded(np.array([_NO_ROW])) if self.raises else self.none("int64")
 
     def first_bad(self, bad: Any) -> int | None:
         """The first bad row, after waiting for the stream; None, without waiting, unless it is asked for."""

@@ -1,0 +1,65 @@
+"""top_k, top_p and min_p of a call on a CUDA device: numbers, or one for each row, on the host or on the device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import _checks
+from .._cuda.truncation import Limits
+from .._libraries import library
+from .task import Task
+
+_KINDS = {"top_k": "int64", "top_p": "float64", "min_p": "float64"}
+
+
+class Truncation:
+    """The checked truncations of a call. Values on the device are first seen by the kernels, which flag bad ones."""
+
+    def __init__(self, task: Task, given: tuple[Any, Any, Any]) -> None:
+        columns = task.span.shape[-1]
+        self._task, self._given = task, dict(zip(_KINDS, given, strict=True))
+        for name, other in (("top_k", columns), ("top_p", 1.0), ("min_p", 0.0)):
+            if self._given[name] is None:
+                self._given[name] = other
+        self._host = {name: self._checked(name, value, columns) for name, value in self._given.items()}
+        k, p, least = (None if found is None else found[0] for found in self._host.values())
+        whole = np.ones(1, np.bool_)
+        whole = whole if k is None else whole & (k >= columns)
+        whole = whole if p is None else whole & (p >= 1)
+        whole = whole if least is None else whole & (least <= 0)
+        known = all(found is not None for found in self._host.values())
+        #: Whether all rows keep everything, and whether one may.
+        self.off, self.may_keep_all = known and bool(whole.all()), bool(whole.any())
+
+    def _checked(self, name: str, value: Any, columns: int) -> tuple[np.ndarray[Any, Any], bool] | None:
+        """What is on the host, as `_checks` has it; None for what is on the device, whose dtype is checked."""
+        if not _checks.on_device(value):
+            return _checks.one_truncation(name, value, self._task.shape, columns)
+        kind = library(value, None).span(value, name).name
+        integral = kind.startswith(("int", "uint"))
+        if not integral and (name == "top_k" or "float" not in kind):
+            raise TypeError(f"{name} must hold {'integers' if name == 'top_k' else 'real numbers'}, got {kind}")
+        return None
+
+    def limits(self) -> Limits:
+        """What the kernels are told; arrays of the host are copied to the device here."""
+        parts: list[Any] = []
+        for name, kind in _KINDS.items():
+            found, none = self._host[name], self._task.none(kind)
+            if found is None:
+                parts += [1, self._task.spread(self._given[name], kind, name)]
+            elif found[1]:
+                parts += [1, self._task.uploaded(found[0])]
+            else:
+                parts += [found[0][0].item(), none]
+        return Limits(*parts)
+
+
+def truncation(task: Task, given: tuple[Any, Any, Any]) -> Truncation | None:
+    """The truncations of a call; None where they keep everything."""
+    if all(value is None for value in given):
+        return None
+    found = Truncation(task, given)
+    return None if found.off else found

@@ -1,0 +1,262 @@
+"""top_k, top_p and min_p of device arrays against the host's, bit for bit: for the simulator and for a GPU.
+
+python tests/cuda_checks_truncation.py                                # on a GPU
+NUMBA_ENABLE_CUDASIM=1 python tests/cuda_checks_truncation.py         # in the simulator
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+
+import numpy as np
+from numba import config, cuda
+
+import numbel
+from cuda_checks import DRAW, SEED, cheap, logits, on_device, raised, rng, same
+from numbel._cuda import launch
+from numbel._cuda.rows import Call, Results
+from numbel._cuda.truncation import Limits
+
+METHODS = ("grouped", "gumbel_max")
+SETTINGS = (
+    {"top_k": 1},
+    {"top_k": 20},
+    {"top_p": 0.5},
+    {"top_p": 0.999},
+    {"min_p": 0.05},
+    {"top_k": 25, "top_p": 0.9},
+    {"top_k": 25, "top_p": 0.3, "min_p": 0.2},
+    {"top_p": 0.8, "min_p": 1.0},
+)
+
+
+def compare(x, device, there, **options):
+    """A sample of `x` on the host with one on the device, and the indices alone; `there` are options on the device."""
+    what = f"{x.dtype} {x.shape} {options}"
+    expected = rng().sample(x, on_invalid="flag", **options)
+    for found, due in zip(rng().sample(device, **options | there), expected, strict=True):
+        same(found, due, what)
+    if cheap(x):
+        same(rng().categorical(device, **options | there), expected.indices, what)
+
+
+def check(x, **options):
+    """With what has an entry for each row on the host, and on the device."""
+    device = on_device(x)
+    compare(x, device, {}, **options)
+    kinds = {"top_k": np.int64, "top_p": np.float64, "min_p": np.float64}
+    rows = [name for name in kinds if np.ndim(options.get(name, 0))]
+    if rows:
+        there = {name: on_device(np.asarray(options[name], kinds[name])) for name in rows}
+        compare(x, device, there, **options)
+
+
+@contextlib.contextmanager
+def changed(**constants):
+    """Other constants of the launches."""
+    kept = {name: getattr(launch, name) for name in constants}
+    try:
+        for name, value in constants.items():
+            setattr(launch, name, value)
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(launch, name, value)
+
+
+def shapes_of_rows(columns, dtype, random):
+    """Rows that take every way to a cut: few columns above it, many, ties, holes, zeros of either sign, far apart."""
+    rows = [
+        random.normal(size=columns),
+        -2.0 * np.log(1 + random.permutation(columns)),
+        np.full(columns, -3.0),
+        np.where(np.arange(columns) == columns // 3, 1.0, 0.0),
+        np.where(random.random(columns) < 0.5, -0.0, 0.0) - (random.random(columns) < 0.2),
+        np.round(random.normal(size=columns) * 3) / 2,
+        np.where((random.random(columns) < 0.7) & (np.arange(columns) > 0), -np.inf, random.normal(size=columns)),
+        np.where(np.arange(columns) == columns - 1, -5.0, -np.inf),
+        -0.3 * np.arange(columns),
+    ]
+    if np.dtype(dtype) != np.float16:
+        rows += [random.normal(size=columns) * 1e30, 1e7 + np.round(random.normal(size=columns) * 4)]
+    return np.array(rows).astype(dtype)
+
+
+def check_settings(dtype, columns, settings=SETTINGS, samples=2, rows=slice(None)):
+    """Every kind of row, or some, with every setting."""
+    x = shapes_of_rows(columns, dtype, np.random.default_rng(columns))[rows]
+    for number, options in enumerate(settings):
+        if options.get("top_k", 0) <= columns:
+            check(
+                x, num_samples=samples, method=METHODS[number % 2], temperature=(1.0, 0.7)[number // 2 % 2], **options
+            )
+
+
+def check_rows(dtype):
+    """What each row may have: limits that keep all among them, temperatures of 0, ids, a mask, bad rows."""
+    given = {
+        "top_k": np.array([3, 30, 2, 1, 30, 1 << 40]),
+        "top_p": np.array([0.5, 0.9, 1.0, 0.3, 0.2, 1.0]),
+        "min_p": np.array([0.0, 0.1, 1.0, 0.0, 0.0, 0.0]),
+        "temperature": np.array([0.5, 1.0, 0.0, 2.0, 0.3, 1.0]),
+        "row_ids": np.array([2**56 - 1, 5, 2**33, 0, 1, 2]),
+        "row_mask": np.array([True, True, True, False, True, True]),
+    }
+    x = logits((6, 30), dtype)
+    x[0], x[2], x[5] = x[1] * 0 + 1, x[3], x[4]
+    for method in METHODS:
+        check(x, method=method, num_samples=3, **given)
+        check(x, method=method, top_k=[30, 4, 30, 2, 9, 30])
+        compare(x, on_device(x), {}, method=method, num_samples=0, top_p=0.5)
+    bad = logits((4, 30), dtype)
+    bad[0, 7], bad[1], bad[2, 3] = np.nan, -np.inf, np.inf
+    for method in METHODS:
+        check(bad, method=method, top_p=0.5, top_k=5)
+        check(bad, method=method, top_k=[30, 30, 30, 4])  # the first three keep all
+
+
+def check_layouts():
+    """Axes and strides."""
+    x = logits((2, 3, 20), np.float32)
+    for axis, array in ((0, x.transpose(2, 0, 1)), (1, x.transpose(0, 2, 1)), (-1, x[..., ::-1]), (-1, x[:, ::2])):
+        for method in METHODS:
+            check(array, axis=axis, num_samples=2, method=method, top_k=7, top_p=0.9)
+    limits = {"top_k": [[1, 2, 20]], "top_p": [[0.5], [1.0]]}  # they broadcast
+    compare(x, on_device(x), {}, **limits)
+    one = rng().sample(on_device(x[0, 0]), top_k=2)
+    for found, due in zip(one, rng().sample(x[0, 0], top_k=2), strict=True):
+        same(found, due, "one row")
+
+
+def check_blocks():
+    """Rows of several blocks, some without a column that is kept; ties over the edge of a block."""
+    x = logits((1, 2 * 4096 + 5), np.float32)
+    x[0, 4096:8192] -= 40
+    check(x, top_k=30, top_p=0.9)
+    x[0, 4000:4200] = x.max() + 1
+    check(x, top_k=150, method="gumbel_max")
+    with changed(_SPREAD_FROM=1, _SPREAD_RUN=1):
+        check(x, top_p=0.6)
+
+
+def check_launches():
+    """Histograms by several CUDA blocks, more or fewer of them than a cut takes; one CUDA block for everything."""
+    for levels in (1, 6):
+        with changed(_SPREAD_FROM=0, _SPREAD_RUN=1, _SPREAD_LEVELS=levels):
+            check_settings(np.float32, 40, SETTINGS[2:6:3], samples=1, rows=slice(0, None, 4))
+    with changed(_GRID=1, _WINNERS=1):
+        for method in METHODS:
+            check(logits((3, 40), np.float32), num_samples=3, method=method, top_k=20, top_p=[0.4, 1.0, 0.9])
+
+
+def check_ragged():
+    """Rows of a line, as the kernels have them: of no, one and many columns, cut by what each has."""
+    offsets = np.array([0, 7, 8, 40, 47])
+    x = logits((1, offsets[-1]), np.float32)[0]
+    rows = len(offsets) - 1
+    top_k, top_p = np.array([3, 3, 40, 5]), np.array([0.9, 0.5, 0.6, 1.0])
+    for method in METHODS:
+        expected = rng().sample(x, 2, offsets=offsets, method=method, top_k=top_k, top_p=top_p, on_invalid="flag")
+        found = [cuda.device_array(2 * rows, np.int64), *(cuda.device_array(n, np.float32) for n in (2 * rows, rows))]
+        none = {kind: cuda.device_array(0, kind) for kind in (np.float64, np.uint64, np.uint8, np.int64)}
+        call = Call(
+            0, 1.0, none[np.float64], none[np.uint64], none[np.uint8], np.uint64(SEED), np.uint64(DRAW),
+            none[np.uint64], on_device(offsets),
+        )  # fmt: skip
+        limits = Limits(1, on_device(top_k), 1.0, on_device(top_p), 0.0, none[np.float64])
+        place = launch.Place("float32", 0, lambda shape, kind: cuda.device_array(shape, kind))
+        results = Results(*found, none[np.float64], none[np.int64])
+        launch.truncated(on_device(x[None]), call, limits, method, 2, results, place)
+        for part, due in zip(found, expected, strict=True):
+            same(part, due.reshape(-1), f"ragged {method}")
+
+
+def check_flags():
+    """Values that only a kernel meets flag their row; a draw id on the device goes on; `out` is written."""
+    x = logits((2, 9), np.float32)
+    for name, value in (
+        ("top_k", 0),
+        ("top_k", -1),
+        ("top_p", 0.0),
+        ("top_p", np.nan),
+        ("min_p", -0.1),
+        ("min_p", 1.1),
+    ):
+        there = {name: on_device(np.array([1, value], np.int64 if name == "top_k" else np.float64))}
+        for method in METHODS:
+            found = rng().sample(on_device(x), method=method, **there)
+            assert found.indices.copy_to_host()[0] >= 0
+            assert found.indices.copy_to_host()[1] == -1
+            assert np.isnan(found.logsumexp.copy_to_host()[1])
+            assert "row 1" in raised(
+                lambda m=method, t=there: rng().sample(on_device(x), method=m, on_invalid="raise", **t)
+            )
+    bad = x.copy()
+    bad[1, 4] = np.nan
+    message = raised(lambda: rng().categorical(on_device(bad), top_k=3, on_invalid="raise"))
+    assert message == "logits row 1 holds NaN at column 4", message
+    counter = on_device(np.array([DRAW], np.uint64))
+    moving = numbel.Generator(SEED, counter)
+    for draw in (DRAW, DRAW + 1):
+        out = cuda.device_array(2, np.int64)
+        assert moving.categorical(on_device(x), top_p=0.7, out=out) is out
+        same(out, numbel.Generator(SEED, draw).categorical(x, top_p=0.7), "a counter")
+    same(rng().categorical(on_device(x), top_k=9, top_p=1, min_p=0), rng().categorical(x), "all kept")
+
+
+def check_errors():
+    """Each before anything is launched."""
+    x = on_device(logits((2, 9), np.float32))
+
+    def draws(**options):
+        return raised(lambda: rng().categorical(x, **options))
+
+    assert draws(top_k=0) == "top_k must be at least 1, got 0"
+    assert draws(top_k=[1, 0]) == "top_k row 1 is 0; it must be at least 1"
+    assert draws(top_p=1.5) == "top_p must be in (0, 1], got 1.5"
+    assert draws(min_p=[0.5, -1.0]) == "min_p row 1 is -1.0; it must be in [0, 1]"
+    assert draws(top_p=[0.5] * 3) == "top_p of shape (3,) does not broadcast to the rows' shape (2,)"
+    assert draws(top_k=on_device(np.ones(2))) == "top_k must hold integers, got float64"
+    assert draws(min_p=on_device(np.zeros(2, np.bool_))) == "min_p must hold real numbers, got bool"
+    assert "top_p is a device array of shape (3,)" in draws(top_p=on_device(np.ones(3)))
+    assert draws(offsets=[0, 9], top_k=2).startswith("offsets is not there yet")
+    for whole in ({"top_k": [9, 2]}, {"top_p": on_device(np.array([0.5, 0.5]))}):
+        assert "come from a table where a row keeps all" in draws(num_samples=64, **whole)
+    there = on_device(np.array([0.5, 0.9]))
+    x, there = x.copy_to_host(), on_device(np.array([0.5, 0.9]))  # with top_k no row can keep all
+    found = rng().categorical(on_device(x), 64, top_k=[2, 8], top_p=there)
+    same(found, rng().categorical(x, 64, top_k=[2, 8], top_p=[0.5, 0.9]), "many")
+
+
+def main():
+    import ml_dtypes
+
+    for dtype in (np.float32, np.float64, np.float16, ml_dtypes.bfloat16):
+        if dtype is np.float32:
+            check_settings(dtype, 7, SETTINGS[1:6:2], samples=1)
+            check_settings(dtype, 40, samples=1)
+            check_layouts()
+            check_blocks()
+            check_launches()
+            check_ragged()
+            check_flags()
+            check_errors()
+        else:
+            check_settings(dtype, 30, SETTINGS[1:7:2], samples=1, rows=slice(0, None, 2))
+        check_rows(dtype)
+        if not config.ENABLE_CUDASIM:
+            for columns in (1000, 4096, 20_000, 300_000):
+                check_settings(dtype, columns)
+                check_settings(dtype, columns, ({"top_k": 900}, {"top_k": 900, "top_p": 0.99}))
+            check_settings(dtype, 20_000, ({"top_k": 15_000}, {"top_k": 15_000, "top_p": 0.9}))
+        print(np.dtype(dtype).name, "equal", flush=True)
+
+
+if __name__ == "__main__":
+    with warnings.catch_warnings():
+        if config.ENABLE_CUDASIM:  # it computes with NumPy scalars, which warn where machine arithmetic wraps
+            warnings.simplefilter("ignore")
+        main()
+    sys.exit(0)
