@@ -19,7 +19,9 @@ from numba import config, cuda
 from . import _checks
 
 _HALVES = {"float16", "bfloat16"}
-_ITEM_SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "int64": 8, "uint64": 8, "bool": 1}
+_ITEM_SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "bool": 1} | {
+    f"{kind}{bits}": bits // 8 for kind in ("int", "uint") for bits in (8, 16, 32, 64)
+}
 
 
 class Span(NamedTuple):

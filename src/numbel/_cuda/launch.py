@@ -15,16 +15,19 @@ from numba import config, cuda
 from .._scalar.blocks import BLOCK, LANES
 from . import categorical as _categorical
 from . import conditional as _conditional
+from . import densities as _densities
 from . import gumbel_max as _gumbel_max
 from . import noise as _noise
 from . import relaxed as _relaxed
 from . import short as _short
 from . import small as _small
+from . import top_k as _top_k
+from . import top_k_weights as _top_k_weights
 from . import vjp as _vjp
 from .forms import THREADS
 from .rows import Call, Results
 
-MODULES = (_noise, _categorical, _short, _gumbel_max, _relaxed, _vjp, _conditional, _small)
+MODULES = (_noise, _categorical, _short, _gumbel_max, _relaxed, _vjp, _conditional, _small, _densities, _top_k, _top_k_weights)
 #: CUDA blocks of a launch at most: kernels stride over what is left.
 _GRID = 1 << 20
 #: (row, sample, block) whose winners are kept at a time by gumbel_max: 64 MB.
@@ -164,3 +167,36 @@ def advance(counter: Any, place: Place) -> None:
 def total(values: Any, out: Any, place: Place) -> None:
     """out[0] = the sum of values."""
     _launch(_small, "total", 1, place, values, out)
+
+
+def logsumexp(logits: Any, call: Call, results: Results, place: Place) -> None:
+    """Logsumexp of rows, NaN where they are bad."""
+    count, columns = logits.shape
+    if columns <= LANES:
+        categorical(logits, call, "grouped", 1, results, place)
+        return
+    blocks, layout = _blocks(columns), _layout(logits)
+    nodes = place.scratch((2, count * blocks), np.float64)
+    _launch(_categorical, "block_nodes", count * blocks, place, logits, call, nodes, layout=layout)
+    each = (logits, call, nodes, results.logsumexp, results.bad)
+    _launch(_densities, "row_sums", count, place, *each, layout=layout)
+
+
+def given(logits: Any, call: Call, each: int, index: Any, out: Any, bad: Any, place: Place) -> None:
+    """Log-probabilities of `each` categories of rows, NaN where they or their rows are bad."""
+    count, columns = logits.shape
+    blocks, layout = _blocks(columns), _layout(logits)
+    nodes = place.scratch((2, count * blocks), np.float64)
+    _launch(_categorical, "block_nodes", count * blocks, place, logits, call, nodes, layout=layout)
+    items = count * max(1, _blocks(each))
+    _launch(_densities, "given", items, place, logits, call, each, index, nodes, out, bad, layout=layout)
+
+
+def entropy(logits: Any, call: Call, drawn: bool, out: Any, bad: Any, place: Place) -> None:
+    """Entropy of rows into the flat `out`, NaN where they are bad; `drawn` if none has temperature 0."""
+    count, columns = logits.shape
+    blocks, layout = _blocks(columns), _layout(logits)
+    each = (logits, call, place.scratch((3, count * blocks), np.float64), out, bad)
+    _launch(_densities, "entropy_blocks", count * blocks, place, *each, layout=layout)
+    if blocks > 1 or not drawn:
+        _launch(_densities, "entropy_rows", count, place, *each, layout=layout)
