@@ -195,6 +195,9 @@ def top_k_weights(
         return _device.top_k_weights(result, logits, axis, temperature, normalized, stream)  # type: ignore[no-any-return]
     if stream is not None:
         raise TypeError("stream is for arrays on a CUDA device, and logits lies on the host")
+    for name in ("indices", "threshold"):
+        if _checks.on_device(getattr(result, name)):
+            raise TypeError(f"result.{name} lies on a CUDA device and logits on the host")
     rows = _host.rows_of(logits, axis, temperature, None, None, _checks.temperature)
     array = rows.array
     indices, thresholds = _checks.top_k_result(result, array)

@@ -76,6 +76,25 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     block_max, argmax = inner.block_max, inner.argmax
     terms = terms_float64 if wide is float64 else terms_float32
 
+    @device
+    def block_terms(logits, row, start, count, largest, high, low, without, lanes, weighed):
+        """The sum of 2^z over a block, `without` those of z = 0, how many of a thread's those are; z 2^z in lanes."""
+        cuda.syncthreads()
+        width, often = min(count, int64(LANES)), int64(0)
+        for lane in range(cuda.threadIdx.x, width, THREADS):
+            of_lane, of_products = wide(zero), wide(zero)
+            for i in range(lane, count, LANES):
+                d = wide(wide(load(logits[uint64(row), uint64(start + i)])) - largest)
+                w, product = terms(d, high, low)
+                if without and not d < zero:
+                    often += 1
+                else:
+                    of_lane = wide(of_lane + wide(w))
+                of_products = wide(of_products + wide(product))
+            lanes[lane], weighed[lane] = of_lane, of_products
+        halve(lanes, width)
+        return wide(lanes[0]), often
+
     def row_sums(logits, call, nodes, out, bad):
         """Logsumexp of every row."""
         tree_r = cuda.shared.array(128, float64)
@@ -166,25 +185,10 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                 elif largest < _INF and not nan:
                     # short rows, or where the largest is alone: its weight, 1, would cost the others' sum their digits
                     without = columns <= COUNTED
-                    total, often = wide(zero), int64(0)
-                    for again in range(2):
-                        cuda.syncthreads()
-                        for lane in range(t, min(count, int64(LANES)), THREADS):
-                            of_lane, of_products = wide(zero), wide(zero)
-                            for i in range(lane, count, LANES):
-                                d = wide(wide(load(logits[uint64(row), uint64(start + i)])) - largest)
-                                w, product = terms(d, high, low)
-                                if d < zero or not without:
-                                    of_lane = wide(of_lane + wide(w))
-                                else:
-                                    often += 1
-                                of_products = wide(of_products + wide(product))
-                            lanes[lane], weighed[lane] = of_lane, of_products
-                        halve(lanes, min(count, int64(LANES)))
-                        total = wide(lanes[0])
-                        if without or total >= LONE:
-                            break
+                    total, often = block_terms(logits, row, start, count, largest, high, low, without, lanes, weighed)
+                    if not (without or total >= LONE):
                         without = True
+                        total, _ = block_terms(logits, row, start, count, largest, high, low, without, lanes, weighed)
                     halve(weighed, min(count, int64(LANES)))
                     tops[t] = often
                     cuda.syncthreads()

@@ -27,7 +27,19 @@ from . import vjp as _vjp
 from .forms import THREADS
 from .rows import Call, Results
 
-MODULES = (_noise, _categorical, _short, _gumbel_max, _relaxed, _vjp, _conditional, _small, _densities, _top_k, _top_k_weights)
+MODULES = (
+    _noise,
+    _categorical,
+    _short,
+    _gumbel_max,
+    _relaxed,
+    _vjp,
+    _conditional,
+    _small,
+    _densities,
+    _top_k,
+    _top_k_weights,
+)
 #: CUDA blocks of a launch at most: kernels stride over what is left.
 _GRID = 1 << 20
 #: (row, sample, block) whose winners are kept at a time by gumbel_max: 64 MB.

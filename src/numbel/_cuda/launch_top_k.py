@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from .._scalar.blocks import BLOCK
 from . import top_k as _top_k
 from . import top_k_weights as _top_k_weights
 from .forms import THREADS
-from .launch import BLOCK, Place, _blocks, _launch, _layout
+from .launch import Place, _blocks, _launch, _layout
 from .rows import Call
 from .top_k import MARKS, SORTED, Chosen
 

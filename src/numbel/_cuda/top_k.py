@@ -283,12 +283,12 @@ def bound(call, winner_keys, winner_at, groups, columns, k, bound_keys, bound_at
 def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """The kernels of one element format and layout, and the types of their arguments."""
     form = FORMS[name]
-    wide, load, keep, zero, memory = form.wide, form.load, form.store, form.zero, form.memory
+    wide, load, keep, memory = form.wide, form.load, form.store, form.memory
     block_node = functions(form).block_node
 
     @device
     def key_of_column(logits, row, column, word, best, best_at, greedy, temperature, identity, key, mask):
-        """(its key, its column) where it may precede an entry; (-inf, -1) where it does not; (NaN, ...) if it is bad."""
+        """Key and column where it precedes the entry (best, best_at), else column -1; key NaN if the logit is bad."""
         logit = float64(wide(load(logits[uint64(row), uint64(column)])))
         if logit != logit or logit == _INF:
             return _NAN, int64(column)
@@ -317,7 +317,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             count = min(columns - start, int64(BLOCK))
             kind = kind_of(call, call.first_row + row)
             best, winner = -_INF, int64(-1)
-            if kind == DRAWN or kind == GREEDY:
+            if kind in (DRAWN, GREEDY):
                 temperature = temperature_of(call, call.first_row + row)
                 identity = identity_of(call, call.first_row + row)
                 for group in range(t, (count + 3) // 4, THREADS):
@@ -374,7 +374,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                                 keys[place], at[place] = value, found
 
     def rest_nodes(logits, call, counts, k, marks, nodes):
-        """r and S of every block without its marked columns."""
+        """R and S of every block without its marked columns."""
         buffer = cuda.shared.array((1, 4096), memory)
         lanes = cuda.shared.array(512, wide)
         tops = cuda.shared.array(128, int64)

@@ -24,7 +24,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     wide, load = form.wide, form.load
 
     def weights(logits, call, k, indices, thresholds, sums, normalized, out):
-        """p / q of a row's chosen categories, or that over its sum; NaN where there is no category."""
+        """P / q of a row's chosen categories, or that over its sum; NaN where there is no category."""
         tops = cuda.shared.array(128, float64)
         totals = cuda.shared.array(1, float64)
         t = cuda.threadIdx.x

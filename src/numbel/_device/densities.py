@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from .. import _checks
 from .._cuda import launch
 from .._cuda.rows import Results
@@ -44,7 +42,9 @@ def logsumexp(logits: Any, axis: int, temperature: Any, on_invalid: str | None, 
         return _finish(task, result, out, bad)
 
 
-def log_prob(logits: Any, index: Any, axis: int, temperature: Any, on_invalid: str | None, out: Any, stream: Any) -> Any:
+def log_prob(
+    logits: Any, index: Any, axis: int, temperature: Any, on_invalid: str | None, out: Any, stream: Any
+) -> Any:
     """Log-probabilities of one or several categories of each row; `index` on the host or on the device."""
     task = Task(logits, axis, temperature, None, None, on_invalid, stream)
     there = _checks.on_device(index)

@@ -45,12 +45,18 @@ def gumbel_top_k(
             where.empty(form, kind) if each is None else each
             for each, form, kind in zip(given, forms, kinds, strict=True)
         ]
-        flat = [task.flat(array, f"out.{name}") for array, name in zip(made, TopK._fields, strict=True)]
+        flat: list[Any] = [task.flat(array, f"out.{name}") for array, name in zip(made, TopK._fields, strict=True)]
         bad = task.bad()
         if task.rows:
             call = task.call(draw)
             for first, (view,) in planes(task.span):
-                launch_top_k.top_k(view, call._replace(first_row=first), count, Chosen(*flat, bad), task.place)
+                launch_top_k.top_k(
+                    view,
+                    call._replace(first_row=first),
+                    count,
+                    Chosen(flat[0], flat[1], flat[2], flat[3], bad),
+                    task.place,
+                )
             task.advance(call)
         found = task.first_bad(bad)
         if found is not None:

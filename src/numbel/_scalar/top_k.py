@@ -67,7 +67,7 @@ def log_weight(phi, kappa, logsumexp):
 
 @inlined
 def rank_below(key, top):
-    """How far a key lies below the ordered int64 `top`, as uint64: ascending where keys descend; 0.0 and -0.0 are equal."""
+    """How far a key lies below `top`, an ordered one, as uint64: ascending where keys descend; 0.0 equals -0.0."""
     return uint64(top - ordered_float64(key + 0.0))
 
 
