@@ -191,6 +191,17 @@ def test_some_kernels_in_the_simulator():
     run(code, NUMBA_ENABLE_CUDASIM="1")
 
 
+def test_some_choices_in_the_simulator():
+    """What planted bugs are looked for with, in seconds: ties that sort by column, marked columns, ties counted."""
+    code = (
+        f"import sys, warnings; sys.path.insert(0, {str(ROOT / 'tests')!r}); warnings.simplefilter('ignore');"
+        "import cuda_checks_topk as c; from cuda_checks_topk import np;"
+        "x = np.zeros((2, 40), np.float32); x[1, ::3] = -0.0; c.check_top_k(x, 5, False, temperature=[0.0, 1.0]);"
+        "x[0, :5] = 1; c.check_densities(x)"
+    )
+    run(code, NUMBA_ENABLE_CUDASIM="1")
+
+
 @pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "tests").glob("cuda_checks*.py")))
 def test_every_kernel_is_the_cpus_in_the_simulator(script):
     found = run_script(script)
