@@ -135,8 +135,21 @@ def check_top_k_widely(dtype):
 
 
 def check_long_rows():
-    """Candidates that do not fit in shared memory, in a CUDA block's hands and in those of all; lists of few groups."""
-    kept = launch._GRID, launch_top_k._GROUPS, launch_top_k._ENTRIES
+    """Candidates that do not fit in shared memory, in a CUDA block's hands and in those of all; lists of few groups.
+
+    A bound from one block of eight, of more winners than are above it in all, of fewer, of none.
+    """
+    kept = launch._GRID, launch_top_k._GROUPS, launch_top_k._ENTRIES, launch_top_k._GROUPS_EACH
+    x = logits((3, 8 * 4096), np.float32, 6)
+    x[1, 4096:] -= 60
+    x[2, :4090] = -np.inf
+    x[2, 5000:] = -np.inf
+    check_top_k(x, 3, False)
+    launch_top_k._GROUPS = launch_top_k._GROUPS_EACH = 1
+    check_top_k(x[1:2], 3, False)
+    launch_top_k._GROUPS, launch_top_k._GROUPS_EACH = kept[1], kept[3]
+    x[0, 20_000] = np.nan
+    check_top_k(x[:1], 3, False, temperature=[0.0])
     x = logits((2, 4500), np.float32, 7)
     x[1, 40:] -= 50
     x[1, ::2] = -np.inf
@@ -153,7 +166,7 @@ def check_long_rows():
         check_densities(logits((3, 20), np.float32))
         check_densities(logits((1, 4099), np.float32))
     finally:
-        launch._GRID, launch_top_k._GROUPS, launch_top_k._ENTRIES = kept
+        launch._GRID, launch_top_k._GROUPS, launch_top_k._ENTRIES, launch_top_k._GROUPS_EACH = kept
 
 
 def check_top_k_refused():

@@ -14,8 +14,10 @@ from .launch import Place, _blocks, _launch, _layout
 from .rows import Call
 from .top_k import MARKS, SORTED, Chosen
 
-#: Groups of columns of a row, at least: 64 KB of entries, and few rows have many more candidates than k.
-_GROUPS = 1 << 12
+#: Groups of columns of a row, at least, and for each of the k + 1: few rows have many more candidates than these.
+_GROUPS, _GROUPS_EACH = 1 << 12, 8
+#: Columns for each of the k + 1 chosen that are looked at first: of the others one in so many takes logarithms.
+_LOOKED_AT = 1 << 9
 #: Entries of rows at a time, unless one row has more: 256 MB.
 _ENTRIES = 1 << 24
 
@@ -25,13 +27,18 @@ def top_k(logits: Any, call: Call, k: int, chosen: Chosen, place: Place) -> None
     count, columns = logits.shape
     blocks, layout = _blocks(columns), _layout(logits)
     groups = 1
-    while groups < THREADS and groups * blocks < max(_GROUPS, 8 * (k + 1)):
+    while groups < THREADS and groups * blocks < max(_GROUPS, _GROUPS_EACH * (k + 1)):
         groups *= 2
     # k + 1 groups hold all candidates, if there are as many
     capacity = min(columns, BLOCK // groups * (k + 1)) if k < groups * blocks else columns
-    step = max(1, min(count, _ENTRIES // (capacity + groups * blocks)))
+    sampled = -(-_LOOKED_AT * (k + 1) // BLOCK)
+    passes = [(blocks, 1, groups)]
+    if 8 * sampled <= blocks:
+        passes.insert(0, (sampled, blocks // sampled, THREADS))
+    winners = max(some * each for some, _, each in passes)
+    step = max(1, min(count, _ENTRIES // (capacity + winners)))
     scratch = place.scratch
-    top_keys, top_at = scratch(step * groups * blocks, np.float64), scratch(step * groups * blocks, np.int64)
+    top_keys, top_at = scratch(step * winners, np.float64), scratch(step * winners, np.int64)
     keys, at = scratch(step * capacity, np.float64), scratch(step * capacity, np.int64)
     bounds, bounds_at, counts = scratch(step, np.float64), scratch(step, np.int64), scratch(step, np.int64)
     marks, nodes = scratch(step * blocks * MARKS, np.uint64), scratch((2, step * blocks), np.float64)
@@ -41,11 +48,16 @@ def top_k(logits: Any, call: Call, k: int, chosen: Chosen, place: Place) -> None
         part = call._replace(first_row=call.first_row + first)
         items, numbers = some * blocks, counts[:some]
         lists = numbers, keys, at, capacity
-        _launch(_top_k, "block_tops", items, place, view, part, groups, top_keys, top_at, layout=layout)
-        _launch(
-            _top_k, "bound", some, place,
-            part, top_keys, top_at, groups * blocks, columns, k, bounds, bounds_at, numbers,
-        )  # fmt: skip
+        for at_pass, (looked_at, stride, each) in enumerate(passes):
+            limited = np.uint8(at_pass > 0)
+            _launch(
+                _top_k, "block_tops", some * looked_at, place,
+                view, part, looked_at, stride, limited, bounds, bounds_at, each, top_keys, top_at, layout=layout,
+            )  # fmt: skip
+            _launch(
+                _top_k, "bound", some, place,
+                part, top_keys, top_at, looked_at * each, columns, k, limited, bounds, bounds_at, numbers,
+            )  # fmt: skip
         _launch(_top_k, "collect", items, place, view, part, bounds, bounds_at, *lists, marks, layout=layout)
         if k < SORTED:
             _launch(_top_k, "select", some, place, *lists, blocks, k, marks)

@@ -2,6 +2,7 @@
 
 The columns of a block are dealt to groups. The largest keys of all groups are found; that of rank k + 1 among them is a
 bound that k + 1 columns reach, all of which lie in k + 1 groups: so their number, and the scratch for them, is bounded.
+In long rows a bound from some blocks first keeps threads from taking logarithms that come to nothing.
 Those columns are gathered, in any order; up to SORTED of them are selected and sorted by one CUDA block, more by all.
 Keys are ordered by their size, equal ones by their columns, so that no order of threads can be seen in a result.
 """
@@ -242,8 +243,11 @@ def mark_all(counts, at, capacity, blocks, k, marks):
             mark(marks, blocks, row, at[row * capacity + item - row * k])
 
 
-def bound(call, winner_keys, winner_at, groups, columns, k, bound_keys, bound_at, counts):
-    """What a row's candidates must reach: the (k + 1)-th of its winners, or nothing; counts 0, or -1 of a bad row."""
+def bound(call, winner_keys, winner_at, groups, columns, k, limited, bound_keys, bound_at, counts):
+    """What a row's candidates must reach: the (k + 1)-th of its winners; counts 0, or -1 of a bad row.
+
+    If there are fewer winners, the bound that limited them, or none.
+    """
     histogram = cuda.shared.array(256, int64)
     sums = cuda.shared.array(128, int64)
     found = cuda.shared.array(4, int64)
@@ -257,6 +261,8 @@ def bound(call, winner_keys, winner_at, groups, columns, k, bound_keys, bound_at
         if t == 0:
             found[0], found[1] = 0, 0
             entry_key[0], entry_at[0] = -_INF, columns
+            if limited:
+                entry_key[0], entry_at[0] = bound_keys[row], bound_at[row]
         cuda.syncthreads()
         if not is_bad:
             some, wrong = int64(0), int64(0)
@@ -303,20 +309,25 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             value += gumbel_float64(word, uint64(y))
         return value, int64(column) if before(value, column, best, best_at) else int64(-1)
 
-    def block_tops(logits, call, groups, keys, at):
-        """The first entry of each group of a block's columns: a key, NaN in a bad group, and a column, or -1."""
+    def block_tops(logits, call, sampled, stride, limited, bound_keys, bound_at, groups, keys, at):
+        """The first entry of each group of a block's columns: a key, NaN in a bad group, and a column, or -1.
+
+        Of `sampled` blocks of each row, `stride` apart; if limited, of what comes up to the row's bound.
+        """
         shared_keys = cuda.shared.array(128, float64)
         shared_at = cuda.shared.array(128, int64)
         t = cuda.threadIdx.x
         rows, columns = int64(logits.shape[0]), int64(logits.shape[1])
-        blocks = (columns + BLOCK - 1) // BLOCK
         key, mask = key_of(call)
-        for item in range(int64(cuda.blockIdx.x), rows * blocks, int64(cuda.gridDim.x)):
-            row = item // blocks
-            start = (item - row * blocks) * BLOCK
+        for item in range(int64(cuda.blockIdx.x), rows * sampled, int64(cuda.gridDim.x)):
+            row = item // sampled
+            start = (item - row * sampled) * stride * BLOCK
             count = min(columns - start, int64(BLOCK))
             kind = kind_of(call, call.first_row + row)
-            best, winner = -_INF, int64(-1)
+            # before any column has been found, one of key -inf counts
+            best, last, winner = -_INF, columns, int64(-1)
+            if limited:
+                best, last = bound_keys[row], bound_at[row] + 1
             if kind in (DRAWN, GREEDY):
                 temperature = temperature_of(call, call.first_row + row)
                 identity = identity_of(call, call.first_row + row)
@@ -328,14 +339,12 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                         column = start + group * 4 + k
                         if column < columns and best == best:
                             word = uint64(x0 if k == 0 else x1 if k == 1 else x2 if k == 2 else x3)
-                            # before any column has been found, one of key -inf counts
-                            last = winner if winner >= 0 else columns
                             value, found = key_of_column(
                                 logits, row, column, word, best, last, kind == GREEDY, temperature, identity, key, mask
                             )
                             if found >= 0:
-                                best, winner = value, found
-            shared_keys[t], shared_at[t] = best, winner
+                                best, last, winner = value, found, found
+            shared_keys[t], shared_at[t] = best if winner >= 0 else -_INF, winner
             best_of(shared_keys, shared_at, groups)
             for i in range(t, groups, THREADS):
                 keys[item * groups + i], at[item * groups + i] = shared_keys[i], shared_at[i]
@@ -456,8 +465,8 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     lists = (integers, reals, integers, int64)  # counts, keys, columns, capacity
     chosen = types.NamedTuple([integers, reals, vector(wide), reals, integers], Chosen)
     return {
-        "block_tops": (block_tops, (rows, CALL, int64, reals, integers)),
-        "bound": (bound, (CALL, reals, integers, int64, int64, int64, reals, integers, integers)),
+        "block_tops": (block_tops, (rows, CALL, int64, int64, uint8, reals, integers, int64, reals, integers)),
+        "bound": (bound, (CALL, reals, integers, int64, int64, int64, uint8, reals, integers, integers)),
         "collect": (collect, (rows, CALL, reals, integers, *lists, marks)),
         "select": (select, (*lists, int64, int64, marks)),
         "sort_tiles": (sort_tiles, (*lists, uint8)),
