@@ -210,6 +210,17 @@ def test_some_truncations_in_the_simulator():
     run(code, NUMBA_ENABLE_CUDASIM="1")
 
 
+def test_some_choices_in_the_simulator():
+    """What planted bugs are looked for with, in seconds: ties that sort by column, marked columns, ties counted."""
+    code = (
+        f"import sys, warnings; sys.path.insert(0, {str(ROOT / 'tests')!r}); warnings.simplefilter('ignore');"
+        "import cuda_checks_topk as c; from cuda_checks_topk import np;"
+        "x = np.zeros((2, 40), np.float32); x[1, ::3] = -0.0; c.check_top_k(x, 5, False, temperature=[0.0, 1.0]);"
+        "x[0, :5] = 1; c.check_densities(x)"
+    )
+    run(code, NUMBA_ENABLE_CUDASIM="1")
+
+
 @pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "tests").glob("cuda_checks*.py")))
 def test_every_kernel_is_the_cpus_in_the_simulator(script):
     found = run_script(script)
@@ -248,6 +259,11 @@ def code(elf):
     texts = [(elf[names + s[0] : elf.index(0, names + s[0])], elf[s[4] : s[4] + s[5]]) for s in sections]
     return [text for text in texts if text[0].startswith(b".text")]
 
+def arithmetic(elf):
+    """How many instructions add, multiply and do both (FMUL, FADD, FFMA, DMUL, DADD, DFMA)."""
+    opcodes = [body[at] for _, body in code(elf) for at in range(0, len(body), 16)]
+    return [opcodes.count(one) for one in (0x20, 0x21, 0x23, 0x28, 0x29, 0x2B)]
+
 def user(out, seed, draw):
     i = cuda.grid(1)
     if i < out.size:
@@ -280,7 +296,7 @@ for (name, form, layout), (function, signature) in kernels.items():
         exact = re.sub(r"\\\\b(mul|add|sub)[.](f32|f64)", r"\\\\1.rn.\\\\2", ptx)
         print(
             name, form or "-", arch, registers, spills, int(".approx" in ptx), int(".ftz" in ptx),
-            fused(ptx) - fused(unfused), int(code(cubin) == code(link(exact, arch)[0])),
+            fused(ptx) - fused(unfused), int(arithmetic(cubin) == arithmetic(link(exact, arch)[0])),
         )
 '''
 
@@ -309,7 +325,7 @@ def test_every_kernel_compiles_to_exact_machine_code(forms, layouts, targets):
     """No spill, no local memory, and nothing that rounds otherwise than the CPU does.
 
     `.approx` and `.ftz` do not occur. NVVM fuses no product with a sum (a compilation without its contraction has as
-    many fma), nor does ptxas (forbidding it changes no instruction).
+    many fma), nor does ptxas (forbidding it changes no number of sums and products).
     """
     if not can_compile():
         pytest.skip('needs pip install "numba-cuda[cu13]"')
@@ -319,7 +335,7 @@ def test_every_kernel_compiles_to_exact_machine_code(forms, layouts, targets):
         name, _, _, registers, spills, approximate, flushed, fused, equal = line.split()
         assert int(registers) <= 255
         # a weight times a power of two is exact, fused or not: one such product in each copy of the loops over a block
-        allowed = {"block_nodes": 4, "survey": 4, "kept_nodes": 10}.get(name, 0)
+        allowed = {"block_nodes": 4, "survey": 4, "kept_nodes": 10, "rest_nodes": 4}.get(name, 0)
         assert (int(spills), int(approximate), int(flushed), int(equal)) == (0, 0, 0, 1), line
         assert int(fused) <= allowed, line
 

@@ -460,6 +460,24 @@ MUTATIONS = {
         [("_cuda/truncation.py", "rules.mass_limit(p, whole + beside)", "rules.mass_limit(p, whole)")],
         ["test_cuda.py::test_some_truncations_in_the_simulator"],
     ),
+    "CUDA: equal keys in any order": (
+        [
+            (
+                "_cuda/top_k.py",
+                "(key == other_key and column < other_column)",
+                "(key == other_key and column > other_column)",
+            )
+        ],
+        ["test_cuda.py::test_some_choices_in_the_simulator"],
+    ),
+    "CUDA: a chosen column that stays in the rest": (
+        [("_cuda/top_k.py", "                if i < k:\n", "                if i < k - 1:\n")],
+        ["test_cuda.py::test_some_choices_in_the_simulator"],
+    ),
+    "CUDA: a tie too many in an entropy": (
+        [("_cuda/densities.py", "v += float64(often) - 1.0", "v += float64(often)")],
+        ["test_cuda.py::test_some_choices_in_the_simulator"],
+    ),
     "a table without aliases": (
         [("_scalar/table.py", "    return column if own else entry", "    return column if own or not own else entry")],
         ["test_table.py::test_draws_fit", "test_table.py::test_draws_are_those_of_their_address[300]"],

@@ -83,6 +83,15 @@ def _sorted_top_p(x: Any, top_p: float) -> Any:
     return order.gather(-1, torch.multinomial(kept, 1))
 
 
+def _torch_top_k(rows: int, columns: int, dtype: str) -> Case:
+    """Gumbel noise in float32, added to the logits and sorted out by torch's topk."""
+    import torch
+
+    x = _logits(rows, columns, dtype)
+    noise = torch.empty(rows, columns, device="cuda")
+    return Case(lambda: torch.topk(x.float() - noise.exponential_().log_(), 100), x.nbytes)
+
+
 def _torch_gradient(ours: bool) -> Callable[..., Case]:
     def prepare(rows: int, columns: int, dtype: str) -> Case:
         import torch
@@ -179,6 +188,12 @@ _RELAXED: dict[str, Callable[..., Case]] = {
     "device copy": _copy,
     "torch gumbel_softmax": _torch("gumbel_softmax"),
 }
+_TOP_K: dict[str, Callable[..., Case]] = {
+    "numbel gumbel_top_k": _ours("gumbel_top_k", k=100),
+    "numbel gumbel_max": _ours("categorical", method="gumbel_max"),
+    "device copy": _copy,
+    "torch topk(logits + gumbel)": _torch_top_k,
+}
 _GRADIENT: dict[str, Callable[..., Case]] = {
     "numbel.torch": _torch_gradient(True),
     "torch gumbel_softmax": _torch_gradient(False),
@@ -197,6 +212,8 @@ WORKS: dict[str, tuple[dict[str, Callable[..., Case]], int, int, str]] = {
     "noise 64 x 2^22 float32": (_NOISE, 64, 1 << 22, "float32"),
     "gumbel_softmax 64 x 2^20 float32": (_RELAXED, 64, 1 << 20, "float32"),
     "gumbel_softmax 65536 x 128 float32": (_RELAXED, 65536, 128, "float32"),
+    "100 without replacement 64 x 2^20 float32": (_TOP_K, 64, 1 << 20, "float32"),
+    "100 without replacement 64 x 128256 float32": (_TOP_K, 64, 128256, "float32"),
     "gumbel_softmax and gradient 64 x 2^20 float32": (_GRADIENT, 64, 1 << 20, "float32"),
 }
 

@@ -306,16 +306,22 @@ def top_k_result(
 ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.float64]]]:
     """Indices and thresholds of a TopK that was drawn from `array`, whose last axis is the categories."""
     indices, threshold = np.asarray(result.indices), np.asarray(result.threshold)
-    if indices.dtype.kind not in "iu" or threshold.dtype != np.float64:
-        raise TypeError(f"result holds {indices.dtype} indices and {threshold.dtype} thresholds: not a drawn TopK")
-    shape = array.shape[:-1]
-    if indices.shape[:-1] != shape or threshold.shape != shape:
-        raise ValueError(f"result has indices of shape {indices.shape}, expected {shape} and k, for the rows of logits")
+    top_k_shapes(indices.dtype.name, threshold.dtype.name, indices.shape, threshold.shape, array.shape[:-1])
     outside = (indices < -1) | (indices >= array.shape[-1])
     if outside.any():
         found = indices[outside][0]
         raise ValueError(f"result.indices holds {found}, but logits has {array.shape[-1]} categories")
     return indices.astype(np.int64, copy=False), np.ascontiguousarray(threshold)
+
+
+def top_k_shapes(
+    kind: str, threshold_kind: str, shape: tuple[int, ...], threshold_shape: tuple[int, ...], rows: tuple[int, ...]
+) -> None:
+    """Dtypes and shapes of the indices and thresholds of a TopK that was drawn from rows of this shape."""
+    if not kind.startswith(("int", "uint")) or threshold_kind != "float64":
+        raise TypeError(f"result holds {kind} indices and {threshold_kind} thresholds: not a drawn TopK")
+    if len(shape) != len(rows) + 1 or shape[:-1] != rows or threshold_shape != rows:
+        raise ValueError(f"result has indices of shape {shape}, expected {rows} and k, for the rows of logits")
 
 
 def finite(value: Any, name: str) -> float:
@@ -531,20 +537,26 @@ def one_row(value: Any) -> np.ndarray[Any, Any]:
     return array
 
 
-def indices(value: Any, array: np.ndarray[Any, Any], raises: bool) -> np.ndarray[Any, Any]:
-    """Categories as contiguous int64, one or several for each row of `array`."""
+def indices(value: Any, shape: tuple[int, ...], raises: bool) -> np.ndarray[Any, Any]:
+    """Categories as contiguous int64, one or several for each row of an array of this shape, the categories last."""
     given = np.asarray(value)
     if given.size and given.dtype.kind not in "iu":
         raise TypeError(f"index must hold integers, got {given.dtype}")
-    shape = array.shape[:-1]
-    if given.shape[: len(shape)] != shape or given.ndim > len(shape) + 1:
-        raise ValueError(f"index has shape {given.shape}, expected {shape}, the shape of the rows, or one axis more")
-    outside = (given < 0) | (given >= array.shape[-1])
+    index_shape(given.shape, shape)
+    rows = shape[:-1]
+    outside = (given < 0) | (given >= shape[-1])
     if raises and outside.any():
         at = np.unravel_index(int(np.argmax(outside)), given.shape)
-        row = int(np.ravel_multi_index(at[: len(shape)], shape)) if shape else 0
-        raise ValueError(f"index row {row} is {given[at]}, outside 0 .. {array.shape[-1] - 1}")
+        row = int(np.ravel_multi_index(at[: len(rows)], rows)) if rows else 0
+        raise ValueError(f"index row {row} is {given[at]}, outside 0 .. {shape[-1] - 1}")
     return np.ascontiguousarray(given, dtype=np.int64).reshape(given.shape)
+
+
+def index_shape(given: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    """The shape of one or several categories for each row of an array of this shape, the categories last."""
+    rows = shape[:-1]
+    if given[: len(rows)] != rows or len(given) > len(shape):
+        raise ValueError(f"index has shape {given}, expected {rows}, the shape of the rows, or one axis more")
 
 
 def invalid_condition(array: np.ndarray[Any, Any], index: np.ndarray[Any, Any], row: int) -> NoReturn:

@@ -20,6 +20,7 @@ from ._cpu.runs import ELEMENTS
 from ._cpu.short import SHORT
 from ._jit import parallel_allowed
 from ._scalar.blocks import BLOCK
+from ._scalar.entropy import COUNTED
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[int], None]
@@ -423,7 +424,7 @@ def entropy(array: Array, temperatures: Array, per_row: bool, out: Array) -> int
         return None
     job["out"] = _address(out)
     job["group"] = job["grab"] = 1
-    if columns <= SHORT:
+    if columns <= COUNTED:
         side = job["segment_blocks"] = _tile_rows(rows, columns)
         packed = Job(job)
         _run(drivers.driver("entropy_short", _name(array.dtype)), packed, -(-rows // side), side * columns)

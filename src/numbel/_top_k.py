@@ -123,7 +123,13 @@ def _segment_blocks(rows: int, blocks: int, k: int, threads: int) -> int:
 
 
 def top_k_weights(
-    result: TopK, logits: ArrayLike, *, axis: int = -1, temperature: ArrayLike = 1.0, normalized: bool = False
+    result: TopK,
+    logits: ArrayLike,
+    *,
+    axis: int = -1,
+    temperature: ArrayLike = 1.0,
+    normalized: bool = False,
+    stream: Any = None,
 ) -> NDArray[np.float64]:
     """Importance weights of a sample without replacement, for sums over all categories.
 
@@ -139,6 +145,8 @@ def top_k_weights(
         What it was given.
     normalized : bool, optional
         Whether the weights are divided by their sum.
+    stream : object with `__cuda_stream__`, optional
+        For logits, and a result, on a CUDA device, as in `Generator.categorical`. An index out of range gets NaN there.
 
     Returns
     -------
@@ -181,6 +189,15 @@ def top_k_weights(
     """
     if not isinstance(result, TopK):
         raise TypeError(f"result must be a numbel.TopK, got {type(result).__name__}")
+    if _checks.on_device(logits):
+        from . import _device
+
+        return _device.top_k_weights(result, logits, axis, temperature, normalized, stream)  # type: ignore[no-any-return]
+    if stream is not None:
+        raise TypeError("stream is for arrays on a CUDA device, and logits lies on the host")
+    for name in ("indices", "threshold"):
+        if _checks.on_device(getattr(result, name)):
+            raise TypeError(f"result.{name} lies on a CUDA device and logits on the host")
     rows = _host.rows_of(logits, axis, temperature, None, None, _checks.temperature)
     array = rows.array
     indices, thresholds = _checks.top_k_result(result, array)

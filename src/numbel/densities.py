@@ -18,6 +18,7 @@ def logsumexp(
     temperature: ArrayLike = 1.0,
     on_invalid: str | None = None,
     out: NDArray[Any] | None = None,
+    stream: Any = None,
 ) -> Any:
     """Logarithm of the sum of exp(logits / temperature) of each row: that of `Generator.sample`, bit for bit.
 
@@ -32,9 +33,12 @@ def logsumexp(
         Positive; an array broadcasts to the shape of logits without `axis`, and 0 there means the limit of max / T:
         -inf, 0 or inf.
     on_invalid : {"raise", "flag"}, optional
-        What to do with rows that hold NaN or +inf or nothing but -inf: raise (None too), or NaN.
+        What to do with rows that hold NaN or +inf or nothing but -inf: raise, or NaN. None raises on the CPU and flags
+        on a CUDA device, where raising waits for the device.
     out : ndarray, optional
         Where to write, of the shape and dtype of the result.
+    stream : object with `__cuda_stream__`, optional
+        For logits on a CUDA device, as in `Generator.categorical`.
 
     Returns
     -------
@@ -62,6 +66,10 @@ def logsumexp(
     >>> float(numbel.logsumexp(np.zeros(8))) == float(np.log(8.0))
     True
     """
+    if _on_device(logits, stream):
+        from . import _device
+
+        return _device.logsumexp(logits, axis, temperature, on_invalid, out, stream)
     array, temperatures, per_row, raises = _rows(logits, axis, temperature, on_invalid)
     kind = _dispatch.result_dtype(array.dtype)
     result, target = _output(array.shape[:-1], kind, out)
@@ -77,6 +85,7 @@ def log_prob(
     temperature: ArrayLike = 1.0,
     on_invalid: str | None = None,
     out: NDArray[Any] | None = None,
+    stream: Any = None,
 ) -> Any:
     """Logarithm of the probability of given categories: that of `Generator.sample`, bit for bit.
 
@@ -91,9 +100,11 @@ def log_prob(
     temperature : float or array_like, optional
         As in `logsumexp`. A row of temperature 0 has all its probability at its first largest logit.
     on_invalid : {"raise", "flag"}, optional
-        As in `logsumexp`. With "flag", an index that is out of range gets NaN, too.
+        As in `logsumexp`. With "flag", and None on a CUDA device, an index that is out of range gets NaN, too.
     out : ndarray, optional
         Where to write, of the shape of index and the dtype of the result.
+    stream
+        As in `logsumexp`.
 
     Returns
     -------
@@ -121,8 +132,12 @@ def log_prob(
     >>> np.exp(numbel.log_prob(logits, [0, 3])).round(6).tolist()
     [0.1, 0.4]
     """
+    if _on_device(logits, stream):
+        from . import _device
+
+        return _device.log_prob(logits, index, axis, temperature, on_invalid, out, stream)
     array, temperatures, per_row, raises = _rows(logits, axis, temperature, on_invalid)
-    given = _checks.indices(index, array, raises)
+    given = _checks.indices(index, array.shape, raises)
     kind = _dispatch.result_dtype(array.dtype)
     result, target = _output(given.shape, kind, out)
     bad: list[int] = []
@@ -159,6 +174,7 @@ def entropy(
     temperature: ArrayLike = 1.0,
     on_invalid: str | None = None,
     out: NDArray[Any] | None = None,
+    stream: Any = None,
 ) -> Any:
     """Entropy of softmax(logits / temperature), in nats.
 
@@ -174,6 +190,8 @@ def entropy(
         As in `logsumexp`.
     out : ndarray, optional
         Where to write, of the shape and dtype of the result.
+    stream
+        As in `logsumexp`.
 
     Returns
     -------
@@ -201,10 +219,22 @@ def entropy(
     >>> bool(np.isclose(numbel.entropy(np.array([0.0, -40.0])), 41 * np.exp(-40.0), rtol=1e-12, atol=0))
     True
     """
+    if _on_device(logits, stream):
+        from . import _device
+
+        return _device.entropy(logits, axis, temperature, on_invalid, out, stream)
     array, temperatures, per_row, raises = _rows(logits, axis, temperature, on_invalid)
     result, target = _output(array.shape[:-1], _dispatch.result_dtype(array.dtype), out)
     bad = _dispatch.entropy(array, temperatures, per_row, target)
     return _finish(result, target, out, array, bad if raises else None)
+
+
+def _on_device(logits: Any, stream: Any) -> bool:
+    """Whether a call on these logits is for a CUDA device."""
+    there = _checks.on_device(logits)
+    if stream is not None and not there:
+        raise TypeError("stream is for arrays on a CUDA device, and logits lies on the host")
+    return there
 
 
 def _rows(

@@ -631,6 +631,7 @@ class Generator:
         row_mask: ArrayLike | None = None,
         on_invalid: _OnInvalid = None,
         out: TopK | None = None,
+        stream: Any = None,
     ) -> TopK:
         """Draw k categories without replacement: the k largest of logits / temperature + G, in that order.
 
@@ -650,6 +651,8 @@ class Generator:
             fewer than k possible categories.
         out : TopK, optional
             Arrays to write to; an entry that is None is allocated.
+        stream
+            As in `categorical`.
 
         Returns
         -------
@@ -691,7 +694,10 @@ class Generator:
         >>> int(numbel.Generator(5).categorical(logits, method="gumbel_max")) == int(chosen.indices[0])
         True
         """
-        return _top_k.gumbel_top_k(self._reserve, logits, k, axis, temperature, row_ids, row_mask, on_invalid, out)
+        each = (logits, k, axis, temperature, row_ids, row_mask, on_invalid, out)
+        if self._on_device(logits, stream):
+            return _device().gumbel_top_k(self._reserve, *each, stream)  # type: ignore[no-any-return]
+        return _top_k.gumbel_top_k(self._reserve, *each)
 
     def conditional_gumbel(
         self,

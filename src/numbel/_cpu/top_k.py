@@ -20,7 +20,7 @@ from .._scalar.bits import bits_to_float, fma, from_ordered_float64, ordered_flo
 from .._scalar.blocks import BLOCK, LANES, join, log_prob
 from .._scalar.elementary import LOG2E, exp_float64
 from .._scalar.gumbel import gumbel_float64
-from .._scalar.top_k import category_node, finite_node, log_weight
+from .._scalar.top_k import category_node, finite_node, limit_at_zero, log_weight, rank_below
 from .blocks import LEVELS, block_address, block_max, block_node, collapse, push
 from .gumbel_max import _below, _smallest, race_key
 from .job import job_at, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
@@ -106,12 +106,6 @@ def _select(keys, places, n, wanted, spare):
     return least
 
 
-@inlined
-def _rank(key, top):
-    """How far a key lies below the largest, as uint64: ascending where keys descend; 0.0 and -0.0 are equal."""
-    return uint64(top - ordered_float64(key + 0.0))
-
-
 @njit
 def _insert(keys, places, n, most):
     """Sort n keys by insertion, in at most so many moves; whether that did."""
@@ -137,7 +131,7 @@ def _by_digits(keys, places, n, spare_keys, spare_places, counts, top, first, la
     for v in range(passes * digits):
         counts[v] = 0
     for i in range(uint64(n)):
-        rank = _rank(keys[i], top) >> first
+        rank = rank_below(keys[i], top) >> first
         for d in range(passes):
             counts[d * digits + (rank >> (d * bits) & (digits - uint64(1)))] += 1
     a, b, at_a, at_b = keys, spare_keys, places, spare_places
@@ -149,7 +143,7 @@ def _by_digits(keys, places, n, spare_keys, spare_places, counts, top, first, la
             counts[v] = start
             start += count
         for i in range(uint64(n)):
-            v = base + (_rank(a[i], top) >> shift & (digits - uint64(1)))
+            v = base + (rank_below(a[i], top) >> shift & (digits - uint64(1)))
             to = uint64(counts[v])
             counts[v] += 1
             b[to], at_b[to] = a[i], at_a[i]
@@ -170,7 +164,7 @@ def _sort(keys, places, n, spare_keys, spare_places, counts):
         top = max(top, ordered_float64(keys[i] + 0.0))
     ranks = uint64(0)
     for i in range(uint64(n)):
-        ranks |= _rank(keys[i], top)
+        ranks |= rank_below(keys[i], top)
     last = uint64(0)
     while last < uint64(64) and ranks >> last != uint64(0):
         last += uint64(1)
@@ -408,12 +402,6 @@ def _write_none(kind, j, row):
 
 
 @njit
-def _limit_value(logit):
-    """The limit of logit / T for T -> 0."""
-    return 0.0 if logit == 0 else math.copysign(_INF, logit)
-
-
-@njit
 def _write_row(
     kind, j, row, temperature, n, wanted, nodes_r, nodes_s, keys, places, spare, spare_places, counts, terms, lanes,
     stack_r, stack_s, buffer,
@@ -440,8 +428,8 @@ def _write_row(
     if temperature == 0.0:
         _sort(keys, places, k, spare, spare_places, counts)
         for i in range(k):
-            keys[i] = _limit_value(keys[i])
-        threshold = _limit_value(threshold)
+            keys[i] = limit_at_zero(keys[i])
+        threshold = limit_at_zero(threshold)
     else:
         r, total = _rest(kind, j, row, temperature, k, nodes_r, nodes_s, places, lanes, stack_r, stack_s, buffer)
         _sort(keys, places, k, spare, spare_places, counts)

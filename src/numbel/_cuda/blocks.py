@@ -50,11 +50,14 @@ def largest_of(tops, bottoms):
 
 
 @device
-def best_of(keys, at):
-    """keys[0], at[0] become the largest key and its column, the smaller on ties; a NaN key wins, column -1 never."""
+def best_of(keys, at, left=1):
+    """keys[0], at[0] become the largest key and its column, the smaller on ties; a NaN key wins, column -1 never.
+
+    Or the first `left` entries the largest of as many groups.
+    """
     t = cuda.threadIdx.x
     h = THREADS >> 1
-    while h > 0:
+    while h >= left:
         cuda.syncthreads()
         if t < h:
             mine, other = keys[t], keys[t + h]

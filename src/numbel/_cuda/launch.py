@@ -15,12 +15,15 @@ from numba import config, cuda
 from .._scalar.blocks import BLOCK, LANES
 from . import categorical as _categorical
 from . import conditional as _conditional
+from . import densities as _densities
 from . import gumbel_max as _gumbel_max
 from . import noise as _noise
 from . import relaxed as _relaxed
 from . import relaxed_short as _relaxed_short
 from . import short as _short
 from . import small as _small
+from . import top_k as _top_k
+from . import top_k_weights as _top_k_weights
 from . import truncated as _truncated
 from . import truncation as _truncation
 from . import vjp as _vjp
@@ -40,6 +43,9 @@ MODULES = (
     _small,
     _truncation,
     _truncated,
+    _densities,
+    _top_k,
+    _top_k_weights,
 )
 #: Of these, the kernels that know ragged rows.
 RAGGED = (_categorical, _short, _gumbel_max, _truncation, _truncated)
@@ -281,3 +287,36 @@ def truncated(
             _truncated, "choose_kept", count * some, place,
             *each, first, some, samples, cut, kept, keys, at, results, layout=layout,
         )  # fmt: skip
+
+
+def logsumexp(logits: Any, call: Call, results: Results, place: Place) -> None:
+    """Logsumexp of rows, NaN where they are bad."""
+    count, columns = logits.shape
+    if columns <= LANES:
+        categorical(logits, call, "grouped", 1, results, place)
+        return
+    blocks, layout = _blocks(columns), _layout(logits)
+    nodes = place.scratch((2, count * blocks), np.float64)
+    _launch(_categorical, "block_nodes", count * blocks, place, logits, call, nodes, layout=layout)
+    each = (logits, call, nodes, results.logsumexp, results.bad)
+    _launch(_densities, "row_sums", count, place, *each, layout=layout)
+
+
+def given(logits: Any, call: Call, each: int, index: Any, out: Any, bad: Any, place: Place) -> None:
+    """Log-probabilities of `each` categories of rows, NaN where they or their rows are bad."""
+    count, columns = logits.shape
+    blocks, layout = _blocks(columns), _layout(logits)
+    nodes = place.scratch((2, count * blocks), np.float64)
+    _launch(_categorical, "block_nodes", count * blocks, place, logits, call, nodes, layout=layout)
+    items = count * max(1, _blocks(each))
+    _launch(_densities, "given", items, place, logits, call, each, index, nodes, out, bad, layout=layout)
+
+
+def entropy(logits: Any, call: Call, drawn: bool, out: Any, bad: Any, place: Place) -> None:
+    """Entropy of rows into the flat `out`, NaN where they are bad; `drawn` if none has temperature 0."""
+    count, columns = logits.shape
+    blocks, layout = _blocks(columns), _layout(logits)
+    each = (logits, call, place.scratch((3, count * blocks), np.float64), out, bad)
+    _launch(_densities, "entropy_blocks", count * blocks, place, *each, layout=layout)
+    if blocks > 1 or not drawn:
+        _launch(_densities, "entropy_rows", count, place, *each, layout=layout)

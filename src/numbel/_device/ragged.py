@@ -66,7 +66,7 @@ class Ragged(Task):
     def _offsets(self) -> Any:
         """Offsets as a Numba vector."""
         if not _checks.on_device(self.offsets):
-            return self._upload(self.starts)
+            return self.uploaded(self.starts)
         return self.flat(self.library.spread(self.offsets, (self.rows + 1,), "int64", "offsets"), "offsets")
 
     @property

@@ -156,6 +156,15 @@ class Task:
             raise ValueError(f"{name} does not fit the rows' shape {self.shape}: {error}") from None
         return self.flat(made, name, seen_as)
 
+    def integers(self, array: Any, shape: tuple[int, ...], name: str) -> Any:
+        """A Numba vector of int64 of an array of integers on the device, of this shape."""
+        if library(array, None).device != self.library.device:
+            raise ValueError(f"{name} lies on another device than the logits")
+        kind = self.library.span(array, name).name
+        if not kind.startswith(("int", "uint")):
+            raise TypeError(f"{name} must hold integers, got {kind}")
+        return self.flat(self.library.spread(array, shape, "int64", name), name)
+
     def uploaded(self, array: Any, seen_as: str | None = None) -> Any:
         """A Numba vector of a copy of a NumPy array on the device."""
         return self.flat(self.library.upload(array), "argument", seen_as)

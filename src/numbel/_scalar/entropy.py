@@ -20,6 +20,8 @@ _INF = math.inf
 _NAN = math.nan
 #: A block's sum below this holds its maximum once, and the others must be summed without it to keep their digits.
 LONE = 1.5
+#: Rows of up to so many columns sum the others without it, and count how often it is there.
+COUNTED = 256
 
 
 @inlined
@@ -29,10 +31,12 @@ def terms_float32(d, high, low):
     t = fma(d, high, magic)
     n = t - magic
     f = fma(d, low, fma(d, high, -n))
-    p = exp2_fraction_float32(f) * bits_to_float(int32(int32(float_to_bits(t) << int32(23)) + int32(0x3F800000)))
+    s = bits_to_float(int32(int32(float_to_bits(t) << int32(23)) + int32(0x3F800000)))
+    # products that are rounded on their own: CUDA would fuse plain ones with the sums that they go into
+    p = fma(exp2_fraction_float32(f), s, float32(0.0))
     keep = t >= float32(_MAGIC32 - 125.0)
     w = p if keep else float32(0.0)
-    v = p * (n + f) if keep else float32(0.0)
+    v = fma(p, n + f, float32(0.0)) if keep else float32(0.0)
     return w, v
 
 
@@ -42,10 +46,10 @@ def terms_float64(d, high, low):
     t = fma(d, high, _MAGIC64)
     n = t - _MAGIC64
     f = fma(d, low, fma(d, high, -n))
-    p = exp2_fraction_float64(f) * bits_to_float((float_to_bits(t) << int64(52)) + int64(0x3FF0000000000000))
+    p = product(exp2_fraction_float64(f), bits_to_float((float_to_bits(t) << int64(52)) + int64(0x3FF0000000000000)))
     keep = t >= _MAGIC64 - 1021.0
     w = p if keep else 0.0
-    v = p * (n + f) if keep else 0.0
+    v = product(p, n + f) if keep else 0.0
     return w, v
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 
+from numba import uint64
+
 from .._jit import inlined
-from .bits import fma
+from .bits import fma, ordered_float64
 from .blocks import far_node
 from .elementary import exp_float64, log1p_float64
 
@@ -61,3 +63,15 @@ def log_weight(phi, kappa, logsumexp):
     if kappa == -_INF:
         return phi - logsumexp
     return (kappa - logsumexp) + log_odds_of_inclusion(phi - kappa)
+
+
+@inlined
+def rank_below(key, top):
+    """How far a key lies below `top`, an ordered one, as uint64: ascending where keys descend; 0.0 equals -0.0."""
+    return uint64(top - ordered_float64(key + 0.0))
+
+
+@inlined
+def limit_at_zero(logit):
+    """The limit of logit / T for T -> 0."""
+    return 0.0 if logit == 0 else math.copysign(_INF, logit)

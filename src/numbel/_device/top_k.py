@@ -1,0 +1,97 @@
+"""Sampling without replacement on a CUDA device, and the importance weights of its results."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .. import _checks
+from .._cuda import launch, launch_top_k
+from .._cuda.rows import Results
+from .._cuda.top_k import Chosen
+from ..results import TopK
+from .task import Reserve, Task, planes, wide_of
+
+
+def gumbel_top_k(
+    reserve: Reserve,
+    logits: Any,
+    k: int,
+    axis: int,
+    temperature: Any,
+    row_ids: Any,
+    row_mask: Any,
+    on_invalid: str | None,
+    out: TopK | None,
+    stream: Any,
+) -> TopK:
+    """The k largest perturbed logits of each row, in order."""
+    if out is not None and (not isinstance(out, tuple) or len(out) != 4):
+        raise TypeError(f"out must be a numbel.TopK, got {type(out).__name__}")
+    task = Task(logits, axis, temperature, row_ids, row_mask, on_invalid, stream)
+    where, shape = task.library, task.shape
+    count = _checks.top_k_count(k, task.span.shape[-1])
+    given = (None,) * 4 if out is None else tuple(out)
+    kinds = ("int64", "float64", wide_of(task.span.name), "float64")
+    forms = ((*shape, count), (*shape, count), shape, shape)
+    for name, each, form, kind in zip(TopK._fields, given, forms, kinds, strict=True):
+        if each is not None:
+            task.output(each, form, kind, f"out.{name}")
+    with where.active(), reserve() as draw:
+        where.begin()
+        made = [
+            where.empty(form, kind) if each is None else each
+            for each, form, kind in zip(given, forms, kinds, strict=True)
+        ]
+        flat: list[Any] = [task.flat(array, f"out.{name}") for array, name in zip(made, TopK._fields, strict=True)]
+        bad = task.bad()
+        if task.rows:
+            call = task.call(draw)
+            for first, (view,) in planes(task.span):
+                launch_top_k.top_k(
+                    view,
+                    call._replace(first_row=first),
+                    count,
+                    Chosen(flat[0], flat[1], flat[2], flat[3], bad),
+                    task.place,
+                )
+            task.advance(call)
+        found = task.first_bad(bad)
+        if found is not None:
+            values = task.row(found)
+            if 0 < np.count_nonzero(values > -math.inf) < count and values.max() < math.inf:
+                _checks.too_few_categories(values, found, count)
+            _checks.invalid_device_row(values, found)
+        return TopK(*(where.finish(array) if each is None else array for array, each in zip(made, given, strict=True)))
+
+
+def top_k_weights(result: TopK, logits: Any, axis: int, temperature: Any, normalized: bool, stream: Any) -> Any:
+    """Importance weights of a TopK of arrays of the device."""
+    task = Task(logits, axis, temperature, None, None, None, stream)
+    where = task.library
+    for name in ("indices", "threshold"):
+        if not _checks.on_device(getattr(result, name)):
+            raise TypeError(f"result.{name} lies on the host and the logits on a CUDA device")
+    shape = where.span(result.indices, "result.indices").shape
+    kinds = where.span(result.indices, "result.indices").name, where.span(result.threshold, "result.threshold").name
+    _checks.top_k_shapes(*kinds, shape, where.span(result.threshold, "result.threshold").shape, task.shape)
+    with where.active():
+        where.begin()
+        weights = where.empty(shape, "float64")
+        flat, k = task.flat(weights, "weights"), shape[-1]
+        if task.rows and k:
+            indices = task.integers(result.indices, shape, "result.indices")
+            thresholds, sums = task.spread(result.threshold, "float64", "result.threshold"), task.none("float64")
+            call = task.call((0, 0))
+            if not normalized:
+                sums = where.scratch(task.rows, np.float64)
+                wide = task.none(wide_of(task.span.name))
+                results = Results(task.none("int64"), wide, wide, sums, task.none("int64"))
+                for first, (view,) in planes(task.span):
+                    launch.categorical(view, call._replace(first_row=first), "grouped", 1, results, task.place)
+            for first, (view,) in planes(task.span):
+                each = (call._replace(first_row=first), k, indices, thresholds, sums, normalized, flat)
+                launch_top_k.weights(view, *each, task.place)
+        return where.finish(weights)
