@@ -68,11 +68,7 @@ def sample(
     samples = 1 if num_samples is None else _checks.num_samples(num_samples)
     _checks.method(method)
     columns, wide_dtype = task.span.shape[-1], np.dtype(wide_of(task.span.name))
-    if method == "grouped" and _tables.tabled(columns, samples, wide_dtype):
-        raise NotImplementedError(
-            f"{samples} samples of {columns} categories come from a table, which is not made on a CUDA device yet: "
-            'take fewer at a time, method="gumbel_max", or copy the logits to the host'
-        )
+    tabled = method == "grouped" and _tables.tabled(columns, samples, wide_dtype)
     where, shape = task.library, task.shape
     many = shape if num_samples is None else (*shape, samples)
     wide = wide_of(task.span.name)
@@ -96,7 +92,12 @@ def sample(
             call = task.call(draw)
             results = Results(flat[0], flat[1], flat[2], task.none("float64"), bad)
             for first, (view,) in planes(task.span):
-                launch.categorical(view, call._replace(first_row=first), method, max(samples, 1), results, task.place)
+                own = call._replace(first_row=first)
+                if tabled:
+                    where.begin()
+                    launch.tabled(view, own, samples, results, task.place)
+                else:
+                    launch.categorical(view, own, method, max(samples, 1), results, task.place)
             task.advance(call)
         found = task.first_bad(bad)
         if found is not None:
