@@ -92,10 +92,8 @@ def _stirling(x):
         return 0.0
     if x < 16.0:
         factorial = 1.0
-        i = 2.0
-        while i <= x:
-            factorial *= i
-            i += 1.0
+        for i in range(int64(2), int64(x) + int64(1)):
+            factorial *= float64(i)
         return fma(-x, log_float64(x), log_float64(factorial)) + x
     y = 1.0 / x
     z = y * y
