@@ -182,7 +182,7 @@ def main():
             x = logits((rows, columns), dtype)
             if dtype is np.float32 or rows * columns < 5000 or not config.ENABLE_CUDASIM:
                 check_sample(x, samples)
-                for n in NUMBERS if dtype is np.float32 else (1000, 1 << 40):
+                for n in NUMBERS if cheap(x) and dtype is np.float32 else (9, 1 << 40):
                     check_counts(x, n)
                 check_table(x[0], 0.7)
         check_rows(dtype)
