@@ -419,7 +419,7 @@ MUTATIONS = {
         ["test_cuda.py::test_some_kernels_in_the_simulator"],
     ),
     "CUDA: the last possible column misses its one": (
-        [("_cuda/table.py", "tables.heads[CUT, at] = c + 1", "tables.heads[CUT, at] = c")],
+        [("_cuda/table.py", "tables.heads[CUT, uint64(at)] = c + 1", "tables.heads[CUT, uint64(at)] = c")],
         ["test_cuda.py::test_a_table_and_counts_in_the_simulator"],
     ),
     "CUDA: counts split by the words of another node": (

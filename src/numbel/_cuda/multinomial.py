@@ -37,8 +37,8 @@ def add_up(tree, base, leaves):
     while nodes > 0:
         cuda.syncthreads()
         for i in range(nodes + cuda.threadIdx.x, 2 * nodes, THREADS):
-            left, right = float_of(int64(tree[base + 2 * i])), float_of(int64(tree[base + 2 * i + 1]))
-            tree[base + i] = bits_of(float64(left + right))
+            left, right = float_of(int64(tree[uint64(base + 2 * i)])), float_of(int64(tree[uint64(base + 2 * i + 1)]))
+            tree[uint64(base + i)] = bits_of(float64(left + right))
         nodes >>= 1
     cuda.syncthreads()
 
@@ -50,21 +50,21 @@ def split_rows(rows, call, blocks, tops, n, trials, fixed, masses, tree):
     for row in range(int64(cuda.blockIdx.x), rows, int64(cuda.gridDim.x)):
         drawn = trials_of(trials, n, call.first_row + row)
         base, identity = row * 2 * tops, identity_of(call, call.first_row + row)
-        if fixed[row] == LAW and drawn >= 0 and drawn <= MOST:
+        if fixed[uint64(row)] == LAW and drawn >= 0 and drawn <= MOST:
             for b in range(t, tops, THREADS):
-                tree[base + tops + b] = bits_of(masses[row * blocks + b]) if b < blocks else int64(0)
+                tree[uint64(base + tops + b)] = bits_of(masses[uint64(row * blocks + b)]) if b < blocks else int64(0)
             add_up(tree, base, tops)
             if t == 0:
-                tree[base + 1] = drawn
+                tree[uint64(base + 1)] = drawn
             nodes, step = int64(1), tops * BLOCK
             while nodes < tops:
                 cuda.syncthreads()
                 for i in range(t, nodes, THREADS):
                     below = base + 2 * (nodes + i)
-                    left, right = float_of(int64(tree[below])), float_of(int64(tree[below + 1]))
-                    given = int64(tree[base + nodes + i])
+                    left, right = float_of(int64(tree[uint64(below)])), float_of(int64(tree[uint64(below + 1)]))
+                    given = int64(tree[uint64(base + nodes + i)])
                     k = int64(share(given, left, right, uint64(i * step + (step >> 1)), identity, key, mask))
-                    tree[below], tree[below + 1] = k, given - k
+                    tree[uint64(below)], tree[uint64(below + 1)] = k, given - k
                 nodes, step = nodes << 1, step >> 1
             cuda.syncthreads()
 
@@ -91,7 +91,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                 left = mass_of(logits, line, first + 2 * i, high, low, r, factor)
             if 2 * i + 1 < count:
                 right = mass_of(logits, line, first + 2 * i + 1, high, low, r, factor)
-            tree[pairs + i] = bits_of(float64(left + right))
+            tree[uint64(pairs + i)] = bits_of(float64(left + right))
         add_up(tree, int64(0), pairs)
 
     def block_masses(logits, call, blocks, roots, fixed, masses):
@@ -101,13 +101,13 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             row = item // blocks
             start = (item - row * blocks) * BLOCK
             line, first, columns = extent(logits, call, row)
-            if fixed[row] == LAW:
+            if fixed[uint64(row)] == LAW:
                 high, low = scalar.scale(temperature_of(call, call.first_row + row))
-                r, factor = roots[0, row], 1.0 / roots[1, row]
+                r, factor = roots[0, uint64(row)], 1.0 / roots[1, uint64(row)]
                 count = min(columns - start, int64(BLOCK))
                 plant(logits, line, first + start, count, high, low, r, factor, int64(BLOCK // 2), tree)
                 if cuda.threadIdx.x == 0:
-                    masses[item] = float_of(int64(tree[1]))
+                    masses[uint64(item)] = float_of(int64(tree[1]))
                 cuda.syncthreads()
 
     def count(logits, call, blocks, tops, n, trials, roots, fixed, tree, out, bad):
@@ -120,19 +120,19 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             block = item - row * blocks
             start = block * BLOCK
             line, first, columns = extent(logits, call, row)
-            end, only = min(columns, start + BLOCK), int64(fixed[row])
+            end, only = min(columns, start + BLOCK), int64(fixed[uint64(row)])
             drawn = trials_of(trials, n, call.first_row + row)
             if only != -1 and not 0 <= drawn <= MOST:
                 only = int64(-1)
                 if t == 0:
                     flag(bad, call.first_row + row)
-            mine = int64(tree[row * 2 * tops + tops + block]) if only == LAW and tops > 1 else drawn
+            mine = int64(tree[uint64(row * 2 * tops + tops + block)]) if only == LAW and tops > 1 else drawn
             if only != LAW or mine == 0:
                 for c in range(start + t, end, THREADS):
                     out[uint64(line), uint64(first + c)] = only if only == -1 else mine if only == c else int64(0)
             elif start < columns:
                 high, low = scalar.scale(temperature_of(call, call.first_row + row))
-                r, factor = roots[0, row], 1.0 / roots[1, row]
+                r, factor = roots[0, uint64(row)], 1.0 / roots[1, uint64(row)]
                 identity = identity_of(call, call.first_row + row)
                 pairs = int64(1)
                 while 2 * pairs < min(columns, int64(BLOCK)):
@@ -144,18 +144,18 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                 while nodes <= pairs:
                     cuda.syncthreads()
                     for i in range(t, nodes, THREADS):
-                        c, given = start + i * step, int64(own[nodes + i])
+                        c, given = start + i * step, int64(own[uint64(nodes + i)])
                         left, right = 0.0, 0.0
                         if nodes < pairs:
-                            left = float_of(int64(own[2 * (nodes + i)]))
-                            right = float_of(int64(own[2 * (nodes + i) + 1]))
+                            left = float_of(int64(own[uint64(2 * (nodes + i))]))
+                            right = float_of(int64(own[uint64(2 * (nodes + i) + 1)]))
                         elif given > 0:
                             left = mass_of(logits, line, first + c, high, low, r, factor)
                             if c + 1 < end:
                                 right = mass_of(logits, line, first + c + 1, high, low, r, factor)
                         k = int64(share(given, left, right, uint64(c + (step >> 1)), identity, key, mask))
                         if nodes < pairs:
-                            own[2 * (nodes + i)], own[2 * (nodes + i) + 1] = k, given - k
+                            own[uint64(2 * (nodes + i))], own[uint64(2 * (nodes + i) + 1)] = k, given - k
                         else:
                             if c < end:
                                 out[uint64(line), uint64(first + c)] = k

@@ -56,8 +56,8 @@ def total_of(values):
     before, whole = int64(0), int64(0)
     for i in range(THREADS):
         if i < cuda.threadIdx.x:
-            before += values[i]
-        whole += values[i]
+            before += values[uint64(i)]
+        whole += values[uint64(i)]
     cuda.syncthreads()
     return before, whole
 
@@ -70,21 +70,21 @@ def sum_before(plan, field, first, blocks, values):
     begin, end = first + min(t * own, blocks), first + min((t + 1) * own, blocks)
     total = int64(0)
     for b in range(begin, end):
-        total += plan[field, b]
+        total += plan[field, uint64(b)]
     values[t] = total
     running, whole = total_of(values)
     for b in range(begin, end):
-        value = plan[field, b]
-        plan[field, b] = running
+        value = plan[field, uint64(b)]
+        plan[field, uint64(b)] = running
         running += value
     return whole
 
 
 @device
-def surplus(m, column, heads, at):
+def surplus(m, column, unit, each, cut):
     """What a column of mass m has more than C, once it has its share of what is missing in all."""
-    more = int64(heads[EACH, at]) + (1 if column < heads[CUT, at] else 0)
-    return int64(m) + (more if m > 0 else 0) - int64(heads[UNIT, at])
+    more = each + (1 if column < cut else 0)
+    return int64(m) + (more if m > 0 else 0) - unit
 
 
 @device
@@ -104,8 +104,8 @@ def begin_tables(fixed, tables):
     """The heads, once every block is weighed: a CUDA block for each row."""
     values = cuda.shared.array(128, int64)
     for at in range(int64(cuda.blockIdx.x), tables.rows, int64(cuda.gridDim.x)):
-        if fixed[tables.first + at] == LAW:
-            first, columns = at * tables.blocks, int64(tables.heads[COLUMNS, at])
+        if fixed[uint64(tables.first + at)] == LAW:
+            first, columns = at * tables.blocks, int64(tables.heads[COLUMNS, uint64(at)])
             blocks = (columns + BLOCK - 1) // BLOCK
             total = sum_before(tables.plan, SUM, first, blocks, values)
             possible = sum_before(tables.plan, POSSIBLE, first, blocks, values)
@@ -115,11 +115,11 @@ def begin_tables(fixed, tables):
             low, high = int64(0), blocks - 1
             while low < high:
                 middle = (low + high + 1) >> 1
-                if tables.plan[POSSIBLE, first + middle] <= extra:
+                if tables.plan[POSSIBLE, uint64(first + middle)] <= extra:
                     low = middle
                 else:
                     high = middle - 1
-            left, own = extra - tables.plan[POSSIBLE, first + low], BLOCK // THREADS
+            left, own = extra - tables.plan[POSSIBLE, uint64(first + low)], BLOCK // THREADS
             begin = low * BLOCK + cuda.threadIdx.x * own
             end = min(begin + own, columns)
             count = int64(0)
@@ -128,14 +128,18 @@ def begin_tables(fixed, tables):
             values[cuda.threadIdx.x] = count
             before, _ = total_of(values)
             if cuda.threadIdx.x == 0:
-                tables.heads[UNIT, at], tables.heads[BITS, at], tables.heads[EACH, at] = unit, bits, each
+                tables.heads[UNIT, uint64(at)], tables.heads[BITS, uint64(at)], tables.heads[EACH, uint64(at)] = (
+                    unit,
+                    bits,
+                    each,
+                )
                 if left <= 0:
-                    tables.heads[CUT, at] = low * BLOCK
+                    tables.heads[CUT, uint64(at)] = low * BLOCK
             if before < left and left <= before + count:
                 for c in range(begin, end):
                     before += 1 if tables.cells[uint64(at * tables.columns + c)] > uint64(0) else 0
                     if before == left:
-                        tables.heads[CUT, at] = c + 1
+                        tables.heads[CUT, uint64(at)] = c + 1
                         break
 
 
@@ -149,10 +153,12 @@ def classify(fixed, tables):
     for item in range(int64(cuda.blockIdx.x), tables.rows * tables.blocks, int64(cuda.gridDim.x)):
         at = item // tables.blocks
         start = (item - at * tables.blocks) * BLOCK
-        if fixed[tables.first + at] == LAW:
+        if fixed[uint64(tables.first + at)] == LAW:
+            unit, each = int64(tables.heads[UNIT, uint64(at)]), int64(tables.heads[EACH, uint64(at)])
+            cut = int64(tables.heads[CUT, uint64(at)])
             lights, heavies, lacking, exceeding = int64(0), int64(0), int64(0), int64(0)
-            for c in range(start + t, min(start + BLOCK, int64(tables.heads[COLUMNS, at])), THREADS):
-                d = surplus(int64(tables.cells[uint64(at * tables.columns + c)]), c, tables.heads, at)
+            for c in range(start + t, min(start + BLOCK, int64(tables.heads[COLUMNS, uint64(at)])), THREADS):
+                d = surplus(int64(tables.cells[uint64(at * tables.columns + c)]), c, unit, each, cut)
                 lights += 1 if d < 0 else 0
                 heavies += 1 if d > 0 else 0
                 lacking += max(-d, int64(0))
@@ -168,8 +174,8 @@ def classify(fixed, tables):
                     excess[t] += excess[t + h]
                 h >>= 1
             if t == 0:
-                tables.plan[LIGHT, item], tables.plan[HEAVY, item] = light[0], heavy[0]
-                tables.plan[LACK, item], tables.plan[EXCESS, item] = lack[0], excess[0]
+                tables.plan[LIGHT, uint64(item)], tables.plan[HEAVY, uint64(item)] = light[0], heavy[0]
+                tables.plan[LACK, uint64(item)], tables.plan[EXCESS, uint64(item)] = lack[0], excess[0]
             cuda.syncthreads()
 
 
@@ -177,15 +183,15 @@ def end_classes(fixed, tables):
     """The rest of the heads, once every block is classified: a CUDA block for each row."""
     values = cuda.shared.array(128, int64)
     for at in range(int64(cuda.blockIdx.x), tables.rows, int64(cuda.gridDim.x)):
-        if fixed[tables.first + at] == LAW:
+        if fixed[uint64(tables.first + at)] == LAW:
             first = at * tables.blocks
-            blocks = (int64(tables.heads[COLUMNS, at]) + BLOCK - 1) // BLOCK
+            blocks = (int64(tables.heads[COLUMNS, uint64(at)]) + BLOCK - 1) // BLOCK
             lights = sum_before(tables.plan, LIGHT, first, blocks, values)
             heavies = sum_before(tables.plan, HEAVY, first, blocks, values)
             sum_before(tables.plan, LACK, first, blocks, values)
             sum_before(tables.plan, EXCESS, first, blocks, values)
             if cuda.threadIdx.x == 0:
-                tables.heads[LIGHTS, at], tables.heads[HEAVIES, at] = lights, heavies
+                tables.heads[LIGHTS, uint64(at)], tables.heads[HEAVIES, uint64(at)] = lights, heavies
 
 
 def enlist(fixed, tables):
@@ -197,28 +203,30 @@ def enlist(fixed, tables):
     t, own = cuda.threadIdx.x, BLOCK // THREADS
     for item in range(int64(cuda.blockIdx.x), tables.rows * tables.blocks, int64(cuda.gridDim.x)):
         at = item // tables.blocks
-        columns, row = int64(tables.heads[COLUMNS, at]), at * tables.columns
+        columns, row = int64(tables.heads[COLUMNS, uint64(at)]), at * tables.columns
         begin = (item - at * tables.blocks) * BLOCK + t * own
         end = min(begin + own, columns)
-        if fixed[tables.first + at] == LAW:
+        if fixed[uint64(tables.first + at)] == LAW:
+            unit, each = int64(tables.heads[UNIT, uint64(at)]), int64(tables.heads[EACH, uint64(at)])
+            cut = int64(tables.heads[CUT, uint64(at)])
             lights, heavies, lacking, exceeding = int64(0), int64(0), int64(0), int64(0)
             for c in range(begin, end):
-                d = surplus(int64(tables.cells[uint64(row + c)]), c, tables.heads, at)
+                d = surplus(int64(tables.cells[uint64(row + c)]), c, unit, each, cut)
                 lights += 1 if d < 0 else 0
                 heavies += 1 if d > 0 else 0
                 lacking += max(-d, int64(0))
                 exceeding += max(d, int64(0))
             light[t], heavy[t], lack[t], excess[t] = lights, heavies, lacking, exceeding
             before, _ = total_of(light)
-            lights = before + tables.plan[LIGHT, item]
+            lights = before + tables.plan[LIGHT, uint64(item)]
             before, _ = total_of(heavy)
-            heavies = before + tables.plan[HEAVY, item] + tables.heads[LIGHTS, at]
+            heavies = before + tables.plan[HEAVY, uint64(item)] + tables.heads[LIGHTS, uint64(at)]
             before, _ = total_of(lack)
-            lacking = before + tables.plan[LACK, item]
+            lacking = before + tables.plan[LACK, uint64(item)]
             before, _ = total_of(excess)
-            exceeding = before + tables.plan[EXCESS, item]
+            exceeding = before + tables.plan[EXCESS, uint64(item)]
             for c in range(begin, end):
-                d = surplus(int64(tables.cells[uint64(row + c)]), c, tables.heads, at)
+                d = surplus(int64(tables.cells[uint64(row + c)]), c, unit, each, cut)
                 if d < 0:
                     lacking -= d
                     tables.lists[0, uint64(row + lights)], tables.lists[1, uint64(row + lights)] = c, lacking
@@ -228,7 +236,7 @@ def enlist(fixed, tables):
                     tables.lists[0, uint64(row + heavies)], tables.lists[1, uint64(row + heavies)] = c, exceeding
                     heavies += 1
                 else:
-                    tables.cells[uint64(row + c)] = uint64(pack(int64(0), c, int64(tables.heads[BITS, at])))
+                    tables.cells[uint64(row + c)] = uint64(pack(int64(0), c, int64(tables.heads[BITS, uint64(at)])))
 
 
 def pair(fixed, tables):
@@ -236,9 +244,9 @@ def pair(fixed, tables):
     for item in range(int64(cuda.blockIdx.x), tables.rows * tables.blocks, int64(cuda.gridDim.x)):
         at = item // tables.blocks
         start, row = (item - at * tables.blocks) * BLOCK, at * tables.columns
-        if fixed[tables.first + at] == LAW:
-            unit, bits = int64(tables.heads[UNIT, at]), int64(tables.heads[BITS, at])
-            lights, heavies = int64(tables.heads[LIGHTS, at]), int64(tables.heads[HEAVIES, at])
+        if fixed[uint64(tables.first + at)] == LAW:
+            unit, bits = int64(tables.heads[UNIT, uint64(at)]), int64(tables.heads[BITS, uint64(at)])
+            lights, heavies = int64(tables.heads[LIGHTS, uint64(at)]), int64(tables.heads[HEAVIES, uint64(at)])
             for k in range(start + cuda.threadIdx.x, min(start + BLOCK, lights + heavies), THREADS):
                 column, whole = int64(tables.lists[0, uint64(row + k)]), int64(tables.lists[1, uint64(row + k)])
                 threshold, alias = int64(0), column
@@ -264,9 +272,9 @@ def draw_tabled(call, samples, fixed, tables, indices):
     for item in range(int64(cuda.blockIdx.x), tables.rows * runs, int64(cuda.gridDim.x)):
         at = item // runs
         start, row = (item - at * runs) * BLOCK, tables.first + at
-        only, identity = int64(fixed[row]), identity_of(call, call.first_row + row)
-        columns, unit = int64(tables.heads[COLUMNS, at]), int64(tables.heads[UNIT, at])
-        bits, place = int64(tables.heads[BITS, at]), (call.first_row + row) * samples
+        only, identity = int64(fixed[uint64(row)]), identity_of(call, call.first_row + row)
+        columns, unit = int64(tables.heads[COLUMNS, uint64(at)]), int64(tables.heads[UNIT, uint64(at)])
+        bits, place = int64(tables.heads[BITS, uint64(at)]), (call.first_row + row) * samples
         for sample in range(start + cuda.threadIdx.x, min(start + BLOCK, samples), THREADS):
             category = only
             if only == LAW:
@@ -293,9 +301,9 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             at = item // tables.blocks
             row, start = tables.first + at, (item - at * tables.blocks) * BLOCK
             line, first, columns = extent(logits, call, row)
-            if fixed[row] == LAW:
+            if fixed[uint64(row)] == LAW:
                 high, low = scalar.scale(temperature_of(call, call.first_row + row))
-                r, factor = roots[0, row], float64(MASS) / roots[1, row]
+                r, factor = roots[0, uint64(row)], float64(MASS) / roots[1, uint64(row)]
                 total, possible = int64(0), int64(0)
                 for c in range(start + t, min(start + BLOCK, columns), THREADS):
                     x = float64(wide(load(logits[uint64(line), uint64(first + c)])))
@@ -312,9 +320,9 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                         counts[t] += counts[t + h]
                     h >>= 1
                 if t == 0:
-                    tables.plan[SUM, item], tables.plan[POSSIBLE, item] = sums[0], counts[0]
+                    tables.plan[SUM, uint64(item)], tables.plan[POSSIBLE, uint64(item)] = sums[0], counts[0]
                     if start == 0:
-                        tables.heads[COLUMNS, at] = columns
+                        tables.heads[COLUMNS, uint64(at)] = columns
                 cuda.syncthreads()
 
     def look_up(logits, call, samples, roots, fixed, tables, results):
@@ -324,11 +332,11 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             at = item // runs
             start, row = (item - at * runs) * BLOCK, tables.first + at
             line, first, _ = extent(logits, call, row)
-            only, place = int64(fixed[row]), (call.first_row + row) * samples
-            high, low, r, log_total = 0.0, 0.0, roots[0, row], 0.0
+            only, place = int64(fixed[uint64(row)]), (call.first_row + row) * samples
+            high, low, r, log_total = 0.0, 0.0, roots[0, uint64(row)], 0.0
             if only == LAW:
                 high, low = scalar.scale(temperature_of(call, call.first_row + row))
-                log_total = log_float64(roots[1, row])
+                log_total = log_float64(roots[1, uint64(row)])
             for sample in range(start + cuda.threadIdx.x, min(start + BLOCK, samples), THREADS):
                 value = _NAN if only < 0 else 0.0
                 if only == LAW:
