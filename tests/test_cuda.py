@@ -221,6 +221,16 @@ def test_some_choices_in_the_simulator():
     run(code, NUMBA_ENABLE_CUDASIM="1")
 
 
+def test_a_table_and_counts_in_the_simulator():
+    """What planted bugs are looked for with: the entries of a table of two blocks, and counts over it."""
+    code = (
+        f"import sys, warnings; sys.path.insert(0, {str(ROOT / 'tests')!r}); warnings.simplefilter('ignore');"
+        "import cuda_checks_tables as c, numpy as np; x = c.logits((1, 4099), np.float32);"
+        "c.check_table(x[0]); c.check_counts(x, 1 << 40)"
+    )
+    run(code, NUMBA_ENABLE_CUDASIM="1")
+
+
 @pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "tests").glob("cuda_checks*.py")))
 def test_every_kernel_is_the_cpus_in_the_simulator(script):
     found = run_script(script)

@@ -438,6 +438,14 @@ MUTATIONS = {
         [("_cuda/blocks.py", "for j in range(BLOCK // LANES):", "for j in range(BLOCK // LANES - 1):")],
         ["test_cuda.py::test_some_kernels_in_the_simulator"],
     ),
+    "CUDA: the last possible column misses its one": (
+        [("_cuda/table.py", "tables.heads[CUT, uint64(at)] = c + 1", "tables.heads[CUT, uint64(at)] = c")],
+        ["test_cuda.py::test_a_table_and_counts_in_the_simulator"],
+    ),
+    "CUDA: counts split by the words of another node": (
+        [("_cuda/multinomial.py", "uint64(c + (step >> 1))", "uint64(c)")],
+        ["test_cuda.py::test_a_table_and_counts_in_the_simulator"],
+    ),
     "CUDA: a draw id that is not read": (
         [
             (

@@ -159,6 +159,45 @@ def _triton(rows: int, columns: int, dtype: str) -> Case:
     return Case(lambda: triton.gumbel_argmax(x, keys, at, next(seeds)), x.nbytes)
 
 
+_SAMPLES, _TRIALS = 1 << 22, 1 << 40
+
+
+def _many(library: str) -> Callable[..., Case]:
+    """Many samples of each row: bytes are those of the indices, 8 each."""
+
+    def prepare(rows: int, columns: int, dtype: str) -> Case:
+        import torch
+
+        x = _logits(rows, columns, dtype)
+        rng = numbel.Generator(5)
+        if library == "table":
+            made = numbel.CategoricalTable(x[0])
+            return Case(lambda: made.sample(rng, _SAMPLES), 8 * _SAMPLES)
+        if library == "torch":
+            p = torch.softmax(x.float(), -1)
+            return Case(lambda: torch.multinomial(p, _SAMPLES, replacement=True), 8 * rows * _SAMPLES)
+        return Case(lambda: rng.categorical(x, _SAMPLES), 8 * rows * _SAMPLES)
+
+    return prepare
+
+
+def _counts(rows: int, columns: int, dtype: str) -> Case:
+    """Bytes are those of the counts, 8 each."""
+    x = _logits(rows, columns, dtype)
+    rng = numbel.Generator(5)
+    return Case(lambda: rng.multinomial(_TRIALS, x), 8 * rows * columns)
+
+
+def _jax_counts(rows: int, columns: int, dtype: str) -> Case:
+    jax = importlib.import_module("jax")
+    if jax.default_backend() != "gpu":
+        raise ImportError("jax has no GPU here")
+    p = jax.nn.softmax(jax.random.normal(jax.random.key(1), (rows, columns), dtype))
+    draw = jax.jit(lambda key, p: jax.random.multinomial(key, float(_TRIALS), p))
+    key = jax.random.key(2)
+    return Case(lambda: draw(key, p).block_until_ready(), 8 * rows * columns)
+
+
 _DRAWS: dict[str, Callable[..., Case]] = {
     "numbel categorical": _ours("categorical"),
     "numbel sample": _ours("sample"),
@@ -198,6 +237,12 @@ _GRADIENT: dict[str, Callable[..., Case]] = {
     "numbel.torch": _torch_gradient(True),
     "torch gumbel_softmax": _torch_gradient(False),
 }
+_MANY: dict[str, Callable[..., Case]] = {
+    "numbel categorical": _many("numbel"),
+    "numbel CategoricalTable.sample": _many("table"),
+    "torch multinomial, replacement=True": _many("torch"),
+}
+_COUNTED: dict[str, Callable[..., Case]] = {"numbel multinomial": _counts, "jax multinomial": _jax_counts}
 
 #: {work: (its libraries, rows, columns, dtype)}.
 WORKS: dict[str, tuple[dict[str, Callable[..., Case]], int, int, str]] = {
@@ -215,6 +260,8 @@ WORKS: dict[str, tuple[dict[str, Callable[..., Case]], int, int, str]] = {
     "100 without replacement 64 x 2^20 float32": (_TOP_K, 64, 1 << 20, "float32"),
     "100 without replacement 64 x 128256 float32": (_TOP_K, 64, 128256, "float32"),
     "gumbel_softmax and gradient 64 x 2^20 float32": (_GRADIENT, 64, 1 << 20, "float32"),
+    "2^22 draws of a row of 2^20 float32": (_MANY, 1, 1 << 20, "float32"),
+    "counts of 2^40 draws, 2^20 float32": (_COUNTED, 1, 1 << 20, "float32"),
 }
 
 

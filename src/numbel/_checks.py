@@ -603,5 +603,5 @@ def invalid_row(array: np.ndarray[Any, Any], row: int) -> NoReturn:
 def invalid_device_row(values: np.ndarray[Any, Any], row: int) -> NoReturn:
     """Name what is wrong with a row, of which these are the values, or with what else it was given."""
     if np.any(values > -math.inf) and np.all(values < math.inf):
-        raise ValueError(f"row {row} has a temperature, a row id or an index out of range, or overflows")
+        raise ValueError(f"row {row} has a temperature, a row id, an index or an n out of range, or overflows")
     invalid_row(values, row)

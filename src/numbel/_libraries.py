@@ -230,8 +230,9 @@ class _Workspace:
 
     def take(self, size: int, library: Library) -> tuple[int, Any]:
         """The address of the next so many bytes, and whose memory it is."""
-        if self.used + size > self.size or not self.arrays:  # the first may need nothing
-            self.size, self.used = max(2 * self.size, size, 1 << 20), 0
+        if self.used + size > self.size or not self.arrays:
+            # room for all of a call like this; twice as much while that is little
+            self.size, self.used = max(self.used + size, min(2 * self.size, self.size + (1 << 26)), 1 << 20), 0
             self.arrays.append(cuda.device_array(self.size, np.uint8))
         start, self.used = self.used, self.used + size
         return Library.span(library, self.arrays[-1], "scratch").pointer + start, self.arrays[-1]

@@ -571,6 +571,7 @@ class Generator:
         row_mask: ArrayLike | None = None,
         on_invalid: _OnInvalid = None,
         out: NDArray[np.int64] | None = None,
+        stream: Any = None,
     ) -> NDArray[np.int64]:
         """Draw how often each category comes up in n draws, without drawing n times.
 
@@ -583,6 +584,8 @@ class Generator:
             draws at its argmax.
         out : ndarray of int64, of the shape of logits, optional
             Where to write.
+        stream
+            As in `categorical`.
 
         Returns
         -------
@@ -618,7 +621,10 @@ class Generator:
         >>> int(counts.sum()), bool(abs(counts[0] / 10**12 - 0.25) < 3e-6), int(counts[2])
         (1000000000000, True, 0)
         """
-        return _host.multinomial(self._reserve, n, logits, axis, temperature, row_ids, row_mask, on_invalid, out)
+        each = n, logits, axis, temperature, row_ids, row_mask, on_invalid, out
+        if self._on_device(logits, stream):
+            return _device().multinomial(self._reserve, *each, stream)  # type: ignore[no-any-return]
+        return _host.multinomial(self._reserve, *each)
 
     def gumbel_top_k(
         self,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _checks, _dispatch, _tables
-from .generator import Generator
+from .generator import Generator, _device
 
 
 class CategoricalTable:
@@ -17,7 +17,8 @@ class CategoricalTable:
     Parameters
     ----------
     logits : array_like, shape (n,)
-        Unnormalised natural log-probabilities: float16, bfloat16, float32 or float64; -inf is impossible.
+        Unnormalised natural log-probabilities: float16, bfloat16, float32 or float64; -inf is impossible. Of an array
+        on a CUDA device the table is made there, and stays there, as do its draws.
     temperature : float, optional
         Positive; it divides the logits.
 
@@ -35,7 +36,8 @@ class CategoricalTable:
     n 2^-62 absolute, and the total variation distance from softmax is below n 2^-61 + 3e-15 (5e-13 at 2^20
     categories); below 2^-63 a category is not drawn, and -inf never. It is built in parallel, and is the same on any
     number of threads (after Huebschle-Schneider and Sanders, "Parallel Weighted Random Sampling", ESA 2019).
-    It cannot be changed: threads may share it. Pickles hold the table, not the logits.
+    It cannot be changed: threads may share it. Pickles hold the table, not the logits; one of a table on a CUDA device
+    holds a copy, and puts it onto a device again. Making a table waits for the device, drawing from it does not.
 
     Examples
     --------
@@ -49,6 +51,11 @@ class CategoricalTable:
     __slots__ = ("__weakref__", "_logsumexp", "_table")
 
     def __init__(self, logits: ArrayLike, *, temperature: float = 1.0) -> None:
+        self._table: Any
+        if _checks.on_device(logits):
+            self._table = _device().Table(logits, temperature)
+            self._logsumexp = self._table.logsumexp
+            return
         array = _checks.one_row(logits)
         temperatures, _ = _checks.temperature(temperature, ())
         node, logsumexp = np.empty((1, 2)), np.empty(1)
@@ -64,7 +71,8 @@ class CategoricalTable:
     @property
     def categories(self) -> int:
         """How many categories there are."""
-        return self._table.columns
+        columns: int = self._table.columns
+        return columns
 
     @property
     def logsumexp(self) -> np.float64:
@@ -74,21 +82,29 @@ class CategoricalTable:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the table: 8 for each category; twice that while it is made."""
-        return self._table.entries.nbytes
+        """Bytes of the table: 8 for each category; twice that while it is made, thrice on a CUDA device."""
+        return 8 * self.categories
 
     def __repr__(self) -> str:
         return f"numbel.CategoricalTable({self.categories} categories)"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"table": tuple(self._table), "logsumexp": self._logsumexp}
+        held = tuple(self._table) if isinstance(self._table, _tables.Table) else self._table
+        return {"table": held, "logsumexp": self._logsumexp}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._table, self._logsumexp = _tables.Table(*state["table"]), state["logsumexp"]
-        self._table.entries.flags.writeable = False
+        self._table, self._logsumexp = state["table"], state["logsumexp"]
+        if isinstance(self._table, tuple):
+            self._table = _tables.Table(*self._table)
+            self._table.entries.flags.writeable = False
 
     def sample(
-        self, rng: Generator, size: int | tuple[int, ...] | None = None, *, out: NDArray[np.int64] | None = None
+        self,
+        rng: Generator,
+        size: int | tuple[int, ...] | None = None,
+        *,
+        out: NDArray[np.int64] | None = None,
+        stream: Any = None,
     ) -> Any:
         """Draw categories.
 
@@ -100,11 +116,14 @@ class CategoricalTable:
             Output shape. None: that of `out`, or else one category.
         out : ndarray of int64, optional
             Where to write.
+        stream : object with `__cuda_stream__`, optional
+            For a table on a CUDA device: the stream to run on, in place of the current one of the array's library.
 
         Returns
         -------
         ndarray of int64, or numpy.int64 where the shape is ()
-            Categories, 0 .. n - 1: those of `rng.categorical(logits, size)` where that takes a table.
+            Categories, 0 .. n - 1: those of `rng.categorical(logits, size)` where that takes a table. From a table on a
+            CUDA device an array there.
 
         Raises
         ------
@@ -122,9 +141,12 @@ class CategoricalTable:
         """
         if not isinstance(rng, Generator):
             raise TypeError(f"rng must be a numbel.Generator, got {type(rng).__name__}")
-        if size is None and isinstance(out, np.ndarray):
-            size = out.shape
+        if size is None and hasattr(out, "shape"):
+            size = tuple(out.shape)  # type: ignore[union-attr]
         shape = () if size is None else _checks.size(size)
+        if not isinstance(self._table, _tables.Table):
+            return self._table.draw(rng._reserve, shape, out, stream)
+        rng._on_device(None, stream)
         result = np.empty(shape, np.int64) if out is None else _checks.out(out, shape, np.dtype(np.int64))
         target = result if result.flags.c_contiguous else np.empty(shape, np.int64)
         with rng._reserve() as (seed, draw):

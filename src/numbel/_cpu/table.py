@@ -18,7 +18,7 @@ from .._scalar import blocks as scalar
 from .._scalar.address import draw_key
 from .._scalar.blocks import BLOCK
 from .._scalar.elementary import log_float64
-from .._scalar.table import MASS, draw_words, mass, pack, settle, split_word
+from .._scalar.table import MASS, draw_words, mass, pack, settle, shares, split_word
 from .job import job_at, row_address, row_id, row_temperature, take_items
 from .memory import load, store
 from .results import store_float
@@ -115,16 +115,11 @@ def begin_split(plan, columns):
     """The head of the plan, once every block is weighed: the masses shall become K C."""
     blocks = (columns + BLOCK - 1) // BLOCK
     total, possible = _before(plan, blocks, SUM), _before(plan, blocks, POSSIBLE)
-    unit = (total + columns - 1) // columns
-    more = unit * columns - total
-    bits = int64(0)
-    while (columns - 1) >> bits > 0:
-        bits += 1
-    each = more // possible
+    unit, bits, each, extra = shares(total, possible, int64(columns))
     store(_I, plan, int64(UNIT), unit)
     store(_I, plan, int64(BITS), bits)
     store(_I, plan, int64(EACH), each)
-    store(_I, plan, int64(EXTRA), more - each * possible)
+    store(_I, plan, int64(EXTRA), extra)
 
 
 @njit

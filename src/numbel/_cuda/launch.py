@@ -17,11 +17,14 @@ from . import categorical as _categorical
 from . import conditional as _conditional
 from . import densities as _densities
 from . import gumbel_max as _gumbel_max
+from . import multinomial as _multinomial
 from . import noise as _noise
 from . import relaxed as _relaxed
 from . import relaxed_short as _relaxed_short
+from . import roots as _roots
 from . import short as _short
 from . import small as _small
+from . import table as _table
 from . import top_k as _top_k
 from . import top_k_weights as _top_k_weights
 from . import truncated as _truncated
@@ -29,6 +32,7 @@ from . import truncation as _truncation
 from . import vjp as _vjp
 from .forms import THREADS
 from .rows import Call, Results
+from .table import FIELDS, HEAD, Tables
 from .truncation import HISTOGRAM, LIST, Cut, Limits, wide_threads
 
 MODULES = (
@@ -46,6 +50,9 @@ MODULES = (
     _densities,
     _top_k,
     _top_k_weights,
+    _roots,
+    _table,
+    _multinomial,
 )
 #: Of these, the kernels that know ragged rows.
 RAGGED = (_categorical, _short, _gumbel_max, _truncation, _truncated)
@@ -56,6 +63,8 @@ _WINNERS = 1 << 22
 #: Blocks of a row from which on its cut is narrowed down by many CUDA blocks, that many blocks each, by so many
 #: launches, if there are few rows: 2 or 3 are what a cut takes in 32 bits, the last of them of a few columns mostly.
 _SPREAD_FROM, _SPREAD_RUN, _SPREAD_LEVELS, _SPREAD_ROWS = 64, 16, 3, 64
+#: Columns of rows whose tables are made at a time: 256 MB, or those of one row.
+_TABLED = (1 << 28) // 24
 
 
 class Place(NamedTuple):
@@ -320,3 +329,85 @@ def entropy(logits: Any, call: Call, drawn: bool, out: Any, bad: Any, place: Pla
     _launch(_densities, "entropy_blocks", count * blocks, place, *each, layout=layout)
     if blocks > 1 or not drawn:
         _launch(_densities, "entropy_rows", count, place, *each, layout=layout)
+
+
+def _roots_of(logits: Any, call: Call, results: Results, place: Place) -> tuple[Any, Any]:
+    """The node of each row, and what it is without a law; logsumexp and bad rows into `results`."""
+    count, columns = logits.shape
+    blocks, layout = _blocks(columns), _layout(logits)
+    nodes, roots = place.scratch((2, count * blocks), np.float64), place.scratch((2, count), np.float64)
+    fixed = place.scratch(count, np.int64)
+    _launch(_categorical, "block_nodes", count * blocks, place, logits, call, nodes, layout=layout)
+    _launch(_roots, "row_nodes", count, place, logits, call, blocks, nodes, roots, fixed, results, layout=layout)
+    return roots, fixed
+
+
+def tables(rows: int, columns: int, place: Place, cells: Any = None, heads: Any = None) -> Tables:
+    """Room for the tables of some rows."""
+    blocks = _blocks(columns)
+    return Tables(
+        0, rows, blocks, columns,
+        place.scratch(rows * columns, np.uint64) if cells is None else cells,
+        place.scratch((2, rows * columns), np.int64),
+        place.scratch((FIELDS, rows * blocks), np.int64),
+        place.scratch((HEAD, rows), np.int64) if heads is None else heads,
+    )  # fmt: skip
+
+
+def _make_tables(logits: Any, call: Call, roots: Any, fixed: Any, made: Tables, place: Place) -> None:
+    items, rows = made.rows * made.blocks, made.rows
+    _launch(_table, "weigh_columns", items, place, logits, call, roots, fixed, made, layout=_layout(logits))
+    for name, count in (
+        ("begin_tables", rows), ("classify", items), ("end_classes", rows), ("enlist", items), ("pair", items),
+    ):  # fmt: skip
+        _launch(_table, name, count, place, fixed, made)
+
+
+def table(logits: Any, call: Call, results: Results, made: Tables, place: Place) -> None:
+    """The table of a row."""
+    roots, fixed = _roots_of(logits, call, results, place)
+    _make_tables(logits, call, roots, fixed, made, place)
+
+
+def draw_table(call: Call, samples: int, fixed: Any, made: Tables, indices: Any, place: Place) -> None:
+    """Draws of some rows from their tables."""
+    _launch(_table, "draw_tabled", made.rows * _blocks(samples), place, call, samples, fixed, made, indices)
+
+
+def tabled(logits: Any, call: Call, samples: int, results: Results, place: Place) -> None:
+    """Samples of rows from a table of each, of as many rows at a time as there is room for."""
+    count, columns = logits.shape
+    none = place.scratch(0, np.int64), place.scratch(0, results.log_prob.dtype)
+    roots, fixed = _roots_of(logits, call, results._replace(indices=none[0], log_prob=none[1]), place)
+    step = min(count, max(1, _TABLED // columns))
+    room = tables(step, columns, place)
+    for first in range(0, count, step):
+        made = room._replace(first=first, rows=min(step, count - first))
+        _make_tables(logits, call, roots, fixed, made, place)
+        draw_table(call, samples, fixed, made, results.indices, place)
+        if results.log_prob.size > 0:
+            _launch(
+                _table, "look_up", made.rows * _blocks(samples), place,
+                logits, call, samples, roots, fixed, made, results, layout=_layout(logits),
+            )  # fmt: skip
+
+
+def multinomial(logits: Any, call: Call, n: int, trials: Any, results: Results, out: Any, place: Place) -> None:
+    """Counts of n draws of each row, or of as many as `trials` says."""
+    count, columns = logits.shape
+    blocks, layout = _blocks(columns), _layout(logits, out)
+    tops = 1 << (blocks - 1).bit_length()
+    roots, fixed = _roots_of(logits, call, results, place)
+    many = blocks > 1
+    masses = place.scratch(count * blocks if many else 0, np.float64)
+    tree = place.scratch(2 * count * tops if many else 0, np.int64)
+    if many:
+        _launch(
+            _multinomial, "block_masses", count * blocks, place,
+            logits, call, blocks, roots, fixed, masses, layout=_layout(logits),
+        )  # fmt: skip
+        _launch(_multinomial, "split_rows", count, place, count, call, blocks, tops, n, trials, fixed, masses, tree)
+    _launch(
+        _multinomial, "count", count * blocks, place,
+        logits, call, blocks, tops, n, trials, roots, fixed, tree, out, results.bad, layout=layout,
+    )  # fmt: skip

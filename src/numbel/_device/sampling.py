@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from .._libraries import library
 from ..results import Sample
 from .ragged import Ragged
 from .task import Reserve, Task, draw_of, no_elements, planes, wide_of
-from .truncation import truncation
+from .truncation import Truncation, truncation
 
 
 def gumbel(reserve: Reserve, loc: Any, scale: Any, size: Any, dtype: Any, out: Any, like: Any, stream: Any) -> Any:
@@ -51,6 +52,25 @@ def gumbel(reserve: Reserve, loc: Any, scale: Any, size: Any, dtype: Any, out: A
         return where.finish(result) if out is None else result
 
 
+def _tabled(task: Task, columns: int, samples: int) -> bool:
+    return _tables.tabled(columns, samples, np.dtype(wide_of(task.span.name)))
+
+
+def _runs(task: Task, call: Call, samples: int, cuts: Truncation | None) -> Iterator[tuple[Any, Call, bool]]:
+    """Neighbouring rows of one length that are all drawn from tables, or none of them, as the last says."""
+    for view, own in task.alike(call):
+        rows, columns = view.shape
+        tabled = _tabled(task, columns, samples)
+        if not tabled or cuts is None:
+            yield view, own, tabled
+            continue
+        # rows that keep everything are drawn as without truncation
+        whole = cuts.keeps_all(columns)[own.first_row : own.first_row + rows]
+        ends = [*(np.flatnonzero(np.diff(whole)) + 1).tolist(), rows]
+        for first, last in zip([0, *ends], ends, strict=False):
+            yield view[first:last], own._replace(first_row=own.first_row + first), bool(whole[first])
+
+
 def sample(
     reserve: Reserve,
     logits: Any,
@@ -73,7 +93,10 @@ def sample(
     samples = 1 if num_samples is None else _checks.num_samples(num_samples)
     _checks.method(method)
     cuts = truncation(task, truncated)
-    parts = _parts(task, samples, method, cuts)
+    # fewer samples take no table, whatever the length; ragged rows' lengths may have to come from the device
+    tables = method == "grouped" and any(
+        _tabled(task, columns, samples) for columns in (task.lengths() if _tabled(task, 1, samples) else ())
+    )
     where, shape = task.library, task.shape
     many = shape if num_samples is None else (*shape, samples)
     wide = wide_of(task.span.name)
@@ -97,12 +120,16 @@ def sample(
             call = task.call(draw)
             results = Results(flat[0], flat[1], flat[2], task.none("float64"), bad)
             limits = None if cuts is None else cuts.limits()
-            for view, own in task.parts(call):
-                each = method, max(samples, 1), results, task.place
-                if limits is None:
-                    launch.categorical(view, own, *each, task.longest)
+            runs = _runs(task, call, samples, cuts) if tables else ((*part, False) for part in task.parts(call))
+            for view, own, tabled in runs:
+                last = max(samples, 1), results, task.place
+                if tabled:
+                    where.begin()
+                    launch.tabled(view, own, *last)
+                elif limits is None:
+                    launch.categorical(view, own, method, *last, task.longest)
                 else:
-                    launch.truncated(view, own, limits, *each)
+                    launch.truncated(view, own, limits, method, *last)
             task.advance(call)
         found = task.first_bad(bad)
         if found is not None:

@@ -146,6 +146,10 @@ class Task:
         for first, (view,) in planes(self.span):
             yield view, call._replace(first_row=first)
 
+    def alike(self, call: Call) -> Iterator[tuple[Any, Call]]:
+        """The same, the rows of each view of one length."""
+        return self.parts(call)
+
     def spread(self, array: Any, kind: str, name: str, seen_as: str | None = None) -> Any:
         """A Numba vector with an entry for each row, of an array on the device."""
         if library(array, None).device != self.library.device:
@@ -181,21 +185,7 @@ class Task:
 
     def output(self, array: Any, shape: tuple[int, ...], kind: str, name: str, written: bool = True) -> Span:
         """Where an array lies that must be of this shape and dtype, on this device, and writable if it is written."""
-        if not _checks.on_device(array):
-            raise TypeError(f"{name} lies on the host ({type(array).__name__}) and the logits on a CUDA device")
-        where = library(array, None)
-        if type(where) is not type(self.library):
-            raise TypeError(f"{name} is an array of {where.name}, expected one of {self.library.name}, as the logits")
-        if where.device != self.library.device:
-            raise ValueError(f"{name} lies on device {where.device} and the logits on device {self.library.device}")
-        span = self.library.span(array, name)
-        if span.name != kind:
-            raise TypeError(f"{name} has dtype {span.name}, expected {kind}")
-        if span.shape != shape:
-            raise ValueError(f"{name} has shape {span.shape}, expected {shape}")
-        if written and span.read_only:
-            raise ValueError(f"{name} is read-only")
-        return span
+        return output(self.library, array, shape, kind, name, written)
 
     def same(self, target: Span) -> bool:
         """Whether an output is the logits; ValueError where it only overlaps them."""
@@ -245,6 +235,27 @@ class Task:
         """Where the draw id is on the device, go on to the next."""
         if call.counter.size > 0:
             launch.advance(call.counter, self.place)
+
+
+def output(
+    mine: Library, array: Any, shape: tuple[int, ...], kind: str, name: str, written: bool = True, of: str = "logits"
+) -> Span:
+    """Where an array lies that must be of this shape and dtype, on this device, and writable if it is written."""
+    if not _checks.on_device(array):
+        raise TypeError(f"{name} lies on the host ({type(array).__name__}) and the {of} on a CUDA device")
+    where = library(array, None)
+    if type(where) is not type(mine):
+        raise TypeError(f"{name} is an array of {where.name}, expected one of {mine.name}, as the {of}")
+    if where.device != mine.device:
+        raise ValueError(f"{name} lies on device {where.device} and the {of} on device {mine.device}")
+    span = mine.span(array, name)
+    if span.name != kind:
+        raise TypeError(f"{name} has dtype {span.name}, expected {kind}")
+    if span.shape != shape:
+        raise ValueError(f"{name} has shape {span.shape}, expected {shape}")
+    if written and span.read_only:
+        raise ValueError(f"{name} is read-only")
+    return span
 
 
 def planes(*spans: Span) -> Iterator[tuple[int, tuple[Any, ...]]]:

@@ -24,14 +24,20 @@ class Truncation:
             if self._given[name] is None:
                 self._given[name] = other
         self._host = {name: self._checked(name, value, columns) for name, value in self._given.items()}
-        k, p, least = (None if found is None else found[0] for found in self._host.values())
-        whole = np.ones(1, np.bool_)
-        whole = whole if k is None else whole & (k >= columns)
-        whole = whole if p is None else whole & (p >= 1)
-        whole = whole if least is None else whole & (least <= 0)
-        known = all(found is not None for found in self._host.values())
-        #: Whether all rows keep everything, and whether one may.
-        self.off, self.may_keep_all = known and bool(whole.all()), bool(whole.any())
+        #: Whether all rows are known to keep everything.
+        self.off = None not in self._host.values() and bool(self.keeps_all(columns).all())
+
+    def keeps_all(self, columns: int) -> np.ndarray[Any, Any]:
+        """Which rows keep all of so many columns; for this, what is on the device is copied to the host."""
+        k, p, least = (
+            self._fetched(name, kind) if found is None else found[0]
+            for (name, kind), found in zip(_KINDS.items(), self._host.values(), strict=True)
+        )
+        return np.broadcast_to((k >= columns) & (p >= 1) & (least <= 0), self._task.rows)
+
+    def _fetched(self, name: str, kind: str) -> np.ndarray[Any, Any]:
+        found: np.ndarray[Any, Any] = self._task.fetch(self._task.spread(self._given[name], kind, name))
+        return found
 
     def _checked(self, name: str, value: Any, columns: int) -> tuple[np.ndarray[Any, Any], bool] | None:
         """What is on the host, as `_checks` has it; None for what is on the device, whose dtype is checked."""

@@ -92,10 +92,8 @@ def _stirling(x):
         return 0.0
     if x < 16.0:
         factorial = 1.0
-        i = 2.0
-        while i <= x:
-            factorial *= i
-            i += 1.0
+        for i in range(int64(2), int64(x) + int64(1)):
+            factorial *= float64(i)
         return fma(-x, log_float64(x), log_float64(factorial)) + x
     y = 1.0 / x
     z = y * y
@@ -122,9 +120,9 @@ def verdict(n, mean, deviation, p, first, second):
     # from the mode, floor((n + 1) p)
     d = abs(t - (1.0 if (mean - centre) + p >= 1.0 else 0.0))
     e = d / variance
-    margin = e * (fma(d, fma(d, 1.0 / 3.0, 0.625), 1.0 / 6.0) / variance + 0.5)
-    middle = -0.5 * (d * e)
-    bounded = (d > 20.0) & (d < 0.5 * variance - 1.0)
+    margin = product(e, fma(d, fma(d, 1.0 / 3.0, 0.625), 1.0 / 6.0) / variance + 0.5)
+    middle = product(-0.5, d * e)
+    bounded = (d > 20.0) & (d < product(0.5, variance) - 1.0)
     possible = (t >= -centre) & (t <= float64(n) - centre)
     sure = surely(us, deviation, second)
     accepted = sure | (possible & bounded & (limit < middle - margin))
@@ -166,7 +164,7 @@ def invert(n, p, q, word):
     while u > r and k < n and k < int64(200):
         u -= r
         k += int64(1)
-        r *= product(float64(n - k) + 1.0, rate) / float64(k)
+        r = product(r, product(float64(n - k) + 1.0, rate) / float64(k))
     return k
 
 
@@ -189,3 +187,14 @@ def binomial(n, p, q, split, row, key, mask):
             return centre + int64(t)
         attempt += uint64(1)
         first, second = split_words(split, attempt, row, key, mask)
+
+
+@inlined
+def share(n, left, right, split, row, key, mask):
+    """How many of n trials go to the left of two masses, by the words of the node between them."""
+    smaller, larger = min(left, right), max(left, right)
+    k = int64(0)
+    if n > int64(0) and smaller > 0.0:
+        total = left + right
+        k = binomial(n, smaller / total, larger / total, split, row, key, mask)
+    return k if left <= right else n - k

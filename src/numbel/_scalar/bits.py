@@ -80,6 +80,18 @@ def bits_to_float(typingctx: Any, x: Any) -> Any:
     return None if target is None else (target(x), _bitcast_to(target))
 
 
+@inlined
+def bits_of(x):
+    """`float_to_bits` for the body of a CUDA kernel."""
+    return float_to_bits(x)
+
+
+@inlined
+def float_of(bits):
+    """`bits_to_float` for the body of a CUDA kernel."""
+    return bits_to_float(bits)
+
+
 def _conversion(operation: str, source: Any, target: Any) -> Any:
     """An intrinsic between the bits of a half, as uint16, and float32."""
 

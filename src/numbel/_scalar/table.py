@@ -10,6 +10,7 @@ from numba import int64, uint64
 
 from .._jit import inlined
 from .address import TABLE, block_words
+from .bits import product
 from .blocks import mulhi64, relative
 from .elementary import exp2_fraction_float64, power_of_two_float64
 
@@ -25,7 +26,7 @@ def probability(x, high, low, r, factor):
     possible = z > -1000.0  # and so false for NaN, which -inf may give
     z = z if possible else 0.0
     n = (z + _MAGIC) - _MAGIC
-    w = exp2_fraction_float64(z - n) * power_of_two_float64(n) * factor
+    w = product(exp2_fraction_float64(z - n) * power_of_two_float64(n), factor)
     return w if possible else 0.0
 
 
@@ -33,6 +34,21 @@ def probability(x, high, low, r, factor):
 def mass(x, high, low, r, factor):
     """`probability` rounded to an integer, below 2^63."""
     return int64(probability(x, high, low, r, factor) + 0.5)
+
+
+@inlined
+def shares(total, possible, columns):
+    """(C, bits of an alias, what each possible column gets more, how many get one more than that).
+
+    `total` is the sum of the masses, which shall become C for each column; `possible` columns have any.
+    """
+    unit = (total + columns - int64(1)) // columns
+    more = unit * columns - total
+    bits = int64(0)
+    while (columns - int64(1)) >> bits > int64(0):
+        bits += int64(1)
+    each = more // possible
+    return unit, bits, each, more - each * possible
 
 
 @inlined

@@ -1,0 +1,58 @@
+"""Counts of many draws, of arrays on a CUDA device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import _checks
+from .._cuda import launch
+from .._cuda.rows import Results
+from .task import Reserve, Task, planes, wide_of
+
+
+def multinomial(
+    reserve: Reserve,
+    n: Any,
+    logits: Any,
+    axis: int,
+    temperature: Any,
+    row_ids: Any,
+    row_mask: Any,
+    on_invalid: str | None,
+    out: Any,
+    stream: Any,
+) -> Any:
+    """Counts of n draws."""
+    task = Task(logits, axis, temperature, row_ids, row_mask, on_invalid, stream)
+    where = task.library
+    there = _checks.on_device(n)
+    given = None if there else _checks.trials(n, task.shape)
+    shape = task.span.shape if task.axis == -1 else task.span.moved(-1, task.axis).shape
+    target = None if out is None else task.output(out, shape, "int64", "out")
+    with where.active(), reserve() as draw:
+        where.begin()
+        result = where.empty(shape, "int64") if out is None else out
+        target = where.span(result, "out") if target is None else target
+        target = target if task.axis == -1 else target.moved(task.axis, -1)
+        bad = task.bad()
+        if task.rows:
+            call = task.call(draw)
+            number, trials = 0, task.none("int64")
+            if given is None:
+                trials = task.spread(n, "int64", "n")
+            elif np.ndim(n):
+                trials = task.flat(where.upload(given), "n")
+            else:
+                number = int(given[0])
+            wide = task.none(wide_of(task.span.name))
+            results = Results(task.none("int64"), wide, wide, task.none("float64"), bad)
+            for first, (view, into) in planes(task.span, target):
+                where.begin()
+                launch.multinomial(view, call._replace(first_row=first), number, trials, results, into, task.place)
+            task.advance(call)
+        found = task.first_bad(bad)
+        if found is not None:
+            task.refuse(found)
+        return where.finish(result) if out is None else result
