@@ -778,13 +778,6 @@ class Generator:
         return _host.conditional_gumbel(self._reserve, logits, *each)
 
 
-def _on_host_only(**options: Any) -> None:
-    """Refuse what no CUDA kernel does yet."""
-    for name, value in options.items():
-        if value is not None:
-            raise NotImplementedError(f"{name} is not there yet for logits on a CUDA device: copy them to the host")
-
-
 def _device() -> Any:
     """The methods for arrays on a CUDA device; importing CUDA takes a second."""
     from . import _libraries
