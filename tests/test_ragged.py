@@ -188,6 +188,17 @@ def test_bad_offsets():
     assert rng.draw == 0
 
 
+def test_an_empty_row_beside_rows_that_take_tables():
+    x = np.arange(8.0)
+    got = numbel.Generator(94).sample(x, 64, offsets=[0, 3, 3, 8], row_mask=[True, False, True])
+    assert (got.indices[1] == -1).all()
+    assert np.isnan(got.log_prob[1]).all()
+    for row, part in ((0, x[:3]), (2, x[3:])):
+        alone = numbel.Generator(94).sample(part[None], 64, row_ids=[row])
+        for found, due in zip(got, alone, strict=True):
+            np.testing.assert_array_equal(found[row], due[0])
+
+
 def test_no_rows_and_no_samples():
     rng = numbel.Generator(96)
     got = rng.sample(np.zeros(0), 4, offsets=[0])

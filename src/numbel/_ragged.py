@@ -101,7 +101,7 @@ def _sample_part(
     tables = np.zeros(len(lengths), np.bool_)
     if method == "grouped" and samples > 1:
         for length in np.unique(lengths).tolist():
-            if _tables.tabled(length, samples, _dispatch.result_dtype(rows.array.dtype)):
+            if length and _tables.tabled(length, samples, _dispatch.result_dtype(rows.array.dtype)):
                 tables |= lengths == length
     bad = _long(rows, starts, lengths, np.flatnonzero(~short & ~tables), samples, method, draw, results)
     bad += _by_length(rows, starts, lengths, np.flatnonzero(tables), samples, method, None, draw, results)
