@@ -40,6 +40,8 @@ MODULES = (
     _top_k,
     _top_k_weights,
 )
+#: Kernels that do with 64 registers, but for float64, and those that do with 96.
+_LEAN, _FAIR = ("gumbel", "block_nodes", "products", "entropy_blocks", "rest_nodes"), ("block_tops", "collect")
 #: CUDA blocks of a launch at most: kernels stride over what is left.
 _GRID = 1 << 20
 #: (row, sample, block) whose winners are kept at a time by gumbel_max: 64 MB.
@@ -66,9 +68,9 @@ def _kernel(module: Any, form: str, layout: str, name: str) -> Any:
 def bounds(name: str, form: str) -> tuple[int, int]:
     """Threads of a CUDA block, and how many such blocks a multiprocessor is to hold at least.
 
-    Eight are half of what it can hold, and leave 64 registers; the other kernels would spill some.
+    Eight are half of what it can hold, and leave 64 registers; five leave 96. The other kernels would spill some.
     """
-    return THREADS, 8 if name in ("gumbel", "block_nodes", "products") and form != "float64" else 1
+    return THREADS, 8 if name in _LEAN and form != "float64" else 5 if name in _FAIR else 1
 
 
 def _launch(module: Any, name: str, items: int, place: Place, *arguments: Any, layout: str = "A") -> None:
