@@ -103,7 +103,7 @@ def log_prob(
         As in `logsumexp`. With "flag", and None on a CUDA device, an index that is out of range gets NaN, too.
     out : ndarray, optional
         Where to write, of the shape of index and the dtype of the result.
-    stream
+    stream : object with `__cuda_stream__`, optional
         As in `logsumexp`.
 
     Returns
@@ -190,7 +190,7 @@ def entropy(
         As in `logsumexp`.
     out : ndarray, optional
         Where to write, of the shape and dtype of the result.
-    stream
+    stream : object with `__cuda_stream__`, optional
         As in `logsumexp`.
 
     Returns

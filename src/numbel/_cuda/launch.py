@@ -56,6 +56,9 @@ MODULES = (
 )
 #: Of these, the kernels that know ragged rows.
 RAGGED = (_categorical, _short, _gumbel_max, _truncation, _truncated)
+#: Kernels that do with 64 registers, but for float64, and those that do with 96 (the last for all but float64).
+_LEAN = ("gumbel", "block_nodes", "products", "entropy_blocks", "rest_nodes", "survey", "kept_nodes")
+_FAIR = ("block_tops", "collect", "sample_short", "vjp_short", "relax_short")
 #: CUDA blocks of a launch at most: kernels stride over what is left.
 _GRID = 1 << 20
 #: (row, sample, block) whose winners are kept at a time by gumbel_max: 64 MB.
@@ -87,17 +90,13 @@ def _kernel(module: Any, form: str, layout: str, name: str) -> Any:
 def bounds(name: str, form: str) -> tuple[int, int]:
     """Threads of a CUDA block, and how many such blocks a multiprocessor is to hold at least.
 
-    Eight are half of what it can hold, and leave 64 registers; the other kernels would spill some.
+    Eight are half of what it can hold, and leave 64 registers; five leave 96. The other kernels would spill some.
     """
     if name == "find_cut":
         return wide_threads(form), 1
-    return THREADS, 8 if name in (
-        "gumbel",
-        "block_nodes",
-        "products",
-        "survey",
-        "kept_nodes",
-    ) and form != "float64" else 1
+    if form == "float64" and name in (*_LEAN, "relax_short"):
+        return THREADS, 1
+    return THREADS, 8 if name in _LEAN else 5 if name in _FAIR else 1
 
 
 def _launch(
