@@ -54,9 +54,12 @@ def _kernel(module: Any, form: str, layout: str, name: str) -> Any:
 def bounds(name: str, form: str) -> tuple[int, int]:
     """Threads of a CUDA block, and how many such blocks a multiprocessor is to hold at least.
 
-    Eight are half of what it can hold, and leave 64 registers; the other kernels would spill some.
+    Eight are half of what it can hold, and leave 64 registers, five leave 96; the other kernels would spill some.
     """
-    return THREADS, 8 if name in ("gumbel", "block_nodes", "products") and form != "float64" else 1
+    if name in ("gumbel", "block_nodes", "products"):
+        return THREADS, 8 if form != "float64" else 1
+    short = name in ("sample_short", "vjp_short") or (name == "relax_short" and form != "float64")
+    return THREADS, 5 if short else 1
 
 
 def _launch(module: Any, name: str, items: int, place: Place, *arguments: Any, layout: str = "A") -> None:
