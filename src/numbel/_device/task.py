@@ -146,6 +146,10 @@ class Task:
         for first, (view,) in planes(self.span):
             yield view, call._replace(first_row=first)
 
+    def alike(self, call: Call) -> Iterator[tuple[Any, Call]]:
+        """`parts` of rows of one length each, for launches that know no offsets."""
+        return self.parts(call)
+
     def spread(self, array: Any, kind: str, name: str, seen_as: str | None = None) -> Any:
         """A Numba vector with an entry for each row, of an array on the device."""
         if library(array, None).device != self.library.device:
