@@ -116,16 +116,17 @@ def check_alike():
     x, offsets = ragged((3, 3, 0, 7, 7, 7, 2, 0, 0), np.float32)
     mask = np.diff(offsets) > 0
     expected = rng().sample(x, 2, offsets=offsets, row_mask=mask)
-    task = Ragged(on_device(x), offsets, -1, 1.0, None, mask, None, None)
-    made = [cuda.to_device(np.full_like(part, 7)) for part in expected]
-    results = Results(*(part.reshape(part.size) for part in made), task.none("float64"), task.none("int64"))
-    runs = 0
-    for view, call in task.alike(task.call((SEED, DRAW))):
-        launch.categorical(view, call, "grouped", 2, results, task.place)
-        runs += 1
-    assert runs == 5
-    for part, due in zip(made, expected, strict=True):
-        same(part, due, "runs of one length")
+    for there in (offsets, cuda.to_device(offsets)):
+        task = Ragged(on_device(x), there, -1, 1.0, None, mask, None, None)
+        made = [cuda.to_device(np.full_like(part, 7)) for part in expected]
+        results = Results(*(part.reshape(part.size) for part in made), task.none("float64"), task.none("int64"))
+        runs = 0
+        for view, call in task.alike(task.call((SEED, DRAW))):
+            launch.categorical(view, call, "grouped", 2, results, task.place)
+            runs += 1
+        assert runs == 5
+        for part, due in zip(made, expected, strict=True):
+            same(part, due, "runs of one length")
 
 
 def check_flags():

@@ -89,7 +89,8 @@ class Ragged(Task):
             yield self._view(0, 1, self.span.shape[0]), call._replace(offsets=self._offsets())
 
     def alike(self, call: Call) -> Iterator[tuple[Any, Call]]:
-        """Every run of neighbours of one length as rows and columns, for launches that know no offsets."""
+        """Every run of neighbours of one length as rows and columns; offsets on the device are copied."""
+        self.lengths()
         for first, last, columns in self._runs():
             if columns:
                 yield self._view(int(self.starts[first]), last - first, columns), call._replace(first_row=first)

@@ -147,7 +147,7 @@ class Task:
             yield view, call._replace(first_row=first)
 
     def alike(self, call: Call) -> Iterator[tuple[Any, Call]]:
-        """The same, the rows of each view of one length."""
+        """`parts` of rows of one length each, for launches that know no offsets."""
         return self.parts(call)
 
     def spread(self, array: Any, kind: str, name: str, seen_as: str | None = None) -> Any:
