@@ -96,7 +96,7 @@ def bounds(name: str, form: str) -> tuple[int, int]:
         return wide_threads(form), 1
     if form == "float64" and name in (*_LEAN, "relax_short"):
         return THREADS, 1
-    return THREADS, 8 if name in _LEAN else 5 if name in _FAIR else 1
+    return THREADS, 8 if name in (*_LEAN, "draw_tabled") else 5 if name in _FAIR else 1
 
 
 def _launch(
