@@ -94,7 +94,7 @@ def check_settings(dtype, columns, settings=SETTINGS, samples=2, rows=slice(None
             )
 
 
-def check_rows(dtype):
+def check_rows(dtype, methods=METHODS):
     """What each row may have: limits that keep all among them, temperatures of 0, ids, a mask, bad rows."""
     given = {
         "top_k": np.array([3, 30, 2, 1, 30, 1 << 40]),
@@ -105,14 +105,14 @@ def check_rows(dtype):
         "row_mask": np.array([True, True, True, False, True, True]),
     }
     x = logits((6, 30), dtype)
-    x[0], x[2], x[5] = x[1] * 0 + 1, x[3], x[4]
-    for method in METHODS:
+    x[0], x[1], x[2], x[5] = 1, x[3][::-1], x[3], x[4]
+    for method in methods:
         check(x, method=method, num_samples=3, **given)
         check(x, method=method, top_k=[30, 4, 30, 2, 9, 30])
         compare(x, on_device(x), {}, method=method, num_samples=0, top_p=0.5)
     bad = logits((4, 30), dtype)
     bad[0, 7], bad[1], bad[2, 3] = np.nan, -np.inf, np.inf
-    for method in METHODS:
+    for method in methods:
         check(bad, method=method, top_p=0.5, top_k=5)
         check(bad, method=method, top_k=[30, 30, 30, 4])  # the first three keep all
 
@@ -132,11 +132,11 @@ def check_layouts():
 
 def check_blocks():
     """Rows of several blocks, some without a column that is kept; ties over the edge of a block."""
-    x = logits((1, 2 * 4096 + 5), np.float32)
-    x[0, 4096:8192] -= 40
+    x = logits((1, 4096 + 9), np.float32)
+    x[0, 4096:] -= 40
     check(x, top_k=30, top_p=0.9)
-    x[0, 4000:4200] = x.max() + 1
-    check(x, top_k=150, method="gumbel_max")
+    x[0, 4000:] = x.max() + 1
+    check(x, top_k=100, method="gumbel_max")
     with changed(_SPREAD_FROM=1, _SPREAD_RUN=1):
         check(x, top_p=0.6)
 
@@ -235,7 +235,7 @@ def main():
 
     for dtype in (np.float32, np.float64, np.float16, ml_dtypes.bfloat16):
         if dtype is np.float32:
-            check_settings(dtype, 7, SETTINGS[1:6:2], samples=1)
+            check_settings(dtype, 7, SETTINGS[1:6:2], samples=1, rows=slice(0, None, 2))
             check_settings(dtype, 40, samples=1)
             check_layouts()
             check_blocks()
@@ -243,9 +243,10 @@ def main():
             check_ragged()
             check_flags()
             check_errors()
+            check_rows(dtype)
         else:
             check_settings(dtype, 30, SETTINGS[1:7:2], samples=1, rows=slice(0, None, 2))
-        check_rows(dtype)
+            check_rows(dtype, METHODS[:1] if config.ENABLE_CUDASIM else METHODS)
         if not config.ENABLE_CUDASIM:
             for columns in (1000, 4096, 20_000, 300_000):
                 check_settings(dtype, columns)

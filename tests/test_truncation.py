@@ -14,6 +14,7 @@ import make_golden
 import numbel
 import oracle
 from numbel import _dispatch
+from numbel._scalar import truncation as rules
 from statistics_helpers import assert_fits, assert_independent, zipf
 
 DTYPES = make_golden.dtypes()
@@ -479,3 +480,47 @@ def test_rows_that_keep_all_take_tables_as_without_truncation(method):
         assert np.array_equal(found[[0, 2]], whole[[0, 2]])
         assert np.array_equal(found[1], truncated[1])
         assert np.all((found[3] == -1) | np.isnan(found[3]))
+
+
+@pytest.mark.parametrize("width", [16, 32, 64])
+def test_places_are_the_order(width):
+    """As CUDA kernels count: ascending with the value, 0 for either zero, back to the same number; halves all of them."""
+    random = np.random.default_rng(width)
+    if width == 16:
+        bits = np.arange(1 << 16, dtype=np.uint16)
+        of, at, values = rules.place_half, rules.at_place_half, bits.view(np.float16)
+        given = bits
+    else:
+        kind = np.float32 if width == 32 else np.float64
+        bits = random.integers(0, (1 << width) - 1, 3000, np.uint64, endpoint=True).astype(f"u{width // 8}")
+        values = np.concatenate([bits.view(kind), np.array([0.0, -0.0, np.inf, -np.inf, 5e-324], kind)])
+        of, at = (getattr(rules, f"{name}_float{width}") for name in ("place", "at_place"))
+        given = values
+    places = np.array([of(x) for x in given], object)
+    number = ~np.isnan(values)
+    order = np.argsort(values[number].astype(np.float64), kind="stable")
+    ascending, by_value = places[number][order], values[number][order].astype(np.float64)
+    assert np.array_equal(ascending[1:] > ascending[:-1], by_value[1:] > by_value[:-1])
+    top, bottom = places[values == np.inf][0], places[values == -np.inf][0]
+    assert all(p > top or p < bottom for p in places[~number])
+    for x, p in zip(given[number], places[number], strict=True):
+        assert x.dtype.type(at(p)) == x or (p == 0 and at(p) == 0)
+    for a, b in zip(ascending[:100], ascending[-100:], strict=True):
+        assert rules.distance(b, a) == b - a
+        assert rules.place_below(b, np.uint64(rules.distance(b, a))) == a
+    for span in (0, 1, 2047, 2048, 2**32 - 1, 2**64 - 1):
+        shift = rules.bucket_shift(np.uint64(span), 11)
+        assert span >> shift < 2048
+        assert shift == 0 or span >> (shift - 1) >= 2048
+
+
+def test_sums_in_two_words():
+    """A lower half that overflows carries into the upper one."""
+    random = np.random.default_rng(1)
+    low, high, total = np.uint32(0), np.uint32(0), 0
+    for x in random.integers(0, 1 << 52, 500, np.uint64):
+        high = np.uint32(int(high) + int(rules.high_with_carry(x, low)))
+        low = np.uint32((int(low) + int(rules.low_word(x))) & 0xFFFFFFFF)
+        total += int(x)
+        assert rules.both_words(low, high) == total
+    assert rules.high_word(np.uint64(total)) == high
