@@ -484,7 +484,7 @@ def test_rows_that_keep_all_take_tables_as_without_truncation(method):
 
 @pytest.mark.parametrize("width", [16, 32, 64])
 def test_places_are_the_order(width):
-    """As CUDA kernels count: ascending with the value, 0 for either zero, and back; all halves."""
+    """Ascending with the value, 0 for either zero, and back to the same number; of halves all are tried."""
     random = np.random.default_rng(width)
     if width == 16:
         bits = np.arange(1 << 16, dtype=np.uint16)

@@ -63,8 +63,8 @@ _FAIR = ("block_tops", "collect", "sample_short", "vjp_short", "relax_short")
 _GRID = 1 << 20
 #: (row, sample, block) whose winners are kept at a time by gumbel_max: 64 MB.
 _WINNERS = 1 << 22
-#: Blocks of a row from which on its cut is narrowed down by many CUDA blocks, that many blocks each, by so many
-#: launches, if there are few rows: 2 or 3 are what a cut takes in 32 bits, the last of them of a few columns mostly.
+#: Blocks of a row from which on many CUDA blocks make its histograms, so many blocks each, if there are few rows; in a
+#: launch for each of the first levels. float32 has three for top_k or top_p; what is left, one CUDA block does.
 _SPREAD_FROM, _SPREAD_RUN, _SPREAD_LEVELS, _SPREAD_ROWS = 64, 16, 3, 64
 #: Columns of rows whose tables are made at a time: 256 MB, or those of one row.
 _TABLED = (1 << 28) // 24
