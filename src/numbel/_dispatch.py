@@ -45,7 +45,8 @@ _HELD = 12 << 20
 _SHORT, _SHORT_OF_FEW = 512, 128
 #: Categories whose log-probabilities one thread looks up at a time.
 _ENTRIES = 4096
-#: Bytes of a result that are written past the caches, which would not hold them.
+#: Bytes of a result that are written past the caches, which would not hold them: if a caller gave its memory. Pages
+#: that are new are in the caches, because the system has just cleared them: relaxed samples lose a tenth there.
 _STREAMED = 1 << 24
 #: Blocks whose three numbers are kept at a time: 6 MB, or one row's.
 _NODES = 1 << 18
@@ -70,8 +71,6 @@ def _place_rows(job: dict[str, Any], array: Array, name: str = "array") -> Array
     """Tell the job where rows lie: neighbouring batch axes are merged where memory allows."""
     prefix = "" if name == "array" else f"{name}_"
     columns = array.shape[-1]
-    if name == "out":
-        job["streams"] = int(array.nbytes >= _STREAMED)
     job[name], job["item_size"], job["columns"] = _address(array), array.itemsize, columns
     job[f"{prefix}column_stride"] = array.strides[-1] if columns > 1 else array.itemsize
     if array.ndim <= 2:
@@ -348,14 +347,17 @@ def relaxed(
     row_mask: Array | None,
     draw: tuple[int, int] | None,
     out: Array,
+    streams: bool = False,
 ) -> int | None:
     """Softmax of the rows of `array` (categories last) with the noise of a draw, or none; the first bad row, if any.
 
-    Rows of temperature 0 and those masked out become NaN. `out` may be `array` itself.
+    Rows of temperature 0 and those masked out become NaN. `out` may be `array` itself. With `streams` a large one is
+    written past the caches.
     """
     job, kept = _rows_job(array, temperatures, per_row)
     if job["rows"] == 0:
         return None
+    job["streams"] = int(streams and out.nbytes >= _STREAMED)
     kept += [_place_rows(job, out, "out"), row_ids, row_mask]
     job["row_ids"], job["row_mask"] = _address(row_ids), _address(row_mask)
     if draw is not None:
@@ -380,6 +382,7 @@ def conditional(
     index: Array,
     draw: tuple[int, int],
     out: Array,
+    streams: bool = False,
 ) -> int | None:
     """Perturbed logits of the rows of `array`, given the largest's index; the first bad row, if any."""
     job, kept = _rows_job(array, temperatures, per_row)
@@ -389,6 +392,7 @@ def conditional(
     sums = np.empty(rows)
     # bad rows are NaN, and found again below
     categorical(array, 0, temperatures, per_row, row_ids, row_mask, "grouped", *draw, (None,) * 3, sums=sums)
+    job["streams"] = int(streams and out.nbytes >= _STREAMED)
     kept += [_place_rows(job, out, "out"), row_ids, row_mask, index, sums]
     job["row_ids"], job["row_mask"] = _address(row_ids), _address(row_mask)
     job["given"], job["row_result"] = _address(index), _address(sums)
@@ -399,7 +403,13 @@ def conditional(
 
 
 def vjp(
-    y: Array, cotangent: Array, temperatures: Array, per_row: bool, out: Array, in_temperature: Array | None
+    y: Array,
+    cotangent: Array,
+    temperatures: Array,
+    per_row: bool,
+    out: Array,
+    in_temperature: Array | None,
+    streams: bool = False,
 ) -> None:
     """Gradients of a relaxed sample: in the logits into `out`, in each row's temperature where that is asked for.
 
@@ -408,6 +418,7 @@ def vjp(
     job, kept = _rows_job(y, temperatures, per_row)
     if job["rows"] == 0:
         return
+    job["streams"] = int(streams and out.nbytes >= _STREAMED)
     kept += [_place_rows(job, out, "out"), _place_rows(job, cotangent, "cotangent"), in_temperature]
     job["row_result"] = _address(in_temperature)
     if _short(job["rows"], job["columns"]):
@@ -459,7 +470,15 @@ def given_log_prob(
     _run(drivers.driver("given_log_prob", _name(array.dtype)), Job(job), -(-given.size // _ENTRIES), 8 * _ENTRIES)
 
 
-def gumbel(out: Array, seed: int, draw: int, loc: float, scale: float, progress: Progress | None = None) -> None:
+def gumbel(
+    out: Array,
+    seed: int,
+    draw: int,
+    loc: float,
+    scale: float,
+    progress: Progress | None = None,
+    streams: bool = False,
+) -> None:
     """Fill `out` with scale * noise + loc, rounded after either step; the last axis is the column."""
     if out.size == 0:
         return
@@ -470,7 +489,7 @@ def gumbel(out: Array, seed: int, draw: int, loc: float, scale: float, progress:
     job["rows"] = rows
     job["seed"], job["draw"] = seed, draw
     job["loc"], job["scale"] = loc, scale
-    job["streams"] = int(out.nbytes >= _STREAMED)
+    job["streams"] = int(streams and out.nbytes >= _STREAMED)
     if _short(rows, columns):
         width = job["segment_blocks"] = _tile_rows(rows, columns)
         items, per_item = -(-rows // width), width * columns

@@ -37,8 +37,9 @@ def gumbel(
     with reserve() as (seed, draw):
         scalars = natural == ()
         _dispatch.gumbel(
-            result, seed, draw, float(locs) if scalars else 0.0, float(scales) if scalars else 1.0, progress
-        )
+            result, seed, draw, float(locs) if scalars else 0.0, float(scales) if scalars else 1.0, progress,
+            out is not None,
+        )  # fmt: skip
         if not scalars:
             loop = None if kind.name == "bfloat16" else kind  # ml_dtypes casts to nothing inside a ufunc
             np.multiply(result, scales, out=result, dtype=loop, casting="unsafe")
@@ -138,7 +139,7 @@ def gumbel_softmax(
     source = rows.array if hard else _checks.apart(rows.array, target)
     with reserve() as draw:
         rows = rows._replace(array=source)
-        bad = _one_hot(rows, draw, target, out is not None) if hard else _relax(rows, draw, target)
+        bad = _one_hot(rows, draw, target, out is not None) if hard else _relax(rows, draw, target, out is not None)
         if bad is not None and raises:
             if np.may_share_memory(source, target):
                 _checks.overwritten_row(bad)
@@ -164,7 +165,7 @@ def conditional_gumbel(
     result, target = _like(rows.array, axis, out)
     source = _checks.apart(rows.array, target)
     with reserve() as draw:
-        bad = _conditional(rows._replace(array=source), given, draw, target)
+        bad = _conditional(rows._replace(array=source), given, draw, target, out is not None)
         if bad is not None and raises:
             if np.may_share_memory(source, target):
                 _checks.overwritten_row(bad)
@@ -253,17 +254,17 @@ def rows_of(
     return Rows(array, temperatures, per_row, ids, mask)
 
 
-def _relax(rows: Rows, draw: tuple[int, int], target: NDArray[Any]) -> int | None:
+def _relax(rows: Rows, draw: tuple[int, int], target: NDArray[Any], streams: bool) -> int | None:
     """Relaxed samples, and one-hots of the rows of temperature 0; the first bad row, if any."""
     if not rows.per_row or rows.temperatures.all():
-        return _dispatch.relaxed(*rows, draw, target)
+        return _dispatch.relaxed(*rows, draw, target, streams)
     bad: list[int] = []
     for index, run, part in rows.parts():
         into = target[index]
         greedy = (part.temperatures == 0) if part.mask is None else (part.temperatures == 0) & part.mask
         indices, found = _winners(part._replace(mask=greedy), draw)  # before `into` is written, which may be its logits
         where = np.nonzero(greedy.reshape(indices.shape))
-        bad += [run.start + row for row in (found, _dispatch.relaxed(*part, draw, into)) if row is not None]
+        bad += [run.start + row for row in (found, _dispatch.relaxed(*part, draw, into, streams)) if row is not None]
         into[where] = np.where(indices[where] < 0, np.nan, 0)[:, None]
         into[(*where, indices[where])] += 1
     return min(bad, default=None)
@@ -294,11 +295,13 @@ def _winners(rows: Rows, draw: tuple[int, int]) -> tuple[NDArray[np.int64], int 
     )
 
 
-def _conditional(rows: Rows, given: NDArray[np.int64], draw: tuple[int, int], target: NDArray[Any]) -> int | None:
+def _conditional(
+    rows: Rows, given: NDArray[np.int64], draw: tuple[int, int], target: NDArray[Any], streams: bool
+) -> int | None:
     """Perturbed logits given the largest's index; the first bad row, if any."""
     bad: list[int] = []
     for index, run, part in rows.parts():
-        found = _dispatch.conditional(*part, given[run], draw, target[index])
+        found = _dispatch.conditional(*part, given[run], draw, target[index], streams)
         if found is not None:
             bad.append(run.start + found)
     return min(bad, default=None)

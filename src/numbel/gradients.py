@@ -97,17 +97,17 @@ def pull_back(
     other, target = (a if axis == -1 else np.moveaxis(a, axis, -1) for a in (given, result))
     array, other = _checks.apart(array, target), _checks.apart(other, target)
     if not in_temperature:
-        _dispatch.vjp(array, other, temperatures, per_row, target, None)
+        _dispatch.vjp(array, other, temperatures, per_row, target, None, out is not None)
         return result, None
     shape = np.shape(temperature)
     if per_row:
         in_rows = np.empty(math.prod(rows))
-        _dispatch.vjp(array, other, temperatures, per_row, target, in_rows)
+        _dispatch.vjp(array, other, temperatures, per_row, target, in_rows, out is not None)
         return result, _sum_to(in_rows.reshape(rows), shape)
     total = 0.0
     for index, run in _dispatch.parts(rows):
         in_rows = np.empty(run.stop - run.start)
-        _dispatch.vjp(array[index], other[index], temperatures, per_row, target[index], in_rows)
+        _dispatch.vjp(array[index], other[index], temperatures, per_row, target[index], in_rows, out is not None)
         total += float(in_rows.sum())
     return result, np.full(shape, total)[()]
 
