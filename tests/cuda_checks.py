@@ -6,8 +6,12 @@ NUMBA_ENABLE_CUDASIM=1 python tests/cuda_checks.py         # in the simulator
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import sys
+import threading
 import warnings
+from collections import Counter
 
 import numpy as np
 from numba import config, cuda
@@ -21,16 +25,18 @@ SHAPES = ((3, 1), (3, 7), (2, 4099), (1, 4 * 4096 + 5))
 
 
 def mend_simulator():
-    """Let it switch threads often (its polling halts them for 5 ms each time), and mend what that breaks.
+    """Let it switch threads often (its polling halts them for 5 ms each time), and mend two races that this shows.
 
-    Two threads that allocate a shared array at once would get one each; here they take turns.
+    Two threads that allocate a shared array at once would get one each; here they take turns. And a thread that leaves
+    a device function puts the real `cuda` back into that function's module, though others may be inside; here the last
+    one does.
     """
-    import threading
-
-    from numba.cuda.simulator import kernelapi
+    from numba.cuda.simulator import kernel, kernelapi
     from numba.np.numpy_support import as_dtype
 
+    real = cuda
     lock = threading.Lock()
+    inside: Counter[int] = Counter()
 
     def array(self, shape, dtype, alignment=None):
         frame = sys._getframe(1)
@@ -38,12 +44,44 @@ def mend_simulator():
         with lock:
             return self._allocations.setdefault(caller, np.empty(shape, as_dtype(dtype)))
 
+    @contextlib.contextmanager
+    def swapped(function, simulated):
+        module = function.__globals__
+        with lock:
+            names = [name for name, value in module.items() if value is real or value is simulated]
+            inside[id(module)] += 1
+            module.update(dict.fromkeys(names, simulated))
+        try:
+            yield
+        finally:
+            with lock:
+                inside[id(module)] -= 1
+                if not inside[id(module)]:
+                    module.update(dict.fromkeys(names, real))
+
     kernelapi.FakeCUDAShared.array = array
+    kernel.swapped_cuda_module = swapped
     sys.setswitchinterval(1e-5)
 
 
 if config.ENABLE_CUDASIM:
     mend_simulator()
+
+
+def run(check):
+    """`check` with each dtype, or with those that the command line names."""
+    formats = {"float32": np.float32, "float64": np.float64, "float16": np.float16, "bfloat16": None}
+    with warnings.catch_warnings():
+        if config.ENABLE_CUDASIM:  # it computes with NumPy scalars, which warn where machine arithmetic wraps
+            warnings.simplefilter("ignore")
+        for name in sys.argv[1:] or formats:
+            try:
+                dtype = formats[name] or importlib.import_module("ml_dtypes").bfloat16
+            except ImportError:
+                print(name, "needs ml_dtypes", flush=True)
+                continue
+            check(dtype)
+            print(name, "equal", flush=True)
 
 
 def rng():
@@ -295,36 +333,27 @@ def check_grids():
         launch._GRID, launch._WINNERS = kept
 
 
-def main():
-    import ml_dtypes
-
-    formats = (np.float32, np.float64, np.float16, ml_dtypes.bfloat16)
+def check_all(dtype):
     shapes = SHAPES if config.ENABLE_CUDASIM else (*SHAPES, (1000, 1000), (40, 300_000), (1, 129 * 4096 * 8))
-    for dtype in formats:
-        for shape in shapes:
-            small = shape[0] * shape[1] < 1000 or not config.ENABLE_CUDASIM
-            if small or np.dtype(dtype) == np.float32:
-                x = logits(shape, dtype)
-                check_noise(dtype, shape)
-                check_sample(x)
-                check_sample(x, num_samples=2, method="gumbel_max")
-                check_relaxed(x)
-                check_vjp(dtype, shape)
-                check_conditional(x, temperature=0.7)
-        check_rows(dtype)
-        if dtype is np.float32:
-            check_layouts(dtype)
-            check_short_and_long()
-            check_grids()
-            check_flags()
-            check_errors()
-            check_counter()
-        print(np.dtype(dtype).name, "equal", flush=True)
+    for shape in shapes:
+        small = shape[0] * shape[1] < 1000 or not config.ENABLE_CUDASIM
+        if small or np.dtype(dtype) == np.float32:
+            x = logits(shape, dtype)
+            check_noise(dtype, shape)
+            check_sample(x)
+            check_sample(x, num_samples=2, method="gumbel_max")
+            check_relaxed(x)
+            check_vjp(dtype, shape)
+            check_conditional(x, temperature=0.7)
+    check_rows(dtype)
+    if dtype is np.float32:
+        check_layouts(dtype)
+        check_short_and_long()
+        check_grids()
+        check_flags()
+        check_errors()
+        check_counter()
 
 
 if __name__ == "__main__":
-    with warnings.catch_warnings():
-        if config.ENABLE_CUDASIM:  # it computes with NumPy scalars, which warn where machine arithmetic wraps
-            warnings.simplefilter("ignore")
-        main()
-    sys.exit(0)
+    run(check_all)

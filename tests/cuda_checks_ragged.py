@@ -6,9 +6,6 @@ NUMBA_ENABLE_CUDASIM=1 python tests/cuda_checks_ragged.py         # in the simul
 
 from __future__ import annotations
 
-import sys
-import warnings
-
 import numpy as np
 from numba import config, cuda
 
@@ -23,6 +20,7 @@ from cuda_checks import (
     on_device,
     raised,
     rng,
+    run,
     same,
 )
 from numbel._cuda import launch
@@ -283,29 +281,21 @@ def check_large():
         check(x[: offsets[1000]], offsets[:1001], 5, method=method)
 
 
-def main():
-    import ml_dtypes
-
-    for dtype in (np.float32, np.float64, np.float16, ml_dtypes.bfloat16):
-        check_rows(dtype)
-        check_short(dtype)
-        if dtype is np.float32 or not config.ENABLE_CUDASIM:
-            check_long(dtype)
-        if dtype is np.float32:
-            check_kinds()
-            check_alike()
-            check_flags()
-            check_errors()
-            check_short_values()
-            check_grids()
-            if not config.ENABLE_CUDASIM:
-                check_large()
-        print(np.dtype(dtype).name, "equal", flush=True)
+def check_all(dtype):
+    check_rows(dtype)
+    check_short(dtype)
+    if dtype is np.float32 or not config.ENABLE_CUDASIM:
+        check_long(dtype)
+    if dtype is np.float32:
+        check_kinds()
+        check_alike()
+        check_flags()
+        check_errors()
+        check_short_values()
+        check_grids()
+        if not config.ENABLE_CUDASIM:
+            check_large()
 
 
 if __name__ == "__main__":
-    with warnings.catch_warnings():
-        if config.ENABLE_CUDASIM:  # it computes with NumPy scalars, which warn where machine arithmetic wraps
-            warnings.simplefilter("ignore")
-        main()
-    sys.exit(0)
+    run(check_all)

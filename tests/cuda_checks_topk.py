@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
-
 import numpy as np
 from numba import config, cuda
 
 import numbel
-from cuda_checks import DRAW, SEED, cheap, logits, on_device, raised, rng, same
+from cuda_checks import DRAW, SEED, cheap, logits, on_device, raised, rng, run, same
 from numbel._cuda import launch, launch_top_k, top_k
 
 
@@ -230,34 +227,26 @@ def check_top_k_counter():
         same(found.perturbed, due.perturbed, "a draw of a counter")
 
 
-def main():
-    import ml_dtypes
-
-    for dtype in (np.float32, np.float64, np.float16, ml_dtypes.bfloat16):
-        check_densities_widely(dtype)
-        check_top_k_widely(dtype)
-        if dtype is np.float32:
-            check_densities_refused()
-            check_top_k_refused()
-            check_top_k_counter()
-            check_long_rows()
-        if not config.ENABLE_CUDASIM:
-            for shape, k in (
-                ((1000, 1000), 10),
-                ((40, 300_000), 100),
-                ((2, 40_000), 2047),
-                ((1, 129 * 4096 * 8), 5000),
-                ((3, 70_000), 70_000),
-            ):
-                x = np.random.default_rng(6).standard_normal(shape).astype(dtype)
-                check_densities(x)
-                check_top_k(x, k)
-        print(np.dtype(dtype).name, "equal", flush=True)
+def check_all(dtype):
+    check_densities_widely(dtype)
+    check_top_k_widely(dtype)
+    if dtype is np.float32:
+        check_densities_refused()
+        check_top_k_refused()
+        check_top_k_counter()
+        check_long_rows()
+    if not config.ENABLE_CUDASIM:
+        for shape, k in (
+            ((1000, 1000), 10),
+            ((40, 300_000), 100),
+            ((2, 40_000), 2047),
+            ((1, 129 * 4096 * 8), 5000),
+            ((3, 70_000), 70_000),
+        ):
+            x = np.random.default_rng(6).standard_normal(shape).astype(dtype)
+            check_densities(x)
+            check_top_k(x, k)
 
 
 if __name__ == "__main__":
-    with warnings.catch_warnings():
-        if config.ENABLE_CUDASIM:
-            warnings.simplefilter("ignore")
-        main()
-    sys.exit(0)
+    run(check_all)

@@ -375,7 +375,7 @@ def test_every_kernel_compiles_to_exact_machine_code(forms, layouts, targets):
 
 def test_torch_on_a_device_in_the_simulator():
     pytest.importorskip("torch")
-    assert run_script("torch_cuda_checks.py") == "equal\n"
+    assert run_script("torch_cuda_checks.py").split() == EQUAL
 
 
 def test_the_gpu_command_in_the_simulator(tmp_path):
@@ -401,7 +401,7 @@ def test_the_gpu_command_fails_with_a_check(tmp_path):
     code = (
         "import sys; from benchmarks.gpu import __main__ as command, checks;"
         "plain = checks._sweep_host; checks._sweep_host = lambda words: plain(words) + plain(words)[0, 0] + 1;"
-        "command.checks = lambda small: {'all words': lambda: checks.all_words(64)};"
+        "command.checks = lambda small, seconds: {'all words': lambda: checks.all_words(64)};"
         f"sys.exit(command.main(['--checks-only', '--out', {str(tmp_path)!r}]))"
     )
     done = subprocess.run(
@@ -414,6 +414,17 @@ def test_the_gpu_command_fails_with_a_check(tmp_path):
     )
     assert done.returncode == 1, done.stderr
     assert "FAIL all words" in done.stdout
+
+
+def test_the_gpu_command_names_scripts_that_fail_or_do_not_end():
+    from benchmarks.gpu.checks import _finished
+
+    codes = {"good": "pass", "bad": "raise AssertionError('planted')", "endless": "import time; time.sleep(60)"}
+    failures = _finished({name: [sys.executable, "-c", code] for name, code in codes.items()}, 5)
+    assert len(failures) == 2
+    assert failures[0].startswith("bad: ")
+    assert "planted" in failures[0]
+    assert failures[1] == "endless: not finished within 5 s"
 
 
 class OnDevice:

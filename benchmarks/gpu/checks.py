@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
-import importlib
+import importlib.util
 import math
+import os
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +28,47 @@ TESTS = Path(__file__).parents[2] / "tests"
 ALPHA = 1e-6
 
 
-def equal_bits(small: bool) -> str:
-    """Every method on device arrays against the host's, and numbel.torch where torch is there."""
-    sys.path.insert(0, str(TESTS))
-    cuda_checks = importlib.import_module("cuda_checks")
-    if small:
-        cuda_checks.check_rows(np.float32)
-        cuda_checks.check_counter()
-        return "some methods equal"
-    for path in sorted(TESTS.glob("cuda_checks*.py")):
-        importlib.import_module(path.stem).main()
-    try:
-        torch_cuda_checks = importlib.import_module("torch_cuda_checks")
-    except ImportError as error:
-        return f"all methods equal in 4 dtypes; numbel.torch not checked: {error}"
-    torch_cuda_checks.main()
-    return "all methods equal in 4 dtypes, numbel.torch, too"
+def _finished(commands: dict[str, list[str]], seconds: float) -> list[str]:
+    """Commands at once, as many as there are processors; a line for each that failed, or had not ended in time."""
+    end = time.monotonic() + seconds
+    environment = os.environ | {"PYTHONPATH": str(Path(numbel.__file__).parents[1])}
+
+    def failure(item: tuple[str, list[str]]) -> str:
+        name, command = item
+        left = end - time.monotonic()
+        try:
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=max(left, 0.01))
+        except subprocess.TimeoutExpired:
+            return f"{name}: not finished within {seconds:.0f} s"
+        return f"{name}: {(done.stdout + done.stderr)[-1000:]}" if done.returncode else ""
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [line for line in pool.map(failure, commands.items()) if line]
+
+
+def equal_bits(seconds: float = 240.0) -> str:
+    """Every method on device arrays against the host's, and numbel.torch where torch is there.
+
+    Compiling the kernels of one format takes 35 s of one core: so each script and format has a process of its own.
+    """
+    formats, scripts = ["float32", "float64", "float16"], sorted(TESTS.glob("cuda_checks*.py"))
+    if importlib.util.find_spec("ml_dtypes"):
+        formats.append("bfloat16")
+    if importlib.util.find_spec("torch"):
+        scripts.append(TESTS / "torch_cuda_checks.py")
+    commands = {f"{script.stem} {form}": [sys.executable, str(script), form] for form in formats for script in scripts}
+    failures = _finished(commands, seconds)
+    assert not failures, "; ".join(failures)
+    return f"{len(scripts)} scripts equal in {', '.join(formats)}"
+
+
+def some_bits() -> str:
+    """A part of it, for the simulator."""
+    code = "import cuda_checks as c; c.check_rows(c.np.float32); c.check_counter()"
+    path = f"import sys, warnings; sys.path.insert(0, {str(TESTS)!r}); warnings.simplefilter('ignore')"
+    failures = _finished({"cuda_checks": [sys.executable, "-c", f"{path}; {code}"]}, 600)
+    assert not failures, failures[0]
+    return "some methods equal"
 
 
 def _hashes(x: Any) -> tuple[Any, Any]:
@@ -142,16 +170,19 @@ def halves(categories: int = 1 << 24, draws: int = 400) -> str:
     return "; ".join(lines)
 
 
-def sanitizer() -> str:
+def sanitizer(seconds: float = 100.0) -> str:
     """NVIDIA's memory and race checkers over small shapes, where they are installed."""
     program = shutil.which("compute-sanitizer")
     if program is None:
         return "compute-sanitizer is not installed"
     code = (
-        f"import sys; sys.path.insert(0, {str(TESTS)!r}); import numpy, cuda_checks as c; c.check_rows(numpy.float32)"
+        f"import sys; sys.path.insert(0, {str(TESTS)!r}); import cuda_checks as c, cuda_checks_truncation as t;"
+        "c.check_rows(c.np.float32); t.check_settings(c.np.float32, 40, t.SETTINGS[1:6:4], samples=1)"
     )
-    for tool in ("memcheck", "racecheck"):
-        command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, "-c", code]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, f"{tool}: {(done.stdout + done.stderr)[-1000:]}"
+    commands = {
+        tool: [program, "--tool", tool, "--error-exitcode", "9", sys.executable, "-c", code]
+        for tool in ("memcheck", "racecheck")
+    }
+    failures = _finished(commands, seconds)
+    assert not failures, "; ".join(failures)
     return "memcheck and racecheck found nothing"
