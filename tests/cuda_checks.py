@@ -1,17 +1,15 @@
 """Methods on device arrays against the host's, bit for bit: plain functions, for the simulator and for a GPU.
 
 python tests/cuda_checks.py                                # on a GPU
-NUMBA_ENABLE_CUDASIM=1 python tests/cuda_checks.py         # in the simulator
+NUMBA_ENABLE_CUDASIM=1 python tests/cuda_checks.py         # in the simulator; with NUMBEL_RACES=1 it looks for races
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib
+import os
 import sys
-import threading
 import warnings
-from collections import Counter
 
 import numpy as np
 from numba import config, cuda
@@ -19,53 +17,18 @@ from numba import config, cuda
 import numbel
 from numbel._cuda import launch
 
+if config.ENABLE_CUDASIM:
+    import simulator
+
+    simulator.mend()
+    if os.environ.get("NUMBEL_RACES") == "1":
+        import races
+
+        races.watch()
+
 SEED, DRAW = 7, 3
 #: Rows and columns: a lone column, short rows, one block and a bit, more blocks than the simulator has threads.
 SHAPES = ((3, 1), (3, 7), (2, 4099), (1, 4 * 4096 + 5))
-
-
-def mend_simulator():
-    """Let it switch threads often (its polling halts them for 5 ms each time), and mend two races that this shows.
-
-    Two threads that allocate a shared array at once would get one each; here they take turns. And a thread that leaves
-    a device function puts the real `cuda` back into that function's module, though others may be inside; here the last
-    one does.
-    """
-    from numba.cuda.simulator import kernel, kernelapi
-    from numba.np.numpy_support import as_dtype
-
-    real = cuda
-    lock = threading.Lock()
-    inside: Counter[int] = Counter()
-
-    def array(self, shape, dtype, alignment=None):
-        frame = sys._getframe(1)
-        caller = frame.f_code.co_filename, frame.f_lineno
-        with lock:
-            return self._allocations.setdefault(caller, np.empty(shape, as_dtype(dtype)))
-
-    @contextlib.contextmanager
-    def swapped(function, simulated):
-        module = function.__globals__
-        with lock:
-            names = [name for name, value in module.items() if value is real or value is simulated]
-            inside[id(module)] += 1
-            module.update(dict.fromkeys(names, simulated))
-        try:
-            yield
-        finally:
-            with lock:
-                inside[id(module)] -= 1
-                if not inside[id(module)]:
-                    module.update(dict.fromkeys(names, real))
-
-    kernelapi.FakeCUDAShared.array = array
-    kernel.swapped_cuda_module = swapped
-    sys.setswitchinterval(1e-5)
-
-
-if config.ENABLE_CUDASIM:
-    mend_simulator()
 
 
 def run(check):

@@ -244,7 +244,7 @@ def mark_all(counts, at, capacity, blocks, k, marks):
 
 
 def bound(call, winner_keys, winner_at, groups, columns, k, limited, bound_keys, bound_at, counts):
-    """What a row's candidates must reach: the (k + 1)-th of its winners; counts 0, or -1 of a bad row.
+    """What a row's candidates must reach: the (k + 1)-th of its winners; counts 0, or -1 of a bad row, as its column.
 
     If there are fewer winners, the bound that limited them, or none.
     """
@@ -281,7 +281,7 @@ def bound(call, winner_keys, winner_at, groups, columns, k, limited, bound_keys,
             nth(winner_keys, winner_at, first, groups, k, histogram, sums, found, entry_key, entry_at)
         if t == 0:
             counts[row] = -1 if is_bad else 0
-            bound_keys[row], bound_at[row] = entry_key[0], entry_at[0]
+            bound_keys[row], bound_at[row] = entry_key[0], -1 if is_bad else entry_at[0]
         cuda.syncthreads()
 
 
@@ -362,7 +362,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             count = min(columns - start, int64(BLOCK))
             for i in range(t, MARKS, THREADS):
                 marks[item * MARKS + i] = 0
-            if counts[row] >= 0:
+            if bound_at[row] >= 0:
                 temperature = temperature_of(call, call.first_row + row)
                 identity = identity_of(call, call.first_row + row)
                 best, last = bound_keys[row], bound_at[row]

@@ -534,7 +534,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     number(top), temperature_of(call, at_row), k, p, columns, summed,
                     cut.nodes, slot, tree_r, tree_s, stack_r, stack_s,
                 )  # fmt: skip
-                if cuda.threadIdx.x == 0:
+                if chunks == 1 and cuda.threadIdx.x == 0:
                     cut.sums[row] = total
                 if k < columns or p < 1.0:
                     listed, is_cut, away, ties, equal, goal = narrow(
