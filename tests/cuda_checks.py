@@ -284,7 +284,7 @@ def check_grids():
     kept = launch._GRID, launch._WINNERS
     launch._GRID = launch._WINNERS = 1
     try:
-        for shape in ((3, 7), (1, 4099)):
+        for shape in ((3, 7), (3, 300), (2, 4099)):
             x = logits(shape, np.float32)
             check_noise(np.float32, shape)
             check_sample(x, num_samples=3)

@@ -35,13 +35,14 @@ def run(text, **environment):
     return done.stdout
 
 
-def run_script(name):
-    """What a script beside this file prints in the simulator."""
+def run_script(name, *formats, races=False):
+    """What a script beside this file prints in the simulator; AssertionError in it where kernels race, if asked for."""
     script = ROOT / "tests" / name
     return run(
-        f"import runpy, sys; sys.argv = [{str(script)!r}]; sys.path.insert(0, {str(script.parent)!r});"
+        f"import runpy, sys; sys.argv = {[str(script), *formats]!r}; sys.path.insert(0, {str(script.parent)!r});"
         f"runpy.run_path({str(script)!r}, run_name='__main__')",
         NUMBA_ENABLE_CUDASIM="1",
+        NUMBEL_RACES=str(int(races)),
     )
 
 
@@ -240,13 +241,53 @@ def test_every_method_of_the_first_kind_is_the_cpus_in_the_simulator():
 
 
 @pytest.mark.long
-def test_every_other_method_is_the_cpus_in_the_simulator():
-    """Two at a time, which are some five minutes; the tests above see a part of each."""
-    scripts = sorted(path.name for path in (ROOT / "tests").glob("cuda_checks_*.py"))
-    assert len(scripts) == 5
+def test_every_other_method_is_the_cpus_and_no_kernel_races_in_the_simulator():
+    """Two scripts at a time, the long ones first; the tests above see a part of each."""
+    scripts = sorted(path.name for path in (ROOT / "tests").glob("cuda_checks*.py"))
+    assert len(scripts) == 6
+    others = ("float64", "float16", "bfloat16")
+    tasks = [(script, "float32") for script in scripts] + [(script, *others) for script in scripts[1:]]
     with ThreadPoolExecutor(2) as pool:
-        for script, found in zip(scripts, pool.map(run_script, scripts), strict=True):
-            assert found.split() == EQUAL, script
+        found = pool.map(lambda task: run_script(*task, races=task[1:] == ("float32",)), tasks)
+        for task, lines in zip(tasks, found, strict=True):
+            assert lines.split() == [word for form in task[1:] for word in (form, "equal")], task
+
+
+@pytest.mark.parametrize(
+    ("blocks", "body", "said"),
+    [
+        (1, "s[t] = t; x[0, t] = s[3 - t]", "a race on element"),
+        (1, "s[t] = t; cuda.syncthreads(); x[0, t] = s[3 - t]", ""),
+        (1, "x[0, t] = t; y[0, t] = x[0, 3 - t]", "a race on element"),
+        (1, "x[0, 0] = t", "a race on element (0, 0)"),
+        (1, "x[0, 0] = 5", ""),  # all write the same
+        (2, "x[0, t] = 5", "a race on element (0, 0)"),
+        (2, "cuda.atomic.add(x, (0, 0), 1.0)", ""),
+        (1, "cuda.atomic.add(x, (0, 0), 1.0); y[0, t] = x[0, 0]", "a race on element (0, 0)"),
+        (1, "y[0, t] = x[0, t - 1]", "index (0, -1) of shape (1, 4)"),
+        (1, "if t > 0: cuda.syncthreads()\n    else: cuda.syncthreads()", "threads wait at different barriers"),
+        (1, "if t > 0: cuda.syncthreads()", "threads wait at different barriers"),
+    ],
+)
+def test_the_search_for_races_finds_them(tmp_path, blocks, body, said):
+    (tmp_path / "script.py").write_text(f"""
+import sys; sys.path.insert(0, {str(ROOT / "tests")!r})
+import cuda_checks, numpy
+from numba import cuda, int64
+
+def kernel(x, y):
+    s = cuda.shared.array(4, int64)
+    t = cuda.threadIdx.x
+    {body}
+
+try:
+    cuda.jit(kernel)[{blocks}, 4](*(cuda.to_device(numpy.zeros((1, 4))) for _ in range(2)))
+except AssertionError as error:
+    print(error)
+""")
+    code = f"import runpy; runpy.run_path({str(tmp_path / 'script.py')!r})"
+    found = run(code, NUMBA_ENABLE_CUDASIM="1", NUMBEL_RACES="1")
+    assert found == "" if said == "" else said in found
 
 
 # --- compiled without a GPU
@@ -368,6 +409,48 @@ def test_every_kernel_compiles_to_exact_machine_code(forms, layouts, targets):
         allowed = {"block_nodes": 4, "survey": 4, "kept_nodes": 10, "rest_nodes": 4}.get(name, 0)
         assert (int(spills), int(approximate), int(flushed), int(equal)) == (0, 0, 0, 1), line
         assert int(fused) <= allowed, line
+
+
+_KEPT = """
+import hashlib, numba.cuda.dispatcher as dispatcher
+from numba import cuda
+from numba.cuda import codegen
+
+class Device:
+    compute_capability = (9, 0)
+
+compiled, plain = [], dispatcher.compile_cuda
+def counted(function, *arguments, **options):
+    compiled.append(function)
+    return plain(function, *arguments, **options)
+
+dispatcher.compile_cuda = counted
+dispatcher.get_current_device = cuda.get_current_device = lambda: Device
+codegen.CUDACodeLibrary._ensure_cc = lambda library, cc: cc or (9, 0, "a")
+dispatcher._Kernel.bind = lambda kernel: kernel._codelibrary.get_cubin()
+from numbel._cuda import launch
+
+made = launch._kernel(launch._noise, "float32", "C", "gumbel")
+kernel, = made.overloads.values()
+cubin = kernel._codelibrary.get_cubin()
+code = cubin if isinstance(cubin, bytes) else cubin.code
+print(len(compiled) > 0, made.specialized, kernel.entry_name, hashlib.sha256(code).hexdigest())
+"""
+
+
+def test_a_kernel_is_compiled_once_for_a_machine(tmp_path):
+    """Its second process loads it; what is spoilt on disk, or not to be written, is compiled."""
+    if not can_compile():
+        pytest.skip('needs pip install "numba-cuda[cu13]"')
+    place = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    first = run(_KEPT, **place).split()
+    assert first[:2] == ["True", "True"]
+    assert run(_KEPT, **place).split() == ["False", *first[1:]]
+    (file,) = tmp_path.rglob("*.cuda")
+    file.write_bytes(file.read_bytes()[:-1])
+    assert run(_KEPT, **place).split() == first
+    assert run(_KEPT, NUMBEL_CACHE="0", **place).split() == first
+    assert run(_KEPT, **place).split() == ["False", *first[1:]]
 
 
 # --- the command for a GPU, and what is said without one

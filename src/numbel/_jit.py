@@ -88,10 +88,10 @@ inlined = numba.njit(error_model="numpy", nogil=True, forceinline=True)
 
 
 @functools.cache
-def source_stamp() -> str:
-    """Hash of every source file that machine code comes from, and of the versions that generate it."""
+def source_stamp(target: str = "_cpu") -> str:
+    """Hash of every source file that a target's machine code comes from, and of the versions that generate it."""
     digest = hashlib.sha256()
-    sources = [_PACKAGE / "_jit.py", *(_PACKAGE / "_scalar").rglob("*.py"), *(_PACKAGE / "_cpu").rglob("*.py")]
+    sources = [_PACKAGE / "_jit.py", *(_PACKAGE / "_scalar").rglob("*.py"), *(_PACKAGE / target).rglob("*.py")]
     for path in sorted(sources):
         digest.update(path.relative_to(_PACKAGE).as_posix().encode())
         digest.update(path.read_bytes())
@@ -100,12 +100,12 @@ def source_stamp() -> str:
 
 
 @functools.cache
-def cache_folder() -> Path | None:
-    """Where machine code is kept: None with NUMBEL_CACHE=0, or when nothing can be written there."""
+def cache_folder(target: str = "_cpu") -> Path | None:
+    """Where a target's machine code is kept: None with NUMBEL_CACHE=0, or when nothing can be written there."""
     if os.environ.get("NUMBEL_CACHE", "1") == "0":
         return None
     root = Path(config.CACHE_DIR) / "numbel" if config.CACHE_DIR else _user_cache() / "numbel"
-    folder = root / source_stamp()
+    folder = root / source_stamp(target)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -120,6 +120,25 @@ def _user_cache() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def load(path: Path) -> Any:
+    """What `save` kept there, unpickled; None if it is not there, or spoilt."""
+    try:
+        payload = path.read_bytes()
+    except OSError:
+        return None
+    digest, body = payload[:32], payload[32:]
+    return pickle.loads(body) if hashlib.sha256(body).digest() == digest else None
+
+
+def save(path: Path, body: bytes) -> None:
+    """Keep pickled code in a file, written beside and renamed, unless that cannot be."""
+    with contextlib.suppress(OSError):
+        handle, beside = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(hashlib.sha256(body).digest() + body)
+        os.replace(beside, path)
 
 
 class _KernelCache(caching.NullCache):  # type: ignore[misc]
@@ -138,27 +157,13 @@ class _KernelCache(caching.NullCache):  # type: ignore[misc]
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         target_context.refresh()
         path = self._path(signature, target_context)
-        if path is None:
-            return None
-        try:
-            payload = path.read_bytes()
-        except OSError:
-            return None
-        digest, body = payload[:32], payload[32:]
-        if hashlib.sha256(body).digest() != digest:
-            return None
-        return CompileResult._rebuild(target_context, *pickle.loads(body))
+        states = load(path) if path is not None else None
+        return CompileResult._rebuild(target_context, *states) if states is not None else None
 
     def save_overload(self, signature: Any, cres: Any) -> None:
         path = self._path(signature, cres.target_context)
-        if path is None:
-            return
-        body = serialize.dumps(cres._reduce())
-        with contextlib.suppress(OSError):
-            handle, beside = tempfile.mkstemp(dir=path.parent)
-            with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(body).digest() + body)
-            os.replace(beside, path)
+        if path is not None:
+            save(path, serialize.dumps(cres._reduce()))
 
 
 def kernel(function: Callable[..., Any], name: str, *, parallel: bool) -> Any:

@@ -92,6 +92,7 @@ def functions(form: Form, layout: str = "A", value: Any = None) -> Any:
     order = ordered_float64 if wide is float64 else ordered_float32
     unorder = from_ordered_float64 if wide is float64 else from_ordered_float32
     weight = scalar.weight_float64 if wide is float64 else scalar.weight_float32
+    quantise = scalar.quantise_float64 if wide is float64 else scalar.quantise_float32
     proves = scalar.proves_reference_float64 if wide is float64 else scalar.proves_reference_float32
     plain_node = scalar.node if wide is float64 else scalar.plain_node_float32
     lowest, highest = order(type(zero)(-_INF)), order(type(zero)(_INF))
@@ -185,6 +186,36 @@ def functions(form: Form, layout: str = "A", value: Any = None) -> Any:
         return plain_node(wide(r), total)
 
     @device
+    def choose_column(logits, row, start, count, high64, low64, word, sums, at, bottoms):
+        """at[0] becomes the column at which the choice by a word of 64 bits falls in a block."""
+        t = cuda.threadIdx.x
+        high, low = scalar.narrow(zero, high64, low64)
+        high, low = wide(high), wide(low)
+        largest, _ = block_max(logits, row, start, count, at, bottoms)
+        r, rise, far = scalar.reference_of_maximum(largest, high)
+        r, shift = wide(r), wide(largest if far else zero)
+        own = BLOCK // THREADS
+        total = uint64(0)
+        for i in range(t * own, min((t + 1) * own, count)):
+            total += uint64(quantise(term(value(logits, row, start + i), shift, high, low, r), rise))
+        sums[t] = total
+        cuda.syncthreads()
+        before, whole = uint64(0), uint64(0)
+        for i in range(THREADS):
+            if i < t:
+                before += sums[i]
+            whole += sums[i]
+        target = uint64(scalar.mulhi64(word, whole))
+        if before <= target and target < before + total:
+            running = before
+            for i in range(t * own, min((t + 1) * own, count)):
+                running += uint64(quantise(term(value(logits, row, start + i), shift, high, low, r), rise))
+                if running > target:
+                    at[0] = start + i
+                    break
+        cuda.syncthreads()
+
+    @device
     def argmax(logits, row, first, columns, keys, at):
         """(column, logsumexp, whether bad) at temperature 0: the first largest logit, and the limit of max / T."""
         t = cuda.threadIdx.x
@@ -201,4 +232,6 @@ def functions(form: Form, layout: str = "A", value: Any = None) -> Any:
             return int64(-1), _NAN, True
         return column, 0.0 if top == 0.0 else math.copysign(_INF, top), False
 
-    return SimpleNamespace(block_max=block_max, lane_sums=lane_sums, block_node=block_node, argmax=argmax)
+    return SimpleNamespace(
+        block_max=block_max, lane_sums=lane_sums, block_node=block_node, choose_column=choose_column, argmax=argmax
+    )

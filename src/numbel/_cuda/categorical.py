@@ -118,11 +118,9 @@ def write_sample(row, place, sample, column, log_p, log_sum, is_bad, results):
 def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """The kernels of one element format and layout, and the types of their arguments."""
     form = FORMS[name]
-    wide, load, zero = form.wide, form.load, form.zero
+    wide, load = form.wide, form.load
     inner = functions(form, layout)
-    block_node, block_max, argmax = inner.block_node, inner.block_max, inner.argmax
-    weight = scalar.weight_float64 if wide is float64 else scalar.weight_float32
-    quantise = scalar.quantise_float64 if wide is float64 else scalar.quantise_float32
+    block_node, choose_column, argmax = inner.block_node, inner.choose_column, inner.argmax
     ragged, (number, extent), (slots_in, owner, room) = layout == "R", extents(layout), slots(layout)
 
     def block_nodes(logits, call, nodes):
@@ -180,34 +178,9 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     block = int64(at[0])
                     count = min(columns - block * BLOCK, int64(BLOCK))
                     start = first + block * BLOCK
-                    high, low = scalar.narrow(zero, high64, low64)
-                    high, low = wide(high), wide(low)
-                    largest, _ = block_max(logits, line, start, count, at, bottoms)
-                    r, rise, far = scalar.reference_of_maximum(largest, high)
-                    r, shift = wide(r), wide(largest if far else zero)
-                    own = BLOCK // THREADS
-                    total = uint64(0)
-                    for i in range(t * own, min((t + 1) * own, count)):
-                        x = wide(wide(load(logits[uint64(line), uint64(start + i)])) - shift)
-                        total += uint64(quantise(wide(weight(x, high, low, r)), rise))
-                    sums[t] = total
-                    cuda.syncthreads()
-                    before, whole = uint64(0), uint64(0)
-                    for i in range(THREADS):
-                        if i < t:
-                            before += sums[i]
-                        whole += sums[i]
                     _, _, x2, x3 = block_words(uint64(block), uint64(sample), identity, uint64(GROUPED), key, mask)
-                    target = uint64(scalar.mulhi64((uint64(x2) << uint64(32)) | uint64(x3), whole))
-                    if before <= target and target < before + total:
-                        running = before
-                        for i in range(t * own, min((t + 1) * own, count)):
-                            x = wide(wide(load(logits[uint64(line), uint64(start + i)])) - shift)
-                            running += uint64(quantise(wide(weight(x, high, low, r)), rise))
-                            if running > target:
-                                at[0] = start + i
-                                break
-                    cuda.syncthreads()
+                    word = (uint64(x2) << uint64(32)) | uint64(x3)
+                    choose_column(logits, line, start, count, high64, low64, word, sums, at, bottoms)
                     x = float64(wide(load(logits[uint64(line), uint64(at[0])])))
                     column = int64(at[0]) - first
                     log_p = scalar.log_prob(x, high64, low64, root_r, root_s)

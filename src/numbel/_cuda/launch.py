@@ -16,6 +16,7 @@ from .._scalar.blocks import BLOCK, LANES
 from . import categorical as _categorical
 from . import conditional as _conditional
 from . import densities as _densities
+from . import disk
 from . import gumbel_max as _gumbel_max
 from . import multinomial as _multinomial
 from . import noise as _noise
@@ -83,8 +84,7 @@ def _kernel(module: Any, form: str, layout: str, name: str) -> Any:
     function, signature = module.kernels(form, layout)[name]
     if config.ENABLE_CUDASIM:
         return cuda.jit(function)
-    # as the tests compile it: link-time optimisation would let nvJitLink contract again
-    return cuda.jit(signature, lto=False, launch_bounds=bounds(name, form))(function)
+    return disk.kernel(function, name, form, layout, signature, bounds(name, form))
 
 
 def bounds(name: str, form: str) -> tuple[int, int]:

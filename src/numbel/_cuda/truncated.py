@@ -29,11 +29,9 @@ _NAN = math.nan
 def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """The kernels of one element format and layout, and the types of their arguments."""
     form = FORMS[name]
-    wide, zero = form.wide, form.zero
+    wide = form.wide
     (rows_in, extent), (slots_in, owner, room) = extents(layout), slots(layout)
     number, plain_value = places(form)[1], row_value(form)
-    weight = scalar.weight_float64 if wide is float64 else scalar.weight_float32
-    quantise = scalar.quantise_float64 if wide is float64 else scalar.quantise_float32
 
     @device
     def kept_value(source, line, column):
@@ -43,7 +41,8 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         return x if kept else wide(-_INF)
 
     inner = functions(form, layout, kept_value)
-    block_node, block_max, argmax = inner.block_node, inner.block_max, functions(form, layout, plain_value).argmax
+    block_node, choose_column = inner.block_node, inner.choose_column
+    argmax = functions(form, layout, plain_value).argmax
 
     @device
     def reaches(cut, row, slot):
@@ -112,38 +111,6 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                 keys[sample * total + slot], at[sample * total + slot] = shared_keys[0], shared_at[0]
             cuda.syncthreads()
 
-    @device
-    def choose_in_block(source, line, start, count, high64, low64, word, sums, at, bottoms):
-        """at[0] becomes the column at which the choice in a block falls."""
-        t = cuda.threadIdx.x
-        high, low = scalar.narrow(zero, high64, low64)
-        high, low = wide(high), wide(low)
-        largest, _ = block_max(source, line, start, count, at, bottoms)
-        r, rise, far = scalar.reference_of_maximum(largest, high)
-        r, shift = wide(r), wide(largest if far else zero)
-        own = BLOCK // THREADS
-        total = uint64(0)
-        for i in range(t * own, min((t + 1) * own, count)):
-            x = wide(kept_value(source, line, start + i) - shift)
-            total += uint64(quantise(wide(weight(x, high, low, r)), rise))
-        sums[t] = total
-        cuda.syncthreads()
-        before, whole = uint64(0), uint64(0)
-        for i in range(THREADS):
-            if i < t:
-                before += sums[i]
-            whole += sums[i]
-        target = uint64(scalar.mulhi64(word, whole))
-        if before <= target and target < before + total:
-            running = before
-            for i in range(t * own, min((t + 1) * own, count)):
-                x = wide(kept_value(source, line, start + i) - shift)
-                running += uint64(quantise(wide(weight(x, high, low, r)), rise))
-                if running > target:
-                    at[0] = start + i
-                    break
-        cuda.syncthreads()
-
     def choose_kept(logits, call, limits, first_sample, samples, all_samples, cut, kept, keys, winners, results):
         """Write a row's samples, each by one CUDA block; of the race if `keys` has elements."""
         tree_r = cuda.shared.array(128, float64)
@@ -197,7 +164,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     source = (logits, first, wide(cut.t[row]), int64(cut.last[row]))
                     _, _, x2, x3 = block_words(uint64(block), uint64(sample), identity, tag, key, mask)
                     word = (uint64(x2) << uint64(32)) | uint64(x3)
-                    choose_in_block(source, line, block * BLOCK, count, high64, low64, word, sums, at, bottoms)
+                    choose_column(source, line, block * BLOCK, count, high64, low64, word, sums, at, bottoms)
                     column = int64(at[0])
                 x = float64(plain_value((logits, first), line, column))
                 log_p = scalar.log_prob(x, high64, low64, root_r, root_s)
