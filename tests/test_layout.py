@@ -25,11 +25,11 @@ LAYERS = (
     ("_scalar",),
     ("_cpu", "_cuda"),
     ("_checks", "_dispatch"),
-    ("_libraries", "_tables", "_counts"),
+    ("_libraries", "_tables", "_counts", "_pieces"),
     ("_host", "_device"),
     ("_ragged", "_top_k"),
-    ("generator", "accumulate", "gradients", "densities"),
-    ("table",),
+    ("generator", "gradients", "densities"),
+    ("table", "accumulate"),
     ("estimators",),
 )
 LEAVES = ("_jit", "results")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from . import estimators
 from ._info import show_config, warmup
 from ._top_k import top_k_weights
+from .accumulate import CategoricalAccumulator
 from .densities import entropy, log_prob, logsumexp
 from .generator import Generator, default_rng
 from .gradients import concrete_log_prob, exp_concrete_log_prob, gumbel_softmax_vjp
@@ -21,6 +22,7 @@ BITS_VERSION = 0
 
 __all__ = [
     "BITS_VERSION",
+    "CategoricalAccumulator",
     "CategoricalTable",
     "Generator",
     "Gradient",

@@ -18,6 +18,7 @@ from numba.extending import intrinsic
 
 from .._jit import kernel
 from . import (
+    accumulate,
     categorical,
     conditional,
     densities,
@@ -90,6 +91,9 @@ class Driver:
 def driver(worker: str, dtype: str) -> Driver:
     """The driver of a worker, by its name and that of the element dtype."""
     function = {
+        "accumulate_grouped": accumulate.accumulate_grouped,
+        "accumulate_gumbel_max": accumulate.accumulate_gumbel_max,
+        "accumulated": accumulate.accumulated,
         "grouped": categorical.grouped,
         "grouped_short": short.grouped_short,
         "gumbel_max": gumbel_max.gumbel_max,
@@ -124,3 +128,5 @@ def driver(worker: str, dtype: str) -> Driver:
 
 
 spawn_seeds = kernel(noise.spawn_seeds.py_func, "spawn_seeds", parallel=False)
+join_rows = kernel(accumulate.join_rows.py_func, "join_rows", parallel=False)
+merge_winners = kernel(accumulate.merge_winners.py_func, "merge_winners", parallel=False)

@@ -84,6 +84,10 @@ _INTEGERS = (
     "offsets",  # int64, where ragged rows begin and end
     "item_rows",  # int64, the place in `given` of each item's row
     "first_items",  # int64, the first item of each of these rows
+    "first_block",  # of a piece of the rows
+    "ranges",  # in `plan`: first block in the piece and level of each
+    "best_key",  # float64, REALS for each row and sample (`accumulate`)
+    "best_at",  # int64, INTEGERS for each
 )
 
 _REALS = ("loc", "scale", "temperature")

@@ -1,0 +1,241 @@
+"""Rows whose columns come in pieces, in any order: what is kept of them, and how two such records are merged.
+
+Of a row: the nodes of the widest ranges of blocks that are nodes of its dyadic tree, the best block or column so far of
+every sample, and the logits of blocks that have not come whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import _checks
+from ._cpu import drivers
+from ._cpu.accumulate import INTEGERS, REALS
+from ._cpu.job import EMPTY, Job
+from ._dispatch import Array, _address, _name, _rows_job, _run, _segments
+from ._scalar.blocks import BLOCK
+
+
+class Law(NamedTuple):
+    """What all pieces of a sample have in common; arrays have an entry for each row."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    samples: int
+    method: str
+    temperatures: Array
+    per_row: bool
+    ids: Array | None
+    mask: Array | None
+    raises: bool
+    seed: int
+    draw: int
+
+    @property
+    def greedy(self) -> Array:
+        """Which rows have temperature 0."""
+        return np.broadcast_to(self.temperatures == 0.0, math.prod(self.shape))
+
+    @property
+    def wanted(self) -> Array:
+        """Which rows are read."""
+        return np.ones(math.prod(self.shape), np.bool_) if self.mask is None else self.mask
+
+    def same(self, other: Law) -> bool:
+        """Whether another's pieces may be joined with these."""
+        pairs: Iterator[tuple[Any, Any]] = zip(self, other, strict=True)
+        return all(np.array_equal(np.asarray(mine), np.asarray(theirs)) for mine, theirs in pairs)
+
+
+def _ranges(first: int, count: int) -> Iterator[tuple[int, int]]:
+    """(first block, level) of the widest nodes of the dyadic tree within `count` blocks from `first` on."""
+    end = first + count
+    while first < end:
+        level = (first & -first).bit_length() - 1 if first else 62
+        while first + (1 << level) > end:
+            level -= 1
+        yield first, level
+        first += 1 << level
+
+
+class Pieces:
+    """What is kept of the columns so far."""
+
+    def __init__(self, law: Law) -> None:
+        rows = math.prod(law.shape)
+        self.law = law
+        self.covered: list[tuple[int, int]] = []  # columns, ascending, apart from each other
+        self.nodes: dict[tuple[int, int], Array] = {}  # (level, index): (r, S) of each row
+        self.edges: dict[int, list[tuple[int, Array]]] = {}  # block: what came of it, with the first column
+        self.best = np.zeros((rows, law.samples, REALS))
+        self.places = np.full((rows, law.samples, INTEGERS), -1)
+        self.largest = np.full(rows, -math.inf)  # of greedy rows
+        self.largest_at = np.full(rows, -1)
+
+    def copy(self) -> Pieces:
+        """A record that can go on by itself."""
+        made = Pieces.__new__(Pieces)
+        made.__dict__ = {
+            name: value.copy() if isinstance(value, (np.ndarray, dict, list)) else value
+            for name, value in self.__dict__.items()
+        }
+        made.nodes = {place: node.copy() for place, node in self.nodes.items()}
+        made.edges = {block: list(parts) for block, parts in self.edges.items()}
+        return made
+
+    @property
+    def columns(self) -> int:
+        """One more than the last column so far."""
+        return self.covered[-1][1] if self.covered else 0
+
+    def update(self, array: Array, start: int) -> None:
+        """Add columns `start` and following, the categories last."""
+        stop = start + array.shape[-1]
+        self._cover(start, stop)
+        first, last = -(-start // BLOCK), stop // BLOCK
+        if first < last:
+            self._whole(array[..., first * BLOCK - start : last * BLOCK - start], first)
+        for begin, end in [(start, first * BLOCK), (last * BLOCK, stop)] if first <= last else [(start, stop)]:
+            if begin < end:
+                rows = np.array(array[..., begin - start : end - start])
+                self._part(begin // BLOCK, begin, rows.reshape(-1, end - begin))
+
+    def merge(self, other: Pieces) -> None:
+        """Add what another record has, which goes on being usable."""
+        law = self.law
+        for start, stop in other.covered:
+            self._cover(start, stop)
+        for (level, index), node in other.nodes.items():
+            self._insert(level, index, node.copy())
+        job = {"best_key": _address(self.best), "best_at": _address(self.places)}
+        job |= {"winner_key": _address(other.best), "winner_at": _address(other.places)}
+        job |= {"rows": math.prod(law.shape), "samples": law.samples, "race": law.method == "gumbel_max"}
+        packed = Job(EMPTY | job)
+        drivers.merge_winners(packed.address)
+        self._greedier(other.largest, other.largest_at)
+        for block, parts in other.edges.items():
+            for at, rows in parts:
+                self._part(block, at, rows)
+
+    def finish(self, indices: Array, log_prob: Array, logsumexp: Array) -> int | None:
+        """Write the contiguous results of all columns; the first bad row, if any. Nothing can be added afterwards."""
+        law, rows = self.law, math.prod(self.law.shape)
+        for block in list(self.edges):
+            self._whole(self._assembled(block), block)
+        stack = sorted(self.nodes.items())  # the lowest level is the rightmost range
+        node = stack.pop(0)[1] if stack else np.zeros((rows, 2))
+        for _, left in stack:
+            _join(left, node)
+            node = left
+        job, kept = self._job(np.empty((*law.shape, 1), law.dtype))
+        job["node_s"], job["all_samples"], job["grab"] = _address(node), law.samples, 64
+        job["indices"], job["log_prob"], job["logsumexp"] = _address(indices), _address(log_prob), _address(logsumexp)
+        packed = Job(job)
+        _run(drivers.driver("accumulated", _name(law.dtype)), packed, rows, 64)
+        del kept  # alive until here: the job holds addresses
+        bad = packed.bad_row
+        greedy = law.greedy & law.wanted
+        good = greedy & np.isfinite(self.largest)
+        flat = indices.reshape(rows, -1), log_prob.reshape(rows, -1), logsumexp.reshape(rows)
+        flat[0][good], flat[1][good] = self.largest_at[good, None], 0.0
+        top = self.largest[good]
+        flat[2][good] = np.where(top == 0, 0.0, np.copysign(math.inf, top))
+        wrong = np.flatnonzero(greedy & ~good)
+        return min((int(row) for row in (*wrong[:1], bad) if row is not None), default=None)
+
+    def _job(self, array: Array) -> tuple[dict[str, Any], list[Any]]:
+        """A job over these rows, with the best so far; and what its addresses point to."""
+        law = self.law
+        job, kept = _rows_job(array, law.temperatures, law.per_row)
+        job["row_ids"], job["row_mask"] = _address(law.ids), _address(law.mask)
+        job["samples"], job["race"] = law.samples, law.method == "gumbel_max"
+        job["seed"], job["draw"] = law.seed, law.draw
+        job["best_key"], job["best_at"] = _address(self.best), _address(self.places)
+        return job, [*kept, law.ids, law.mask, array]
+
+    def _whole(self, array: Array, first: int) -> None:
+        """Add whole blocks from number `first` on; the last of a row may be shorter."""
+        law, rows, columns = self.law, math.prod(self.law.shape), array.shape[-1]
+        blocks = -(-columns // BLOCK)
+        if rows == 0:
+            return
+        self._look_for_largest(array, first * BLOCK)
+        ranges = list(_ranges(first, blocks))
+        segments, size = _segments(rows, columns)
+        plan = np.array([(begin - first, level) for begin, level in ranges], np.int64)
+        nodes, found = np.empty((rows, blocks, 2)), np.zeros((rows, len(ranges), 2))
+        keys = np.empty((rows, segments, law.samples, REALS))
+        places = np.empty((rows, segments, law.samples, INTEGERS), np.int64)
+        pending = np.full(rows, segments, np.int64)
+        job, kept = self._job(array)
+        job["first_block"], job["ranges"], job["plan"] = first, len(ranges), _address(plan)
+        job["segments"], job["segment_blocks"], job["group"], job["grab"] = segments, size, 1, 1
+        job["node_r"], job["node_s"], job["pending"] = _address(nodes), _address(found), _address(pending)
+        job["winner_key"], job["winner_at"] = _address(keys), _address(places)
+        driver = drivers.driver(f"accumulate_{law.method}", _name(law.dtype))
+        _run(driver, Job(job), rows * segments, min(size * BLOCK, columns))
+        del kept  # alive until here: the job holds addresses
+        bad = np.isnan(found[..., 1]).any(1) | (law.greedy & law.wanted & ~(self.largest < math.inf))
+        if law.raises and bad.any():
+            _checks.invalid_row(array, int(np.argmax(bad)), first * BLOCK)
+        for n, (begin, level) in enumerate(ranges):
+            self._insert(level, begin >> level, found[:, n].copy())
+
+    def _insert(self, level: int, index: int, node: Array) -> None:
+        """Add a node of each row, and join it with its sibling, and so on."""
+        while (sibling := self.nodes.pop((level, index ^ 1), None)) is not None:
+            left, right = (sibling, node) if index & 1 else (node, sibling)
+            _join(left, right)
+            level, index, node = level + 1, index >> 1, left
+        self.nodes[level, index] = node
+
+    def _part(self, block: int, start: int, rows: Array) -> None:
+        """Keep a part of a block, or add the block if it is whole now."""
+        parts = self.edges.setdefault(block, [])
+        parts.append((start, rows))
+        if sum(part.shape[-1] for _, part in parts) == BLOCK:
+            self._whole(self._assembled(block), block)
+
+    def _assembled(self, block: int) -> Array:
+        """The parts of a block, side by side."""
+        parts = sorted(self.edges.pop(block), key=lambda part: part[0])
+        return np.concatenate([rows for _, rows in parts], -1).reshape(*self.law.shape, -1)
+
+    def _cover(self, start: int, stop: int) -> None:
+        """Note that these columns have come."""
+        for begin, end in self.covered:
+            if start < end and begin < stop:
+                raise ValueError(f"columns {max(start, begin)} .. {min(stop, end) - 1} were given before")
+        joined: list[tuple[int, int]] = []
+        for begin, end in sorted([*self.covered, (start, stop)]):
+            if joined and joined[-1][1] == begin:
+                joined[-1] = joined[-1][0], end
+            else:
+                joined.append((begin, end))
+        self.covered = joined
+
+    def _look_for_largest(self, array: Array, start: int) -> None:
+        """The largest logits of rows of temperature 0."""
+        largest, places = np.full_like(self.largest, -math.inf), np.full_like(self.largest_at, -1)
+        for row in np.flatnonzero(self.law.greedy & self.law.wanted):
+            values = array[np.unravel_index(row, self.law.shape)].astype(np.float64)
+            at = int(np.argmax(values))  # NaN, if there is one
+            largest[row], places[row] = values[at], at + start
+        self._greedier(largest, places)
+
+    def _greedier(self, largest: Array, at: Array) -> None:
+        """Take logits that are larger, or NaN, or equal and before."""
+        known = ~np.isnan(self.largest)
+        better = (largest > self.largest) | np.isnan(largest) | ((largest == self.largest) & (at < self.largest_at))
+        better &= known & (at >= 0)
+        self.largest[better], self.largest_at[better] = largest[better], at[better]
+
+
+def _join(left: Array, right: Array) -> None:
+    """Join nodes of each row, in place."""
+    packed = Job(EMPTY | {"node_r": _address(left), "node_s": _address(right), "rows": len(left)})
+    drivers.join_rows(packed.address)
