@@ -587,8 +587,12 @@ def too_few_categories(array: np.ndarray[Any, Any], row: int, k: int) -> NoRetur
     invalid_row(array, row)
 
 
-def invalid_row(array: np.ndarray[Any, Any], row: int, first: int = 0) -> NoReturn:
-    """Name what is wrong with a row of an array whose last axis is the categories, from column `first` on."""
+def invalid_row(array: np.ndarray[Any, Any], row: int, first: int = 0, number: int | None = None) -> NoReturn:
+    """Name what is wrong with a row of an array whose last axis is the categories, from column `first` on.
+
+    `number` is the row's where the array holds some of all rows.
+    """
+    number = row if number is None else number
     values = array[np.unravel_index(row, array.shape[:-1])] if array.ndim > 1 else array
     step = 1 << 18
     for start in range(0, values.shape[0], step):
@@ -596,8 +600,8 @@ def invalid_row(array: np.ndarray[Any, Any], row: int, first: int = 0) -> NoRetu
         bad = np.flatnonzero(np.isnan(chunk) | (chunk == math.inf))
         if bad.size:
             what = "NaN" if math.isnan(chunk[bad[0]]) else "+inf"
-            raise ValueError(f"logits row {row} holds {what} at column {first + start + bad[0]}")
-    raise ValueError(f"logits row {row} has no possible category")
+            raise ValueError(f"logits row {number} holds {what} at column {first + start + bad[0]}")
+    raise ValueError(f"logits row {number} has no possible category")
 
 
 def invalid_device_row(values: np.ndarray[Any, Any], row: int) -> NoReturn:

@@ -32,6 +32,7 @@ class Law(NamedTuple):
     ids: Array | None
     mask: Array | None
     raises: bool
+    numbers: Array | None  # of the rows, where these are some of them
     seed: int
     draw: int
 
@@ -44,6 +45,10 @@ class Law(NamedTuple):
     def wanted(self) -> Array:
         """Which rows are read."""
         return np.ones(math.prod(self.shape), np.bool_) if self.mask is None else self.mask
+
+    def number(self, row: int) -> int:
+        """How errors call a row."""
+        return row if self.numbers is None else int(self.numbers[row])
 
     def same(self, other: Law) -> bool:
         """Whether another's pieces may be joined with these."""
@@ -181,7 +186,8 @@ class Pieces:
         del kept  # alive until here: the job holds addresses
         bad = np.isnan(found[..., 1]).any(1) | (law.greedy & law.wanted & ~(self.largest < math.inf))
         if law.raises and bad.any():
-            _checks.invalid_row(array, int(np.argmax(bad)), first * BLOCK)
+            row = int(np.argmax(bad))
+            _checks.invalid_row(array, row, first * BLOCK, law.number(row))
         for n, (begin, level) in enumerate(ranges):
             self._insert(level, begin >> level, found[:, n].copy())
 

@@ -90,6 +90,7 @@ class CategoricalAccumulator:
         self._given = temperature, row_ids, row_mask
         if np.ndim(temperature) == 0:
             _checks.temperature(temperature, ())
+        self._numbers: NDArray[np.int64] | None = None
         rng._on_device(None, None)
         with rng._reserve() as (self._seed, self._draw):
             self._pieces: Pieces | None = None
@@ -233,7 +234,7 @@ class CategoricalAccumulator:
         pieces = self._pieces.copy()
         bad = pieces.finish(*results)
         if bad is not None and law.raises:
-            raise ValueError(f"logits row {bad} has no possible category")
+            raise ValueError(f"logits row {law.number(bad)} has no possible category")
         return Sample(*(result if result.shape else result[()] for result in results))
 
     def _law(self, array: NDArray[Any]) -> Law:
@@ -246,5 +247,5 @@ class CategoricalAccumulator:
             temperatures, per_row,
             None if row_ids is None else _checks.row_ids(row_ids, shape),
             None if row_mask is None else _checks.row_mask(row_mask, shape),
-            self._raises, self._seed, self._draw,
+            self._raises, self._numbers, self._seed, self._draw,
         )  # fmt: skip

@@ -32,7 +32,7 @@ LONG = 1 << 28
 _PRINTED = 20
 #: Elements on a GPU at a time: 1 GB of float32.
 _ON_DEVICE = 1 << 28
-_EXTRAS = ("typer", "rich", "matplotlib", "ml_dtypes", "torch", "jax")
+_EXTRAS = ("typer", "rich", "matplotlib", "ml_dtypes", "torch", "jax", "dask")
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__
