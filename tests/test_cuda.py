@@ -202,14 +202,22 @@ def test_some_ragged_and_short_rows_in_the_simulator():
     run(code, NUMBA_ENABLE_CUDASIM="1")
 
 
-def test_some_truncations_in_the_simulator():
-    """What planted bugs are looked for with, in seconds: ties at a cut, top_p of what top_k keeps, by histograms."""
+def some_truncations(races):
     code = (
         f"import sys, warnings; sys.path.insert(0, {str(ROOT / 'tests')!r}); warnings.simplefilter('ignore');"
         "import cuda_checks_truncation as c; from cuda_checks_truncation import np;"
         "c.check_settings(np.float32, 40, ({'top_k': 20}, {'top_k': 25, 'top_p': 0.9}), samples=1)"
     )
-    run(code, NUMBA_ENABLE_CUDASIM="1")
+    run(code, NUMBA_ENABLE_CUDASIM="1", NUMBEL_RACES=str(int(races)))
+
+
+def test_some_truncations_in_the_simulator():
+    """What planted bugs are looked for with, in seconds: ties at a cut, top_p of what top_k keeps, by histograms."""
+    some_truncations(races=False)
+
+
+def test_some_truncations_do_not_race_in_the_simulator():
+    some_truncations(races=True)
 
 
 def test_some_choices_in_the_simulator():

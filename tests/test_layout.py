@@ -239,6 +239,8 @@ def test_examples_of_a_page(page, tmp_path, monkeypatch):
         monkeypatch.setenv("NUMBA_ENABLE_CUDASIM", "1")
         script("import warnings; warnings.simplefilter('ignore')\n" + "\n".join(blocks))
         return
+    if page.name == "dask.md":
+        pytest.importorskip("dask", reason="without dask")
     namespace = {"__name__": f"page_{page.stem}"}
     for match in re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         line = text[: match.start()].count("\n") + 1

@@ -522,6 +522,25 @@ MUTATIONS = {
         ],
         ["test_table.py::test_the_rule"],
     ),
+    "pieces: a tie for who comes last": (
+        [("_cpu/accumulate.py", "(key == other_key and at < other_at)", "key == other_key")],
+        ["test_accumulate.py::test_the_smaller_index_wins_a_tie_across_pieces"],
+    ),
+    "pieces: a choice by the block's place in its piece": (
+        [("_cpu/accumulate.py", "choice_word(number, int64(s)", "choice_word(block, int64(s)")],
+        ["test_accumulate.py::test_one_row_gives_scalars[grouped]"],
+    ),
+    "CUDA: a barrier less after a histogram": (
+        [
+            (
+                "_cuda/truncation.py",
+                "                    histogram(where, part * run, stop, lower, upper, shift, weighs, unit, bins)\n"
+                "                    cuda.syncthreads()\n",
+                "                    histogram(where, part * run, stop, lower, upper, shift, weighs, unit, bins)\n",
+            )
+        ],
+        ["test_cuda.py::test_some_truncations_do_not_race_in_the_simulator"],
+    ),
     "counts of the wrong side": (
         [
             (
