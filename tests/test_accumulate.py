@@ -92,6 +92,19 @@ def test_one_row_gives_scalars(method):
     equal(in_pieces(x, [7, 10_000], num_samples=0, method=method), rng().sample(x, 0, method=method))
 
 
+def test_no_rows():
+    x = logits((0, 5000))
+    equal(in_pieces(x, [100]), rng().sample(x))
+
+
+def test_many_samples_of_a_long_row():
+    """More winners of runs than are kept at once."""
+    x = logits(2_000_000)
+    for method in METHODS:
+        found = in_pieces(x, [700_000], num_samples=5000, method=method)
+        equal(found, rng().sample(x, 5000, method=method))
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_rows_of_every_kind(method):
     """Temperatures of 0 among others, ids, a mask, more batch axes, the categories first, strides."""

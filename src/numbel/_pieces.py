@@ -19,6 +19,9 @@ from ._cpu.job import EMPTY, Job
 from ._dispatch import Array, _address, _name, _rows_job, _run, _segments
 from ._scalar.blocks import BLOCK
 
+#: Winners of runs at a time: 40 MB, unless there are more rows and samples than that.
+_WINNERS = 1 << 20
+
 
 class Law(NamedTuple):
     """What all pieces of a sample have in common; arrays have an entry for each row."""
@@ -145,10 +148,9 @@ class Pieces:
         bad = packed.bad_row
         greedy = law.greedy & law.wanted
         good = greedy & np.isfinite(self.largest)
-        flat = indices.reshape(rows, -1), log_prob.reshape(rows, -1), logsumexp.reshape(rows)
-        flat[0][good], flat[1][good] = self.largest_at[good, None], 0.0
-        top = self.largest[good]
-        flat[2][good] = np.where(top == 0, 0.0, np.copysign(math.inf, top))
+        each, top = (rows, law.samples), self.largest[good]
+        indices.reshape(each)[good], log_prob.reshape(each)[good] = self.largest_at[good, None], 0.0
+        logsumexp.reshape(rows)[good] = np.where(top == 0, 0.0, np.copysign(math.inf, top))
         wrong = np.flatnonzero(greedy & ~good)
         return min((int(row) for row in (*wrong[:1], bad) if row is not None), default=None)
 
@@ -171,6 +173,9 @@ class Pieces:
         self._look_for_largest(array, first * BLOCK)
         ranges = list(_ranges(first, blocks))
         segments, size = _segments(rows, columns)
+        while segments > 1 and rows * segments * law.samples > _WINNERS:
+            size *= 2
+            segments = -(-blocks // size)
         plan = np.array([(begin - first, level) for begin, level in ranges], np.int64)
         nodes, found = np.empty((rows, blocks, 2)), np.zeros((rows, len(ranges), 2))
         keys = np.empty((rows, segments, law.samples, REALS))
@@ -209,7 +214,8 @@ class Pieces:
     def _assembled(self, block: int) -> Array:
         """The parts of a block, side by side."""
         parts = sorted(self.edges.pop(block), key=lambda part: part[0])
-        return np.concatenate([rows for _, rows in parts], -1).reshape(*self.law.shape, -1)
+        together = np.concatenate([rows for _, rows in parts], -1)
+        return together.reshape(*self.law.shape, together.shape[-1])
 
     def _cover(self, start: int, stop: int) -> None:
         """Note that these columns have come."""
