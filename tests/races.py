@@ -37,7 +37,8 @@ class Element:
             self.block, self.passed, self.threads, self.value = block, passed, {}, None
         against = _CONFLICTS[kind]
         if kind == WRITE:  # that several threads write the same is no matter
-            against = against & ~WRITE if value == self.value else against
+            same = value == self.value or (value != value and self.value is not None and self.value != self.value)
+            against = against & ~WRITE if same else against
             self.value = value
         threads, blocks = self.threads, self.blocks
         threads[thread] = threads.get(thread, 0) | kind

@@ -74,8 +74,16 @@ def test_pieces_give_the_whole(dtype, method, num_samples):
 def test_any_cut_order_and_merge(data):
     columns = data.draw(st.integers(1, 30_000))
     method = data.draw(st.sampled_from(METHODS))
-    x = logits((2, columns), data.draw(st.sampled_from(DTYPES)), seed=columns)
-    x[:, 0] = 0.0
+    dtype = data.draw(st.sampled_from(DTYPES))
+    x = logits((2, columns), np.float64, seed=columns)
+    for block in range(0, columns, 4096):
+        x[:, block : block + 4096] += data.draw(st.sampled_from([0, 300, -300, -1000, 8e4, -8e4, 8e6, -8e6]))
+    if dtype is np.float16:
+        x = np.where(np.isinf(x), x, np.clip(x, -60_000.0, 60_000.0))
+    x = x.astype(dtype)
+    x[:, 0] = x[:, -1] if columns > 1 else 0.0
+    if not np.isfinite(x[:, 0].astype(np.float64)).all():
+        x[:, 0] = -60_000.0
     cuts = data.draw(st.lists(st.integers(1, max(1, columns - 1)), max_size=6)) if columns > 1 else []
     order = data.draw(st.permutations(range(len(set(cuts)) + 1)))
     found = in_pieces(x, cuts, order, data.draw(st.integers(1, 3)), method=method)
@@ -94,15 +102,44 @@ def test_one_row_gives_scalars(method):
 
 def test_no_rows():
     x = logits((0, 5000))
-    equal(in_pieces(x, [100]), rng().sample(x))
+    for num_samples in (None, 3000):  # of one row they would come from a table
+        equal(in_pieces(x, [100], num_samples=num_samples), rng().sample(x, num_samples))
 
 
-def test_many_samples_of_a_long_row():
-    """More winners of runs than are kept at once."""
+def test_an_empty_piece_is_nothing():
+    x = logits((2, 5000))
+    found = numbel.CategoricalAccumulator(rng()).update(x[:, :0]).update(x).update(x[:, :0], start=70)
+    equal(found.result(), rng().sample(x))
+
+
+def test_what_was_given_may_be_changed():
+    x = logits((2, 20_000))
+    given = {"temperature": np.array([0.5, 2.0]), "row_ids": np.array([7, 8]), "row_mask": np.array([True, True])}
+    expected = rng().sample(x, **given)
+    found = numbel.CategoricalAccumulator(rng(), **given).update(x[:, :8192])
+    given["temperature"][:], given["row_ids"][:], given["row_mask"][:] = 1.0, 3, False
+    equal(found.update(x[:, 8192:]).result(), expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_many_samples_of_a_long_row(monkeypatch, method):
+    """More winners of runs than are kept at once: longer runs give the same."""
+    monkeypatch.setattr(numbel._pieces, "_WINNERS", 100)
     x = logits(2_000_000)
-    for method in METHODS:
-        found = in_pieces(x, [700_000], num_samples=5000, method=method)
-        equal(found, rng().sample(x, 5000, method=method))
+    equal(in_pieces(x, [700_000], num_samples=40, method=method), rng().sample(x, 40, method=method))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("low", [-300, -400, -1000, -60_000])
+@pytest.mark.parametrize("method", METHODS)
+def test_rows_of_low_logits(dtype, low, method):
+    """Whatever their level: one more piece may be all there is."""
+    x = (logits((3, 20_000)).astype(np.float64) + low).astype(dtype)
+    for temperature in (1.0, 0.01):
+        options = {"method": method, "temperature": temperature}
+        equal(in_pieces(x, [5000, 8192], num_samples=2, **options), rng().sample(x, 2, **options))
+    alone = np.full((1, 1), low, dtype)
+    equal(in_pieces(alone, [], method=method), rng().sample(alone, method=method))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -270,6 +307,8 @@ def test_only_parts_of_one_sample_are_merged():
     for changed in ({"temperature": 2.0}, {"row_ids": [4, 5]}, {"row_mask": [True, False]}):
         with pytest.raises(ValueError, match="differ in the rows' shape"):
             found.merge(numbel.CategoricalAccumulator(rng(), **changed).update(x, start=5000))
+        with pytest.raises(ValueError, match="differ in the rows' shape"):
+            numbel.CategoricalAccumulator(rng(), **changed).merge(found)
     empty = numbel.CategoricalAccumulator(rng())
     equal(found.merge(empty).result(), rng().sample(x))
     equal(empty.merge(found).result(), rng().sample(x))

@@ -458,6 +458,10 @@ def test_a_kernel_is_compiled_once_for_a_machine(tmp_path):
     file.write_bytes(file.read_bytes()[:-1])
     assert run(_KEPT, **place).split() == first
     assert run(_KEPT, NUMBEL_CACHE="0", **place).split() == first
+    refused = _KEPT.replace(
+        "lambda kernel: kernel", "lambda kernel: 1 / (kernel._type_annotation is not None) and kernel"
+    )
+    assert run(refused, **place).split() == first  # the driver does not take what was loaded
     assert run(_KEPT, **place).split() == ["False", *first[1:]]
 
 

@@ -67,6 +67,26 @@ def test_many_chunks_are_merged_by_trees():
     same(nd.sample(lazy, numbel.Generator(5)), numbel.Generator(5).sample(x))
 
 
+def test_chunks_of_nothing():
+    x = logits(shape=(2, 10_000))
+    for chunks in (((2,), (0, 10_000)), ((0, 2), (4000, 0, 6000, 0))):
+        same(nd.sample(da.from_array(x, chunks=chunks), numbel.Generator(5)), numbel.Generator(5).sample(x))
+    none = x[:0]
+    same(
+        nd.sample(da.from_array(none, chunks=(1, 4000)), numbel.Generator(5), 2000),
+        numbel.Generator(5).sample(none, 2000),
+    )
+
+
+def test_what_was_given_may_be_changed():
+    x = logits(shape=(2, 10_000))
+    temperature = np.array([0.5, 2.0])
+    expected = numbel.Generator(5).sample(x, temperature=temperature)
+    drawn = nd.sample(da.from_array(x, chunks=(1, 4000)), numbel.Generator(5), temperature=temperature)
+    temperature[:] = 1.0
+    same(drawn, expected)
+
+
 def test_it_takes_one_draw_and_is_lazy():
     rng = numbel.Generator(5)
     touched = []

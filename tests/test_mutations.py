@@ -522,6 +522,16 @@ MUTATIONS = {
         ],
         ["test_table.py::test_the_rule"],
     ),
+    "pieces: no first winner": (
+        [
+            (
+                "_cpu/categorical.py",
+                "    if wins or winners[s] < 0:\n        if not wins:",
+                "    if wins:\n        if not wins:",
+            )
+        ],
+        ["test_accumulate.py::test_rows_of_low_logits[grouped--1000-float32]"],
+    ),
     "pieces: a tie for who comes last": (
         [("_cpu/accumulate.py", "(key == other_key and at < other_at)", "key == other_key")],
         ["test_accumulate.py::test_the_smaller_index_wins_a_tie_across_pieces"],

@@ -231,7 +231,7 @@ class Rows(NamedTuple):
             if index == ():
                 yield index, run, self
                 continue
-            ids = np.arange(run.start, run.stop) if self.ids is None else self.ids[run]
+            ids = np.arange(run.start, run.stop, dtype=np.int64) if self.ids is None else self.ids[run]
             mask = None if self.mask is None else self.mask[run]
             temperatures = self.temperatures[run] if self.per_row else self.temperatures
             yield index, run, Rows(self.array[index], temperatures, self.per_row, ids, mask)

@@ -80,9 +80,9 @@ class Pieces:
         self.nodes: dict[tuple[int, int], Array] = {}  # (level, index): (r, S) of each row
         self.edges: dict[int, list[tuple[int, Array]]] = {}  # block: what came of it, with the first column
         self.best = np.zeros((rows, law.samples, REALS))
-        self.places = np.full((rows, law.samples, INTEGERS), -1)
-        self.largest = np.full(rows, -math.inf)  # of greedy rows
-        self.largest_at = np.full(rows, -1)
+        self.places = np.full((rows, law.samples, INTEGERS), -1, np.int64)
+        greedy = rows if law.greedy.any() else 0
+        self.largest, self.largest_at = np.full(greedy, -math.inf), np.full(greedy, -1, np.int64)
 
     def copy(self) -> Pieces:
         """A record that can go on by itself."""
@@ -146,6 +146,8 @@ class Pieces:
         _run(drivers.driver("accumulated", _name(law.dtype)), packed, rows, 64)
         del kept  # alive until here: the job holds addresses
         bad = packed.bad_row
+        if not self.largest.size:
+            return bad
         greedy = law.greedy & law.wanted
         good = greedy & np.isfinite(self.largest)
         each, top = (rows, law.samples), self.largest[good]
@@ -189,7 +191,9 @@ class Pieces:
         driver = drivers.driver(f"accumulate_{law.method}", _name(law.dtype))
         _run(driver, Job(job), rows * segments, min(size * BLOCK, columns))
         del kept  # alive until here: the job holds addresses
-        bad = np.isnan(found[..., 1]).any(1) | (law.greedy & law.wanted & ~(self.largest < math.inf))
+        bad = np.isnan(found[..., 1]).any(1)
+        if self.largest.size:
+            bad |= law.greedy & law.wanted & ~(self.largest < math.inf)
         if law.raises and bad.any():
             row = int(np.argmax(bad))
             _checks.invalid_row(array, row, first * BLOCK, law.number(row))
@@ -231,7 +235,9 @@ class Pieces:
         self.covered = joined
 
     def _look_for_largest(self, array: Array, start: int) -> None:
-        """The largest logits of rows of temperature 0."""
+        """The largest logits of rows of temperature 0, if there are any."""
+        if not self.largest.size:
+            return
         largest, places = np.full_like(self.largest, -math.inf), np.full_like(self.largest_at, -1)
         for row in np.flatnonzero(self.law.greedy & self.law.wanted):
             values = array[np.unravel_index(row, self.law.shape)].astype(np.float64)

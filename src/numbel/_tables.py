@@ -109,7 +109,7 @@ def categorical(
     for part, run in parts(array.shape[:-1]):
         rows = run.stop - run.start
         some = temperatures[run] if per_row else temperatures
-        ids = np.arange(run.start, run.stop) if row_ids is None else row_ids[run]
+        ids = np.arange(run.start, run.stop, dtype=np.int64) if row_ids is None else row_ids[run]
         mask = None if row_mask is None else row_mask[run]
         greedy, nodes = np.full(rows, -1, np.int64), np.empty((rows, 2))
         found = _dispatch.categorical(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,9 @@ class CategoricalAccumulator:
     -----
     The result is bit for bit `rng.sample` of the whole array with the same seed and draw id, however it is cut, in
     whatever order pieces come and are merged. What is kept of a row: 40 bytes for each sample, 16 for each node of
-    the tree of its blocks of 4096 columns whose sibling has not come (32 while they come in order), and the logits of
-    blocks that have come in part. It pickles and copies. One thread at a time may change it.
+    the tree of its blocks of 4096 columns whose sibling has not come (at most 22 while they come in order), what was
+    given for it, and the logits of blocks that have come in part. It pickles and copies. One thread at a time may
+    change it.
 
     Where `Generator.sample` draws from a table (from 64 samples of a row on, more where rows are long), no pass
     over pieces can give the same: `result` then raises; `method="gumbel_max"` has no such limit.
@@ -87,7 +89,8 @@ class CategoricalAccumulator:
         _checks.method(method)
         self._num_samples = None if num_samples is None else _checks.num_samples(num_samples)
         self._axis, self._method, self._raises = axis, method, _checks.on_invalid(on_invalid)
-        self._given = temperature, row_ids, row_mask
+        # copies: what is changed meanwhile must not count
+        self._given: Any = [None if value is None else np.array(value) for value in (temperature, row_ids, row_mask)]
         if np.ndim(temperature) == 0:
             _checks.temperature(temperature, ())
         self._numbers: NDArray[np.int64] | None = None
@@ -106,7 +109,8 @@ class CategoricalAccumulator:
         ----------
         logits : array_like, shape (..., n) with the categories along `axis`
             The next piece: unnormalised natural log-probabilities, float16, bfloat16, float32 or float64, of the same
-            dtype and, but for `axis`, of the same shape each time. It may be changed afterwards.
+            dtype and, but for `axis`, of the same shape each time. It may be changed afterwards. An empty one adds
+            nothing.
         start : int, optional
             Its first column. None: the one behind the last column so far.
 
@@ -122,7 +126,8 @@ class CategoricalAccumulator:
         ValueError
             If its shape does not fit, if a column comes twice, if there are more than 2**34 columns, or if a row holds
             NaN or +inf, unless such rows are flagged. The accumulator is then as before. Of a block of 4096 columns
-            that comes in parts the values are seen with the last of them, or by `result`.
+            that comes in parts the values are seen with the last of them, or by `result`. So the first bad row to be
+            seen is named, which need not be the first of all.
 
         Examples
         --------
@@ -133,6 +138,9 @@ class CategoricalAccumulator:
         """
         if _checks.on_device(logits):
             raise TypeError("CategoricalAccumulator takes arrays of the host: copy the piece there")
+        shape = np.shape(logits)
+        if -len(shape) <= self._axis < len(shape) and shape[self._axis] == 0:
+            return self
         array = _checks.logits(logits, self._axis)
         known = self._pieces
         pieces = Pieces(self._law(array)) if known is None else known.copy()
@@ -185,8 +193,7 @@ class CategoricalAccumulator:
         if other._pieces is None:
             return self
         if self._pieces is None:
-            self._law(np.empty((*other._pieces.law.shape, 1), other._pieces.law.dtype))
-            pieces = Pieces(other._pieces.law)
+            pieces = Pieces(self._law(np.empty((*other._pieces.law.shape, 1), other._pieces.law.dtype)))
         else:
             pieces = self._pieces.copy()
         if not pieces.law.same(other._pieces.law):
@@ -223,7 +230,7 @@ class CategoricalAccumulator:
             missing = (0, covered[0][0]) if covered[0][0] > 0 else (covered[0][1], covered[1][0])
             raise ValueError(f"columns {missing[0]} .. {missing[1] - 1} have not been given")
         law, columns = self._pieces.law, covered[0][1]
-        if self._method == "grouped" and _tables.tabled(columns, law.samples, law.dtype):
+        if math.prod(law.shape) and self._method == "grouped" and _tables.tabled(columns, law.samples, law.dtype):
             raise ValueError(
                 f"{law.samples} samples of {columns} columns are drawn from a table, which pieces cannot give: "
                 'use CategoricalTable, method="gumbel_max", or fewer samples'

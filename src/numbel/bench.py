@@ -612,6 +612,22 @@ def _scipy_table_draws(name: str) -> Callable[[Work], Call]:
     return prepare
 
 
+#: Columns of a piece.
+_PIECE = 1 << 22
+
+
+def _numbel_pieces(work: Work) -> Call:
+    rng, x = numbel.default_rng(5), _logits(work)
+
+    def call() -> Any:
+        found = numbel.CategoricalAccumulator(rng)
+        for start in range(0, work.columns, _PIECE):
+            found.update(x[:, start : start + _PIECE])
+        return found.result()
+
+    return call
+
+
 #: Draws that the works on counts stand for.
 _TRIALS = 1 << 40
 
@@ -716,6 +732,11 @@ _TASKS: dict[str, dict[str, _Entry]] = {
         "scipy softmax + entr": _Entry(_scipy_entropy, _SLOW),
         "torch Categorical": _Entry(_torch_entropy),
     },
+    "sample in pieces of 2^22": {
+        "numbel": _Entry(_numbel_pieces),
+        "numbel sample": _Entry(_numbel_sample),
+        **_LIMITS,
+    },
     "4 samples a category": {
         "numbel": _Entry(_numbel_many),
         "numpy choice": _Entry(_numpy_many),
@@ -770,6 +791,7 @@ _WORKS = (
     Work("logsumexp", 64, 1 << 20, "float32"),
     Work("log_prob", 64, 1 << 20, "float32"),
     Work("entropy", 64, 1 << 20, "float32"),
+    Work("sample in pieces of 2^22", 1, 1 << 26, "float32"),
     Work("4 samples a category", 1, 1 << 20, "float32"),
     Work("table", 1, 1 << 20, "float32"),
     Work("4 table draws a category", 1, 1 << 20, "float32"),

@@ -69,7 +69,7 @@ def sample(
     Notes
     -----
     Every chunk becomes a `CategoricalAccumulator`, some of which a task merges; chunks of columns that are multiples of
-    4096 from the first column on leave nothing but nodes in it.
+    4096 from the first column on leave no logits in it.
 
     Examples
     --------
@@ -83,6 +83,7 @@ def sample(
         raise TypeError(f"logits must be a dask.array.Array, got {type(logits).__name__}")
     if not isinstance(rng, Generator):
         raise TypeError(f"rng must be a numbel.Generator, got {type(rng).__name__}")
+    rng._on_device(None, None)
     if any(math.isnan(length) for length in logits.shape):
         raise ValueError("logits has chunks of unknown size: call its compute_chunk_sizes() first")
     kind = _checks.float_dtype(logits.dtype)
@@ -90,20 +91,20 @@ def sample(
     shape, columns = array.shape[:-1], array.shape[-1]
     samples = 1 if num_samples is None else _checks.num_samples(num_samples)
     _checks.method(method)
-    if method == "grouped" and _tables.tabled(columns, samples, kind):
+    if math.prod(shape) and method == "grouped" and _tables.tabled(columns, samples, kind):
         raise ValueError(
             f"{samples} samples of {columns} columns are drawn from a table, which chunks cannot give: "
             'use CategoricalTable, method="gumbel_max", or fewer samples'
         )
-    temperatures, per_row = _checks.temperature(temperature, shape)
-    numbers = np.arange(math.prod(shape)).reshape(shape)
+    temperatures, per_row = _checks.temperature(np.array(temperature), shape)  # copies: the arrays may be changed
+    numbers = np.arange(math.prod(shape), dtype=np.int64).reshape(shape)
     rows: dict[str, NDArray[Any]] = {
-        "row_ids": numbers if row_ids is None else _checks.row_ids(row_ids, shape).reshape(shape)
+        "row_ids": numbers if row_ids is None else _checks.row_ids(np.array(row_ids), shape).reshape(shape)
     }
     if per_row:
         rows["temperature"] = temperatures.reshape(shape)
     if row_mask is not None:
-        rows["row_mask"] = _checks.row_mask(row_mask, shape).reshape(shape)
+        rows["row_mask"] = _checks.row_mask(np.array(row_mask), shape).reshape(shape)
     options = {"method": method, "on_invalid": on_invalid} | ({} if per_row else {"temperature": temperature})
     _checks.on_invalid(on_invalid)
     with rng._reserve() as (seed, draw):
@@ -116,10 +117,12 @@ def sample(
             slice(sum(lengths[:at]), sum(lengths[: at + 1]))
             for lengths, at in zip(array.chunks[:-1], place, strict=True)
         )
-        own = {name: values[run] for name, values in rows.items()}
+        own = delayed({name: values[run] for name, values in rows.items()} | options, pure=True, traverse=False)
+        these = delayed(numbers[run].ravel(), pure=True)
         parts = [
-            delayed(_part, pure=True)(chunk, start, made, num_samples, numbers[run], own | options)
-            for chunk, start in zip(chunks[place].ravel(), starts, strict=True)
+            delayed(_part, pure=True)(chunk, start, made, num_samples, these, own)
+            for chunk, start, length in zip(chunks[place].ravel(), starts, array.chunks[-1], strict=True)
+            if length
         ]
         while len(parts) > 1:
             parts = [delayed(_merged, pure=True)(parts[at : at + _MERGED]) for at in range(0, len(parts), _MERGED)]
@@ -140,7 +143,7 @@ def _part(
     options: dict[str, Any],
 ) -> CategoricalAccumulator:
     made = CategoricalAccumulator(Generator(rng.seed, rng.draw), num_samples, **options)
-    made._numbers = numbers.ravel()
+    made._numbers = numbers
     return made.update(np.asarray(chunk), start)
 
 

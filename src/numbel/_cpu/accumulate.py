@@ -28,7 +28,7 @@ from .blocks import (
     push,
     quantise_block,
 )
-from .categorical import contest
+from .categorical import take
 from .gumbel_max import best_of_block
 from .job import job_at, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
 from .memory import atomic_add, load, store, workspace, zero
@@ -111,9 +111,7 @@ def _grouped_run(kind, j, row, own, first, last, temperature, words, keys, rs, w
             continue
         fill_words(words, j.samples, j.first_block + block, 0, 0, 1, identity, key, mask)
         for s in range(uint64(j.samples)):
-            wins, value = contest(words[s], r, total, keys[s], rs[s])
-            if wins:
-                keys[s], rs[s], winners[s] = value, r, block
+            take(words[s], r, total, block, s, keys, rs, winners)
     held, count, inside = int64(-1), int64(0), address
     whole, rise = uint64(0), int64(0)
     for s in range(uint64(j.samples)):

@@ -51,6 +51,16 @@ def contest(word, r, total, best_key, best_r):
 
 
 @njit
+def take(word, r, total, block, s, keys, rs, winners):
+    """Let block (r, total) be sample s's winner if it beats the best so far, or is the first."""
+    wins, value = contest(word, r, total, keys[s], rs[s])
+    if wins or winners[s] < 0:
+        if not wins:
+            value = exponential_float64(word >> uint64(32), word & uint64(0xFFFFFFFF)) / total
+        keys[s], rs[s], winners[s] = value, r, block
+
+
+@njit
 def _write_row(kind, j, row, high64, low64, r, total, winners, weights, sums, buffer):
     """Choose inside the winning block of every sample, and write the row's results."""
     if not total > 0.0:
@@ -135,11 +145,7 @@ def _segment(kind, j, row, first, last, high64, low64, words, keys, rs, winners,
             fill_words(words, j.samples, block, 0, j.first_sample, 1, identity, key, mask)
         for s in range(uint64(j.samples)):
             word = words[s if j.samples > 1 else uint64(block - first)]
-            wins, value = contest(word, r, total, keys[s], rs[s])
-            if wins or winners[s] < 0:
-                if not wins:
-                    value = exponential_float64(word >> uint64(32), word & uint64(0xFFFFFFFF)) / total
-                keys[s], rs[s], winners[s] = value, r, block
+            take(word, r, total, block, s, keys, rs, winners)
     return collapse(stack_r, stack_s, last - first)
 
 

@@ -18,12 +18,13 @@ from .. import _jit
 
 
 class _KernelCache(NullCache):  # type: ignore[misc]
-    """What numba-cuda's own cache does, but one file for each kernel, signature, GPU's kind and version."""
+    """What numba-cuda's own cache does, but one file for each kernel, signature, GPU's kind and versions."""
 
     def __init__(self, *key: Any) -> None:
-        kind = cuda.get_current_device().compute_capability
-        digest = hashlib.sha256(repr((key, kind, importlib.metadata.version("numba-cuda"))).encode()).hexdigest()
         folder = _jit.cache_folder("_cuda")
+        versions = cuda.runtime.get_version(), importlib.metadata.version("numba-cuda")
+        made_for = cuda.get_current_device().compute_capability, *versions
+        digest = hashlib.sha256(repr((key, made_for)).encode()).hexdigest()
         self._path = None if folder is None else folder / f"{key[0]}-{digest[:24]}.cuda"
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
@@ -34,7 +35,10 @@ class _KernelCache(NullCache):  # type: ignore[misc]
             return None
         with contextlib.suppress(Exception), numba_target_override():
             states = _jit.load(self._path)
-            return None if states is None else _Kernel._rebuild(**states)
+            if states is not None:
+                kernel = _Kernel._rebuild(**states)
+                kernel.bind()  # which the driver may refuse: then it is compiled
+                return kernel
         return None
 
     def save_overload(self, signature: Any, kernel: Any) -> None:
