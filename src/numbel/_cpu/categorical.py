@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numba import float64, int64, uint64
 
-from .._jit import njit
+from .._jit import inlined, njit
 from .._scalar import blocks as scalar
 from .._scalar.address import draw_key
 from .._scalar.blocks import BLOCK, LANES
@@ -50,7 +50,7 @@ def contest(word, r, total, best_key, best_r):
     return scalar.beats(key, r, best_key, best_r), key
 
 
-@njit
+@inlined
 def take(word, r, total, block, s, keys, rs, winners):
     """Let block (r, total) be sample s's winner if it beats the best so far, or is the first."""
     wins, value = contest(word, r, total, keys[s], rs[s])
