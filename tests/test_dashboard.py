@@ -77,6 +77,20 @@ def test_reports_of_a_gpu_are_read(tmp_path, monkeypatch):
     assert list(found.works) == ["sample"]
 
 
+def test_regressions_from_nothing(tmp_path):
+    """A figure that was 0 is a regression without bound; a page more of memory is none."""
+    from benchmarks.dashboard import data
+
+    def one(name, before, after):
+        return [name, "", {}, None, after, before, [[None, 7, before, after]]]
+
+    memory = "memory.Beyond.track_beyond_inputs_and_outputs"
+    found = [one("a.A.time_a", 1.0, 2.0), one(f"{memory}('b')", 0.0, 8192.0), one(f"{memory}('c')", 0.0, 2.0**19)]
+    (tmp_path / "index.json").write_text(json.dumps({"revision_to_hash": {"7": "abc"}}))
+    (tmp_path / "regressions.json").write_text(json.dumps({"regressions": found}))
+    assert [(each.what, each.times) for each in data.regressions(tmp_path)] == [("'c'", float("inf")), ("", 2.0)]
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The site of the committed results, and of a machine on which one figure doubled; and the commit that did it."""
