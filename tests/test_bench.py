@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from numbel import bench
+from numbel.bench import limits, with_numpy, works
 
 SMALL = 1 << 17
 
@@ -59,13 +60,13 @@ def test_every_cell_of_the_grid_runs() -> None:
 def test_read_touches_everything() -> None:
     words = np.random.default_rng(0).integers(0, 1 << 32, 512 * 1000, dtype=np.uint32)
     for chunks in (1, 64):
-        assert np.sum(bench._sum(words, chunks), dtype=np.uint32) == np.sum(words, dtype=np.uint32)
+        assert np.sum(limits._sum(words, chunks), dtype=np.uint32) == np.sum(words, dtype=np.uint32)
 
 
 @pytest.mark.parametrize("columns", [8, 5000])
 def test_inverse_cumulative_sums_follow_the_weights(columns: int) -> None:
     weights = np.tile(np.arange(columns) % 2, (4000, 1)).astype(np.float32)
-    indices = bench._choose(weights, np.random.default_rng(0).random(4000))
+    indices = with_numpy._choose(weights, np.random.default_rng(0).random(4000))
     assert np.all(indices % 2 == 1)
     assert abs(indices.mean() / columns - 0.5) < 0.03
 
@@ -75,7 +76,7 @@ def test_absent_libraries_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, name, None)
     rates = bench.measure("sample 1 x 1000 float32", rounds=1)
     assert set(rates) == {"numbel", "numpy exp + cumsum + searchsorted", "numpy gumbel + argmax"}
-    bench._whole_logits.cache_clear()
+    works.whole_logits.cache_clear()
     assert "numbel" not in bench.measure("categorical 64 x 2^20 bfloat16", rounds=1, limit=SMALL)
 
 

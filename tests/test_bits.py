@@ -262,7 +262,6 @@ def _has(feature):
     [
         ("haswell", ""),  # 256 bits: with an empty list the name alone decides
         ("haswell", None),  # its scheduling, the host's features
-        ("skylake-avx512", None),
         ("skylake-avx512", "+prefer-256-bit"),
         (None, None),
     ],

@@ -553,7 +553,8 @@ def test_the_command_line_samples_on_a_device(tmp_path):
     logits[1, 2, 4] = np.nan
     np.save(tmp_path / "bad.npy", logits)
     code = (
-        "import sys, numbel.cli as c; c._ON_DEVICE = 45;"  # two rows at a time
+        f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r}); import simulator; simulator.mend();"
+        "import numbel.cli as c; c._ON_DEVICE = 45;"  # two rows at a time
         "from numbel.__main__ import main; sys.argv = ['numbel', 'sample', *sys.argv[1:]]; main()"
     )
 

@@ -98,9 +98,9 @@ def _is_numbel(name: str) -> bool:
 
 def _table(name: str) -> Any:
     """The table of this checkout, for whatever `numbel` is now."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "src" / "numbel" / "bench.py")
+    spec = importlib.util.spec_from_file_location(name, ROOT / "src" / "numbel" / "bench" / "__init__.py")
     if spec is None or spec.loader is None:
-        raise ImportError("src/numbel/bench.py cannot be loaded")
+        raise ImportError("src/numbel/bench cannot be loaded")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -111,5 +111,5 @@ def load(folders: tuple[Path, Path], cache: Path, swapped: bool) -> tuple[Side, 
     order = (1, 0) if swapped else (0, 1)
     found = {i: Side(NAMES[i], folders[i], cache) for i in order}
     base, head = found[0], found[1]
-    head.table._whole_logits = base.table._whole_logits  # both read the same array
+    head.table.works.whole_logits = base.table.works.whole_logits  # both read the same array
     return base, head

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 def _load() -> Any:
     """Load the table of this checkout, so that commits without it, or with another, are timed alike."""
-    path = ROOT / "src" / "numbel" / "bench.py"
+    path = ROOT / "src" / "numbel" / "bench" / "__init__.py"
     spec = importlib.util.spec_from_file_location("numbel_bench_table", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} cannot be loaded")
