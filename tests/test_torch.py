@@ -13,6 +13,7 @@ import numbel
 
 torch = pytest.importorskip("torch", reason="without torch")
 import numbel.torch as nt  # noqa: E402
+from numbel import _autograd  # noqa: E402
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -45,7 +46,7 @@ def same(tensor, array):
 @pytest.mark.parametrize("hard", [False, True])
 def test_bits_of_gumbel_softmax(dtype, shape, dim, hard):
     x = logits(*shape, dtype=dtype)
-    due = rng().gumbel_softmax(nt._array(x), 0.7, axis=dim, hard=hard)
+    due = rng().gumbel_softmax(_autograd._array(x), 0.7, axis=dim, hard=hard)
     found = nt.gumbel_softmax(x, 0.7, hard, dim=dim, generator=rng())
     assert found.dtype == dtype
     assert same(found, due)
@@ -56,7 +57,7 @@ def test_bits_of_gumbel_softmax(dtype, shape, dim, hard):
 def test_bits_of_samples(dtype, num_samples):
     x = logits(4, 3, 50, dtype=dtype)
     options = {"temperature": 0.7, "method": "gumbel_max"}
-    due = rng().sample(nt._array(x), num_samples, axis=1, **options)
+    due = rng().sample(_autograd._array(x), num_samples, axis=1, **options)
     found = nt.sample(x, num_samples, dim=1, generator=rng(), **options)
     for tensor, array in zip(found, due, strict=True):
         assert same(tensor, array)
@@ -270,10 +271,10 @@ def test_threads():
 def test_memory_is_shared():
     for dtype in DTYPES:
         x = logits(3, 4, dtype=dtype, grad=True)
-        array = nt._array(x)
+        array = _autograd._array(x)
         assert array.__array_interface__["data"][0] == x.data_ptr()
-        assert nt._tensor(array).data_ptr() == x.data_ptr()
-        assert nt._array(x.t()).strides == (x.element_size(), 4 * x.element_size())
+        assert _autograd._tensor(array).data_ptr() == x.data_ptr()
+        assert _autograd._array(x.t()).strides == (x.element_size(), 4 * x.element_size())
 
 
 def test_a_cotangent_of_stride_0_and_a_strided_view():
@@ -326,7 +327,7 @@ def test_compiled_sampling_breaks_the_graph_and_works():
 @pytest.mark.parametrize("hard", [False, True])
 def test_the_operator_is_sound(hard):
     x, address = logits(4, 6, grad=True), torch.tensor([3, -1])
-    torch.library.opcheck(nt._compiled, (x, torch.tensor(0.5, dtype=torch.float64), address, hard, 0))
+    torch.library.opcheck(_autograd.compiled, (x, torch.tensor(0.5, dtype=torch.float64), address, hard, 0))
 
 
 # --- the module

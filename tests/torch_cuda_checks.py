@@ -25,20 +25,20 @@ class Pretended:
     def __enter__(self):
         if not config.ENABLE_CUDASIM:
             return
-        from numbel import _checks, _libraries
+        from numbel import _autograd, _checks, _libraries
 
-        self.kept = _checks.on_device, _libraries.Torch.active, _libraries.Torch.current, numbel.torch._on_cuda
+        self.kept = _checks.on_device, _libraries.Torch.active, _libraries.Torch.current, _autograd._on_cuda
         plain = _checks.on_device
         _checks.on_device = lambda value: isinstance(value, torch.Tensor) or plain(value)
         _libraries.Torch.active = lambda self: contextlib.nullcontext()
         _libraries.Torch.current = lambda self, like: 0
-        numbel.torch._on_cuda = lambda tensor: True
+        _autograd._on_cuda = lambda tensor: True
 
     def __exit__(self, *_):
         if config.ENABLE_CUDASIM:
-            from numbel import _checks, _libraries
+            from numbel import _autograd, _checks, _libraries
 
-            _checks.on_device, _libraries.Torch.active, _libraries.Torch.current, numbel.torch._on_cuda = self.kept
+            _checks.on_device, _libraries.Torch.active, _libraries.Torch.current, _autograd._on_cuda = self.kept
 
 
 def same(found, expected, what):
