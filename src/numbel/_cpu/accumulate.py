@@ -157,8 +157,8 @@ def _race_run(kind, j, row, own, first, last, temperature, keys, winners, lanes,
         exact = not abs(float64(largest) / temperature) <= 4194304.0
         for s in range(uint64(j.samples)):
             keys[s], winners[s] = best_of_block(
-                kind, at, count, x, largest, rate, temperature, exact, (j.first_block + block) * BLOCK,
-                int64(s), identity, key, mask, keys[s], winners[s],
+                kind, at, j.column_stride == j.item_size, count, x, largest, rate, temperature, exact,
+                (j.first_block + block) * BLOCK, int64(s), identity, key, mask, keys[s], winners[s],
             )  # fmt: skip
     for s in range(uint64(j.samples)):
         column, logit = winners[s], 0.0

@@ -15,15 +15,15 @@ from numba import float32, float64, int32, int64, uint32, uint64
 
 from .._jit import inlined, njit
 from .._scalar import blocks as scalar
-from .._scalar.address import NOISE, REFINEMENT, draw_key, noise_word
+from .._scalar.address import REFINEMENT, draw_key, noise_word
 from .._scalar.bits import bits_to_float, fma
 from .._scalar.blocks import BLOCK, LANES
 from .._scalar.elementary import LOG2E, exp_float64
 from .._scalar.gumbel import gumbel_float64
+from .ahead import fill_noise_and_ask
 from .blocks import LEVELS, block_address, block_max, block_node, collapse, push
 from .job import job_at, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
 from .memory import atomic_add, element_size, load, store, workspace, zero
-from .noise import fill_noise
 from .results import write_argmax, write_bad, write_empty, write_logsumexp, write_sample
 
 _INF = math.inf
@@ -101,9 +101,12 @@ def _any_candidate(kind, address, first, last, x, largest, rate, limit):
 
 
 @njit
-def best_of_block(kind, address, count, x, largest, rate, temperature, exact, column, sample, row, key, mask, best, at):
-    """Best (key, column) after a block."""
-    fill_noise(x, count, uint64(column), uint64(sample), row, uint64(NOISE), key, mask)
+def best_of_block(
+    kind, address, asks, count, x, largest, rate, temperature, exact, column, sample, row, key, mask, best, at
+):
+    """Best (key, column) after a block; if `asks`, its logits lie in memory where more follow."""
+    ahead = address if asks and sample == 0 else int64(0)
+    fill_noise_and_ask(ahead, element_size(kind), x, count, uint64(column), uint64(sample), row, key, mask)
     if exact:
         return _scan(
             kind, address, 0, count, x, largest, rate, temperature, exact, column, sample, row, key, mask, best, at
@@ -171,7 +174,7 @@ def _segment(kind, j, row, first, last, temperature, keys, winners, stack_r, sta
         exact = not abs(float64(largest) / temperature) <= 4194304.0
         for s in range(uint64(j.samples)):
             keys[s], winners[s] = best_of_block(
-                kind, at, count, x, largest, rate, temperature, exact,
+                kind, at, j.column_stride == j.item_size, count, x, largest, rate, temperature, exact,
                 block * BLOCK, j.first_sample + int64(s), identity, key, mask, keys[s], winners[s],
             )  # fmt: skip
     r, total = collapse(stack_r, stack_s, last - first) if sums else (0.0, 0.0)

@@ -14,9 +14,10 @@ from numba import float64, int64, uint64
 from .._jit import njit
 from .._scalar import blocks as scalar
 from .._scalar import relaxed
-from .._scalar.address import NOISE, REFINEMENT, draw_key
+from .._scalar.address import REFINEMENT, draw_key
 from .._scalar.bits import fma
 from .._scalar.blocks import BLOCK, LANES
+from .ahead import fill_noise_and_ask
 from .blocks import block_max, halve
 from .job import job_at, out_address, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
 from .memory import atomic_add, atomic_min, load, store, workspace, zero
@@ -80,7 +81,8 @@ def _block(kind, j, transform, wide, address, block, identities, key, mask, fact
         return m, m, 0.0
     if j.noise != 0:
         column = uint64(block) * uint64(BLOCK)
-        fill_noise(x, count, column, uint64(0), identities[0], uint64(NOISE), key, mask)
+        ahead = at if j.column_stride == j.item_size else int64(0)
+        fill_noise_and_ask(ahead, j.item_size, x, count, column, uint64(0), identities[0], key, mask)
         if wide:
             fill_noise(y, count, column, uint64(0), identities[0], uint64(REFINEMENT), key, mask)
         z, zero_width = zero(kind), uint64(0)

@@ -15,12 +15,13 @@ from numba import float32, float64, int32, int64, uint64
 
 from .._jit import inlined, njit
 from .._scalar import blocks as scalar
-from .._scalar.address import NOISE, REFINEMENT, draw_key
+from .._scalar.address import REFINEMENT, draw_key
 from .._scalar.bits import bits_to_float, fma, from_ordered_float64, ordered_float64
 from .._scalar.blocks import BLOCK, LANES, join, log_prob
 from .._scalar.elementary import LOG2E, exp_float64
 from .._scalar.gumbel import gumbel_float64
 from .._scalar.top_k import category_node, finite_node, limit_at_zero, log_weight, rank_below
+from .ahead import fill_noise_and_ask
 from .blocks import LEVELS, block_address, block_max, block_node, collapse, push
 from .gumbel_max import _below, _smallest, race_key
 from .job import job_at, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
@@ -278,7 +279,8 @@ def _segment(
         count = min(j.columns - column, int64(BLOCK))
         at = block_address(kind, address, j.column_stride, j.item_size, block, count, buffer)
         if not greedy:
-            fill_noise(x, count, uint64(column), uint64(0), identity, uint64(NOISE), key, mask)
+            ahead = at if j.column_stride == j.item_size else int64(0)
+            fill_noise_and_ask(ahead, j.item_size, x, count, uint64(column), uint64(0), identity, key, mask)
             if nodes_r != 0:
                 guess, r, total = block_node(kind, at, count, high64, low64, high, low, guess, lanes)
                 store(float64(0), nodes_r, block, r)

@@ -277,7 +277,7 @@ def _race_in_row(
         exact = not abs(float64(largest) / temperature) <= 4194304.0
         for s in range(uint64(j.samples)):
             keys[s], winners[s] = best_of_block(
-                z, at, count, words, largest, rate, temperature, exact,
+                z, at, False, count, words, largest, rate, temperature, exact,
                 block * BLOCK, j.first_sample + int64(s), identity, key, mask, keys[s], winners[s],
             )  # fmt: skip
     r, total = collapse(stack_r, stack_s, blocks) if sums else (0.0, 1.0)
