@@ -10,22 +10,19 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import binding, ir
-from numba import config, int64, types, uint64
+from numba import config, types
 from numba.extending import intrinsic
 
-from .._jit import inlined, njit
-from .._scalar.address import NOISE
-from .._scalar.blocks import BLOCK, LANES
+from .._jit import inlined
+from .._scalar.blocks import LANES
 from .memory import element_size
-from .noise import fill_noise
 
 _LINE = 64
 #: How far ahead a pass over logits asks, in bytes: 512 and 1280 do less. 0: not at all.
 _AHEAD = 0 if (config.CPU_NAME or binding.get_host_cpu_name()).startswith("znver") else 1024
-#: Lines that a core waits for at once: noise that asks for 32 at a time hides a third of what it hides with 16.
-_LINES = 16
-#: How far ahead noise asks, in blocks: 1 and 4 do as well.
-_BLOCKS = 2
+ASKS = _AHEAD > 0
+#: 16 lines, for which a core waits at once: noise that asks for 32 at a time hides a third of what it hides with these.
+BURST = 16 * _LINE
 
 
 def _prefetch(nearness: int) -> Any:
@@ -51,21 +48,13 @@ _near, _nearer = _prefetch(2), _prefetch(3)
 @inlined
 def ask_ahead(kind, address):
     """Ask for what lies a little behind an address: an element in each lane."""
-    if _AHEAD > 0:
+    if ASKS:
         for i in range(_AHEAD, _AHEAD + LANES * element_size(kind), _LINE):
             _nearer(address + i)
 
 
-@njit
-def fill_noise_and_ask(address, size, x, count, column, sample, row, key, mask):
-    """`fill_noise` for a block, and meanwhile ask for the one `_BLOCKS` behind `address`, unless that is 0.
-
-    Its elements have `size` bytes.
-    """
-    asks = _AHEAD > 0 and address != 0
-    step = int64(_LINES * _LINE) // size if asks else int64(count)
-    for first in range(0, count, step):
-        if asks:
-            for i in range(0, _LINES * _LINE, _LINE):
-                _near(address + (_BLOCKS * BLOCK + first) * size + i)
-        fill_noise(x[first:], min(step, count - first), column + uint64(first), sample, row, uint64(NOISE), key, mask)
+@inlined
+def ask_later(address):
+    """Ask for the first lines of what lies at an address, as many as a core waits for at once."""
+    for i in range(0, BURST, _LINE):
+        _near(address + i)

@@ -20,10 +20,10 @@ from .._scalar.bits import bits_to_float, fma
 from .._scalar.blocks import BLOCK, LANES
 from .._scalar.elementary import LOG2E, exp_float64
 from .._scalar.gumbel import gumbel_float64
-from .ahead import fill_noise_and_ask
 from .blocks import LEVELS, block_address, block_max, block_node, collapse, push
 from .job import job_at, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
 from .memory import atomic_add, element_size, load, store, workspace, zero
+from .noise import fill_noise_and_ask
 from .results import write_argmax, write_bad, write_empty, write_logsumexp, write_sample
 
 _INF = math.inf

@@ -10,6 +10,7 @@ from numba import int64, uint32, uint64
 
 from .._jit import njit
 from .._scalar.address import NOISE, REFINEMENT, SPAWN, block_words, draw_key, noise_word
+from .._scalar.blocks import BLOCK
 from .._scalar.gumbel import (
     REFINE,
     gumbel_begun_float32,
@@ -18,6 +19,7 @@ from .._scalar.gumbel import (
     gumbel_refined_float32,
     needs_refinement,
 )
+from .ahead import ASKS, BURST, ask_later
 from .job import job_at, row_address
 from .memory import atomic_add, opaque, store, workspace, zero
 from .runs import stream_run
@@ -26,6 +28,8 @@ from .tiles import write_noise
 #: Columns of a row made at a time.
 TILE = 4096
 _STRETCH = 1024
+#: How far ahead noise asks, in blocks: 1 and 4 do as well.
+_BLOCKS = 2
 _GROUP = 32
 
 
@@ -40,6 +44,20 @@ def fill_noise(x, count, column, sample, row, tag, key, mask):
         x[at + uint64(1)] = uint32(x1)
         x[at + uint64(2)] = uint32(x2)
         x[at + uint64(3)] = uint32(x3)
+
+
+@njit
+def fill_noise_and_ask(address, size, x, count, column, sample, row, key, mask):
+    """`fill_noise` for a block, and meanwhile ask for the one `_BLOCKS` behind `address`, unless that is 0.
+
+    Its elements have `size` bytes.
+    """
+    asks = ASKS and address != 0
+    step = int64(BURST) // size if asks else int64(count)
+    for first in range(0, count, step):
+        if asks:
+            ask_later(address + (_BLOCKS * BLOCK + first) * size)
+        fill_noise(x[first:], min(step, count - first), column + uint64(first), sample, row, uint64(NOISE), key, mask)
 
 
 @njit

@@ -17,11 +17,10 @@ from .._scalar import relaxed
 from .._scalar.address import REFINEMENT, draw_key
 from .._scalar.bits import fma
 from .._scalar.blocks import BLOCK, LANES
-from .ahead import fill_noise_and_ask
 from .blocks import block_max, halve
 from .job import job_at, out_address, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
 from .memory import atomic_add, atomic_min, load, store, workspace, zero
-from .noise import fill_noise, transform_float32, transform_float64
+from .noise import fill_noise, fill_noise_and_ask, transform_float32, transform_float64
 from .runs import SAME, fill_run, read_run, write_run
 
 _INF = math.inf

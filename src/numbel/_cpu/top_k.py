@@ -21,12 +21,11 @@ from .._scalar.blocks import BLOCK, LANES, join, log_prob
 from .._scalar.elementary import LOG2E, exp_float64
 from .._scalar.gumbel import gumbel_float64
 from .._scalar.top_k import category_node, finite_node, limit_at_zero, log_weight, rank_below
-from .ahead import fill_noise_and_ask
 from .blocks import LEVELS, block_address, block_max, block_node, collapse, push
 from .gumbel_max import _below, _smallest, race_key
 from .job import job_at, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
 from .memory import atomic_add, atomic_max, atomic_min, copy, element_size, load, store, workspace, zero
-from .noise import fill_noise
+from .noise import fill_noise, fill_noise_and_ask
 from .results import store_float
 
 _INF = math.inf
