@@ -23,6 +23,17 @@ each_dtype = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES.keys()
 each_method = pytest.mark.parametrize("method", METHODS)
 
 
+@pytest.fixture
+def one_by_one(monkeypatch):
+    """Called, has short rows done by the kernel of long ones."""
+
+    def switch():
+        monkeypatch.setattr(_dispatch, "_MANY", 1 << 60)
+        monkeypatch.setattr(_dispatch, "_CUT_OF_FEW", 0)
+
+    return switch
+
+
 def assert_same(got, expected):
     """Every part of two samples, bit for bit."""
     for name, a, b in zip(("indices", "log_prob", "logsumexp"), got, expected, strict=False):
@@ -59,8 +70,11 @@ LEAST = (0.0, 0.3, math.exp(-0.5), 0.7, 1.0)
 
 
 @each_dtype
-def test_every_tie_pattern(dtype):
+@pytest.mark.parametrize("across", [True, False])
+def test_every_tie_pattern(dtype, across, one_by_one):
     """Rows of up to 6 columns over two levels and -inf: 1086 patterns, each with 8 settings; the twin's bits."""
+    if not across:
+        one_by_one()
     rng = np.random.default_rng(1)
     for columns in range(1, 7):
         patterns = np.repeat(every_pattern(columns, dtype), 8, axis=0)
@@ -176,6 +190,55 @@ def test_rows_are_the_oracles(dtype, columns):
             except AssertionError as error:
                 raise AssertionError(f"{name}, {settings}, {len(order)} kept, gap {gap}") from error
         assert race.logsumexp.tobytes() == got.logsumexp.tobytes()
+
+
+@each_dtype
+@each_method
+@pytest.mark.parametrize("columns", [1, 2, 7, 33, 130, 256, 512])
+def test_rows_many_at_a_time_and_alone(dtype, method, columns, one_by_one):
+    """Every kind of row and of limits in one call: the same bits from either kernel, in any layout."""
+    rng = np.random.default_rng(columns)
+    rows = 70
+    x = rng.standard_normal((rows, columns)) * rng.choice([0.1, 1.0, 30.0], (rows, 1))
+    x[1] = np.round(x[1])  # ties
+    x[2], x[3] = 0.0, -0.0
+    x[4, ::2] *= -0.0
+    x[5, rng.random(columns) < 0.7] = -np.inf
+    x[6] = -np.inf
+    x[7, columns // 2], x[8, 0] = np.nan, np.inf
+    x[9] *= 6e4 / np.abs(x[9]).max()
+    x = x.astype(dtype)
+    with np.errstate(over="ignore"):
+        x[10] = (x[10].astype(float) * 1e30).astype(dtype) if np.dtype(dtype).itemsize > 2 else x[10]
+    each = {
+        "top_k": np.minimum(rng.choice([1, 2, 5, columns, columns + 9], rows), columns),
+        "top_p": rng.choice([1e-30, 0.3, 0.9, 1.0], rows),
+        "min_p": rng.choice([0.0, 0.0, 0.05, 1.0], rows),
+    }
+    some = [{name: each[name]} for name in each] + [{"top_k": 1}, {"top_p": 0.9}, {"min_p": 0.1}, each]
+    rest = {
+        "temperature": rng.choice([0.0, 0.3, 1.0, 7.0], rows),
+        "row_ids": rng.integers(0, 1 << 56, rows),
+        "row_mask": rng.random(rows) < 0.9,
+    }
+
+    def drawn():
+        found = []
+        for array in (x, np.asfortranarray(x), np.repeat(x, 2, axis=1)[:, ::2]):
+            for limits in some:
+                for options in ({}, rest):
+                    generator = numbel.Generator(3, draw=7)
+                    draw = generator.sample(array, 3, method=method, on_invalid="flag", **limits, **options)
+                    generator = numbel.Generator(3, draw=7)
+                    alone = generator.categorical(array, method=method, on_invalid="flag", **limits, **options)
+                    found.append((*draw, alone))
+        return found
+
+    across = drawn()
+    one_by_one()
+    for a, b in zip(across, drawn(), strict=True):
+        assert_same(a, b)
+        assert np.array_equal(a[3], b[3])
 
 
 def test_zeros_of_either_sign_are_equal():

@@ -99,6 +99,8 @@ def driver(worker: str, dtype: str) -> Driver:
         "gumbel_max": gumbel_max.gumbel_max,
         "gumbel_max_short": short.gumbel_max_short,
         "truncated": truncated.truncated,
+        "truncated_grouped_short": short.truncated_grouped_short,
+        "truncated_gumbel_max_short": short.truncated_gumbel_max_short,
         "noise_float32": noise.noise_float32,
         "noise_float64": noise.noise_float64,
         "ragged_gather": ragged.gather,

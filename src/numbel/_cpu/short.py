@@ -13,11 +13,11 @@ from numba import float64, int64, uint8, uint64
 
 from .._jit import njit
 from .._scalar import blocks as scalar
-from .._scalar.address import NOISE, REFINEMENT, draw_key
+from .._scalar.address import GROUPED, NOISE, REFINEMENT, TRUNCATED, block_words, draw_key
 from .._scalar.bits import larger
 from .._scalar.blocks import LANES
 from .._scalar.gumbel import gumbel_float64
-from .blocks import choice_word
+from .cuts import cut_rows, padded_columns, row_limits
 from .job import job_at, row_address, row_id, row_temperature, row_wanted
 from .memory import atomic_add, load, store, workspace, zero
 from .noise import fill_across
@@ -96,11 +96,11 @@ def _halve(x, columns, width):
 
 
 @njit
-def _tile_choose(quantised, columns, width, identities, sample, totals, targets, running, chosen, key, mask):
+def _tile_choose(quantised, columns, width, identities, tags, sample, totals, targets, running, chosen, key, mask):
     """chosen[i]: the first column of row i whose running sum exceeds its target."""
     for i in range(uint64(width)):
-        word = choice_word(uint64(0), uint64(sample), identities[i], key, mask)
-        targets[i] = scalar.mulhi64(word, totals[i])
+        _, _, x2, x3 = block_words(uint64(0), uint64(sample), identities[i], tags[i], key, mask)
+        targets[i] = scalar.mulhi64((x2 << uint64(32)) | x3, totals[i])
         running[i] = uint64(0)
         chosen[i] = uint64(0)
     for c in range(uint64(columns - 1)):
@@ -152,10 +152,11 @@ def _irregular(kind, j, row, largest):
 
 
 @njit
-def _short(kind, j, race):
-    """Take tiles of `segment_blocks` rows (the width) until none is left."""
+def _short(kind, j, race, cut):
+    """Take tiles of `segment_blocks` rows (the width) until none is left; of what their limits keep, if `cut`."""
     key, mask = draw_key(j.seed, j.draw)
-    sums = j.logsumexp != 0 or j.row_result != 0 or j.log_prob != 0 or j.row_node != 0
+    # sums of what is drawn from; with a cut, those of whole rows are wanted beside them
+    sums = j.log_prob != 0 or (not cut and (j.logsumexp != 0 or j.row_result != 0 or j.row_node != 0))
     width = uint64(j.segment_blocks)
     size = uint64(j.columns) * width
     x, largest, r, shift = workspace(kind, size), workspace(kind, width), workspace(kind, width), workspace(kind, width)
@@ -174,6 +175,19 @@ def _short(kind, j, race):
     # gumbel_max
     padded = (uint64(j.columns) + uint64(3)) // uint64(4) * uint64(4) * width if race else uint64(0)
     words, refinements = np.empty(padded, np.uint32), np.empty(padded, np.uint32)
+    # cut
+    rows_cut, tags = width if cut else uint64(0), np.full(width, uint64(GROUPED))
+    ordered = workspace(kind, uint64(padded_columns(j.columns)) * rows_cut)
+    copy, masses = workspace(kind, size if cut else uint64(0)), np.empty(size if cut else uint64(0), np.uint64)
+    whole_r, whole_s = np.empty(width, np.float64), np.empty(width, np.float64)
+    limits = (
+        np.empty(rows_cut, np.int64), np.empty(rows_cut, np.float64), np.empty(rows_cut, np.float64),
+        np.empty(rows_cut, np.bool_),
+    )  # fmt: skip
+    spare = (
+        ordered, copy, masses, np.empty(rows_cut, np.int64), np.empty(rows_cut, np.uint64),
+        np.empty(rows_cut, np.uint64), workspace(kind, rows_cut), np.empty(rows_cut, np.int32),
+    )  # fmt: skip
     one_high, one_low = scalar.scale(j.temperature if j.temperatures == 0 else 1.0)
     for i in range(width):
         temperatures[i] = j.temperature if j.temperatures == 0 else 1.0
@@ -188,6 +202,21 @@ def _short(kind, j, race):
         read_form(kind, j, first, rows, width, x)
         _row_factors(kind, j, first, rows, width, temperatures, high64, low64, high, low, sampled)
         _references(x, j.columns, width, high, largest, r, rise, shift)
+        if cut:
+            top_k, top_p, reach, off = limits
+            by_mass, by_reach = row_limits(j, first, rows, width, top_k, top_p, reach, off)
+            if by_mass or j.logsumexp != 0:
+                for i in range(size):
+                    copy[i] = x[i]
+                _tile_weights(copy, j.columns, width, high, low, r, shift)
+                _halve(copy, j.columns, width)
+                _nodes(copy, width, high64, low64, largest, r, shift, whole_r, whole_s)
+            cut_rows(
+                x, j.columns, width, by_mass, by_reach, largest, r, rise, shift, high64, low64, high, low,
+                temperatures, whole_r, whole_s, top_k, top_p, reach, *spare,
+            )  # fmt: skip
+            for i in range(width):
+                tags[i] = uint64(GROUPED) if off[i] else uint64(TRUNCATED)
         if sums or not race:
             if race:
                 for i in range(size):
@@ -201,8 +230,9 @@ def _short(kind, j, race):
         for i in range(width):
             identities[i] = uint64(row_id(j, first + int64(i))) if i < uint64(rows) else uint64(0)
         if j.logsumexp != 0 or j.row_result != 0:
+            of_r, of_s = (whole_r, whole_s) if cut else (node_r, node_s)
             for i in range(width):
-                values[i] = scalar.logsumexp(node_r[i], node_s[i])
+                values[i] = scalar.logsumexp(of_r[i], of_s[i])
             for i in range(uint64(rows)):
                 store_logsumexp(kind, j, first + int64(i), values[i])
         if j.row_node != 0:
@@ -216,7 +246,7 @@ def _short(kind, j, race):
                 )
             else:
                 _tile_choose(
-                    quantised, j.columns, width, identities, sample, totals, targets, running, chosen, key, mask
+                    quantised, j.columns, width, identities, tags, sample, totals, targets, running, chosen, key, mask
                 )
             at = first * j.all_samples + int64(sample)
             for i in range(uint64(rows)):
@@ -237,10 +267,22 @@ def _short(kind, j, race):
 @njit
 def grouped_short(kind, job):
     """One worker for method="grouped"."""
-    _short(kind, job_at(job), False)
+    _short(kind, job_at(job), False, False)
 
 
 @njit
 def gumbel_max_short(kind, job):
     """One worker for method="gumbel_max"."""
-    _short(kind, job_at(job), True)
+    _short(kind, job_at(job), True, False)
+
+
+@njit
+def truncated_grouped_short(kind, job):
+    """One worker for method="grouped" and limits."""
+    _short(kind, job_at(job), False, True)
+
+
+@njit
+def truncated_gumbel_max_short(kind, job):
+    """One worker for method="gumbel_max" and limits."""
+    _short(kind, job_at(job), True, True)

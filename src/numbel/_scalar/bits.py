@@ -47,6 +47,18 @@ def larger(typingctx: Any, a: Any, b: Any) -> Any:
     return a(a, a), codegen
 
 
+@intrinsic
+def select(typingctx: Any, condition: Any, a: Any, b: Any) -> Any:
+    """A if the condition holds, else b, without a branch (and so without a masked store: see `larger`)."""
+    if condition != types.boolean or a != b:
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(args[0], args[1], args[2])
+
+    return a(condition, a, a), codegen
+
+
 @inlined
 def product(a, b):
     """A * b rounded on its own, float64: a compiler that contracts would fuse a plain product with a sum."""
