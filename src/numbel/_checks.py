@@ -160,10 +160,10 @@ def truncation(
     """top_k, top_p and min_p as contiguous arrays, and whether there is one for each row; None if all rows keep all."""
     if top_k is None and top_p is None and min_p is None:
         return None
+    given = (("top_k", top_k, np.int64(columns)), ("top_p", top_p, 1.0), ("min_p", min_p, 0.0))
     found = [
-        one_truncation("top_k", columns if top_k is None else top_k, shape, columns),
-        one_truncation("top_p", 1.0 if top_p is None else top_p, shape, columns),
-        one_truncation("min_p", 0.0 if min_p is None else min_p, shape, columns),
+        (np.array([none]), False) if value is None else one_truncation(name, value, shape, columns)
+        for name, value, none in given
     ]
     (k, _), (p, _), (least, _) = found
     return found if k.size and (k.min() < columns or p.min() < 1 or least.max() > 0) else None
@@ -179,7 +179,7 @@ def one_truncation(name: str, value: Any, shape: tuple[int, ...], columns: int) 
         what = repr(value) if array.ndim == 0 else str(array.dtype)
         raise TypeError(f"{name} must hold {'integers' if integral else 'real numbers'}, got {what}")
     try:
-        spread = np.broadcast_to(array, shape if array.ndim else ())
+        spread = np.broadcast_to(array, shape) if array.ndim else array  # 3 us
     except ValueError:
         raise ValueError(f"{name} of shape {array.shape} does not broadcast to the rows' shape {shape}") from None
     flat = spread.reshape(-1) if integral else spread.astype(np.float64, copy=False).reshape(-1)

@@ -107,9 +107,10 @@ def draw_rows(
         return _tables.categorical(*given, mask, method, seed, draw, results, progress)
     rows, columns = math.prod(array.shape[:-1]), array.shape[-1]
     (k, _), (p, _), (least, _) = cuts
-    whole = np.broadcast_to((k >= columns) & (p >= 1) & (least <= 0), rows)
+    whole = (k >= columns) & (p >= 1) & (least <= 0)
     if method != "grouped" or not whole.any() or not _tables.tabled(columns, samples, array.dtype):
         return _dispatch.truncated(*given, mask, cuts, method, seed, draw, results, progress)
+    whole = np.broadcast_to(whole, rows)
     # rows that keep everything are drawn as without truncation: from their tables
     wanted = np.ones(rows, np.bool_) if mask is None else mask
     bad = [_dispatch.truncated(*given, wanted & ~whole, cuts, method, seed, draw, results, progress)]
