@@ -407,6 +407,47 @@ def test_threads_and_segments_change_no_bit(shape, k, monkeypatch):
 
 
 @each_dtype
+@pytest.mark.parametrize("columns", [1, 2, 7, 33, 100, 128])
+def test_rows_many_at_a_time_and_alone(dtype, columns, monkeypatch):
+    """Every kind of row in one call: the same bits from either kernel, in any layout; and those of the definition."""
+    rng = np.random.default_rng(columns)
+    rows = 70
+    x = rng.standard_normal((rows, columns)) * rng.choice([0.1, 1.0, 30.0], (rows, 1))
+    x[1] = np.round(x[1])  # ties at temperature 0
+    x[2], x[3] = 0.0, -0.0
+    x[4, ::2] *= -0.0
+    x[5, rng.random(columns) < 0.7] = -INF
+    x[6] = -INF
+    x[7, columns // 2], x[8, 0] = np.nan, INF
+    x[9] *= 6e4 / np.abs(x[9]).max()
+    x[10, 1:] = -INF
+    x = x.astype(dtype)
+    rest = {
+        "temperature": rng.choice([0.0, 1e-300, 0.3, 1.0, 7.0], rows),
+        "row_ids": rng.integers(0, 1 << 56, rows),
+        "row_mask": rng.random(rows) < 0.9,
+    }
+
+    def drawn(k):
+        found = []
+        for array in (x, np.asfortranarray(x), np.repeat(x, 2, axis=1)[:, ::2]):
+            for options in ({}, {"temperature": 0.3}, rest):
+                with np.errstate(all="ignore"):
+                    found.append(numbel.Generator(3, draw=7).gumbel_top_k(array, k, on_invalid="flag", **options))
+        return found
+
+    for k in sorted({1, (columns + 1) // 2, columns}):
+        monkeypatch.setattr(_top_k, "_MANY_ROWS", 16)
+        across = drawn(k)
+        monkeypatch.setattr(_top_k, "_MANY_ROWS", 1 << 60)
+        for a, b in zip(across, drawn(k), strict=True):
+            for one, other in zip(a, b, strict=True):
+                assert one.tobytes() == other.tobytes() or np.array_equal(one, other, equal_nan=True)
+    monkeypatch.setattr(_top_k, "_MANY_ROWS", 16)
+    check(x[11:], max(1, columns // 2))
+
+
+@each_dtype
 def test_strides_and_axes_change_no_bit(dtype):
     x = logits((6, 5000), dtype)
     plain = numbel.Generator(89).gumbel_top_k(x, 12)

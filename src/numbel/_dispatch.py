@@ -197,7 +197,7 @@ def categorical(
     job["seed"], job["draw"] = seed, draw
     strided = job["column_stride"] != array.itemsize
     if columns <= SHORT:
-        segments, job["segment_blocks"] = 1, _width_of_samples(rows, columns)
+        segments, job["segment_blocks"] = 1, width_of_samples(rows, columns)
         items, per_item = -(-rows // job["segment_blocks"]), job["segment_blocks"] * columns
         worker = f"{method}_short"
     else:
@@ -235,7 +235,7 @@ def categorical(
     return bad
 
 
-def _width_of_samples(rows: int, columns: int) -> int:
+def width_of_samples(rows: int, columns: int) -> int:
     """How many short rows to sample at a time."""
     width = 16
     while width < rows and (width < 64 or (width < 512 and width * columns < 4096)):
@@ -275,7 +275,7 @@ def truncated(
     job["segments"], items, per_item = 1, rows, columns
     longest = _CUT_BY_MASS if (truncation[1][0] < 1).any() else SHORT
     if columns <= (longest if rows >= _MANY else _CUT_OF_FEW):
-        job["segment_blocks"] = _width_of_samples(rows, columns)
+        job["segment_blocks"] = width_of_samples(rows, columns)
         items, per_item = -(-rows // job["segment_blocks"]), job["segment_blocks"] * columns
         driver = drivers.driver(f"truncated_{method}_short", _name(array.dtype))
     else:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import _checks, _dispatch, _host
 from ._cpu import drivers
 from ._cpu.job import Job
+from ._cpu.top_k_short import SHORT
 from ._dispatch import _address
 from ._scalar.blocks import BLOCK
 from .results import TopK
@@ -24,6 +25,8 @@ _Reserve = Callable[[], AbstractContextManager[tuple[int, int]]]
 _PER_THREAD = 8
 #: Segments that keep long lists: fewer, since each holds up to k + 1 candidates.
 _PER_THREAD_OF_MANY, _MANY = 2, 1 << 14
+#: Rows from which short ones are done many at a time.
+_MANY_ROWS = 16
 #: Entries of the lists of all segments that are kept, unless one row has more.
 _LISTS = 1 << 20
 #: Blocks of a row whose nodes are kept, at most: 16 MB.
@@ -79,6 +82,12 @@ def _choose(rows: _host.Rows, k: int, draw: tuple[int, int], results: list[NDArr
     job["row_ids"], job["row_mask"] = _address(rows.ids), _address(rows.mask)
     job["k"], job["seed"], job["draw"] = k, *draw
     job["indices"], job["perturbed"], job["log_prob"], job["threshold"] = map(_address, results)
+    if columns <= SHORT and count >= _MANY_ROWS:
+        job["segments"], job["segment_blocks"] = 1, _dispatch.width_of_samples(count, columns)
+        items, per_item = -(-count // job["segment_blocks"]), job["segment_blocks"] * columns
+        packed = Job(job)
+        _dispatch._run(drivers.driver("top_k_short", array.dtype.name), packed, items, per_item)
+        return packed.bad_row
     blocks = -(-columns // BLOCK)
     # Where the k lie in few blocks, the others' sums come from the first pass over the logits; else all come from
     # a second one, which then reads little more than those few blocks.

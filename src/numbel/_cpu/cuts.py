@@ -32,17 +32,16 @@ def padded_columns(columns):
 
 
 @njit
-def _exchange(s, low, high, width):
+def _exchange(s, a, b, width):
     """Sort two columns of all rows, the larger first."""
-    a, b = opaque(uint64(low) * width), opaque(uint64(high) * width)
     for i in range(width):
         x, y = s[a + i], s[b + i]
         s[a + i], s[b + i] = select(x > y, x, y), select(x > y, y, x)
 
 
 @njit
-def _sort_columns(s, padded, width):
-    """Sort every row, the largest first: Batcher's odd-even merge sort."""
+def sort_columns(exchange, lists, padded, width):
+    """Sort every row by exchanges of two columns, which begin at the given places: Batcher's odd-even merge sort."""
     p = int64(1)
     while p < padded:
         k = p
@@ -50,7 +49,7 @@ def _sort_columns(s, padded, width):
             for first in range(k % p, padded - k, 2 * k):
                 for i in range(first, min(first + k, padded - k)):
                     if i // (2 * p) == (i + k) // (2 * p):
-                        _exchange(s, i, i + k, width)
+                        exchange(lists, opaque(uint64(i) * width), opaque(uint64(i + k) * width), width)
             k >>= 1
         p *= 2
 
@@ -157,7 +156,7 @@ def cut_rows(
         s[at] = x[at] if x[at] == x[at] else -_INF
     for at in range(size, uint64(padded) * width):
         s[at] = -_INF
-    _sort_columns(s, padded, width)
+    sort_columns(_exchange, s, padded, width)
     for i in range(width):
         t[i], ties[i] = s[i], int32(0)
     if by_mass:

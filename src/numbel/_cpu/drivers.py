@@ -32,6 +32,7 @@ from . import (
     short,
     table,
     top_k,
+    top_k_short,
     truncated,
     vjp,
 )
@@ -122,6 +123,7 @@ def driver(worker: str, dtype: str) -> Driver:
         "conditional": conditional.conditional,
         "conditional_short": conditional.conditional_short,
         "top_k": top_k.top_k,
+        "top_k_short": top_k_short.top_k_short,
         "top_k_weights": top_k.top_k_weights,
         "vjp": vjp.vjp,
         "vjp_short": vjp.vjp_short,

@@ -16,7 +16,7 @@ from .blocks import LEVELS, block_address, block_max, halve
 from .job import job_at, row_address, row_and_segment, row_temperature, row_wanted, take_items
 from .memory import atomic_add, atomic_min, load, store, workspace, zero
 from .results import store_float
-from .short import _halve, _row_factors
+from .short import halve_columns, row_factors
 from .tiles import read_form
 
 _INF = math.inf
@@ -198,15 +198,15 @@ def entropy_short(kind, job):
         first = tile * int64(width)
         rows = min(j.rows - first, int64(width))
         read_form(kind, j, first, rows, width, x)
-        _row_factors(kind, j, first, rows, width, temperatures, high64, low64, high, low, sampled)
+        row_factors(kind, j, first, rows, width, temperatures, high64, low64, high, low, sampled)
         for i in range(width):
             largest[i] = x[i]
         for c in range(uint64(1), uint64(j.columns)):
             for i in range(width):
                 largest[i] = larger(largest[i], x[c * width + i])
         _tile_terms(x, j.columns, width, largest, high, low, ties, products)
-        _halve(x, j.columns, width)
-        _halve(products, j.columns, width)
+        halve_columns(x, j.columns, width)
+        halve_columns(products, j.columns, width)
         for i in range(width):
             values[i] = entropy_of_node(float64(x[i]) + (float64(ties[i]) - 1.0), float64(products[i]))
         for i in range(uint64(rows)):

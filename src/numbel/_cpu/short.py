@@ -30,7 +30,7 @@ SHORT = 256
 
 
 @njit
-def _row_factors(kind, j, first, rows, width, temperatures, high64, low64, high, low, sampled):
+def row_factors(kind, j, first, rows, width, temperatures, high64, low64, high, low, sampled):
     """Scale factors of the tile's rows where each has its own, and which rows are to be sampled at all."""
     for i in range(uint64(width)):
         sampled[i] = uint8(i < uint64(rows))
@@ -47,7 +47,7 @@ def _row_factors(kind, j, first, rows, width, temperatures, high64, low64, high,
 
 
 @njit
-def _references(x, columns, width, high, largest, r, rise, shift):
+def references(x, columns, width, high, largest, r, rise, shift):
     """Canonical reference of every row, or the maximum to subtract where it is far; NaN stays in `largest`."""
     for i in range(uint64(width)):
         largest[i] = x[i]
@@ -60,7 +60,7 @@ def _references(x, columns, width, high, largest, r, rise, shift):
 
 
 @njit
-def _tile_weights(x, columns, width, high, low, r, shift):
+def tile_weights(x, columns, width, high, low, r, shift):
     """X becomes the weights."""
     for c in range(uint64(columns)):
         for i in range(uint64(width)):
@@ -82,7 +82,7 @@ def _tile_quantise(x, columns, width, rise, quantised, totals):
 
 
 @njit
-def _halve(x, columns, width):
+def halve_columns(x, columns, width):
     """x[i] becomes the sum of row i, by halves over columns as in `blocks`."""
     count = uint64(columns)
     h = uint64(LANES // 2)
@@ -132,7 +132,7 @@ def _tile_race(x, columns, width, temperatures, identities, sample, words, refin
 
 
 @njit
-def _nodes(x, width, high64, low64, largest, r, shift, node_r, node_s):
+def nodes_of(x, width, high64, low64, largest, r, shift, node_r, node_s):
     for i in range(uint64(width)):
         node_r[i], node_s[i] = scalar.plain_node(r[i], x[i])
     for i in range(uint64(width)):
@@ -200,17 +200,17 @@ def _short(kind, j, race, cut):
         first = tile * int64(width)
         rows = min(j.rows - first, int64(width))
         read_form(kind, j, first, rows, width, x)
-        _row_factors(kind, j, first, rows, width, temperatures, high64, low64, high, low, sampled)
-        _references(x, j.columns, width, high, largest, r, rise, shift)
+        row_factors(kind, j, first, rows, width, temperatures, high64, low64, high, low, sampled)
+        references(x, j.columns, width, high, largest, r, rise, shift)
         if cut:
             top_k, top_p, reach, off = limits
             by_mass, by_reach = row_limits(j, first, rows, width, top_k, top_p, reach, off)
             if by_mass or j.logsumexp != 0:
                 for i in range(size):
                     copy[i] = x[i]
-                _tile_weights(copy, j.columns, width, high, low, r, shift)
-                _halve(copy, j.columns, width)
-                _nodes(copy, width, high64, low64, largest, r, shift, whole_r, whole_s)
+                tile_weights(copy, j.columns, width, high, low, r, shift)
+                halve_columns(copy, j.columns, width)
+                nodes_of(copy, width, high64, low64, largest, r, shift, whole_r, whole_s)
             cut_rows(
                 x, j.columns, width, by_mass, by_reach, largest, r, rise, shift, high64, low64, high, low,
                 temperatures, whole_r, whole_s, top_k, top_p, reach, *spare,
@@ -221,12 +221,12 @@ def _short(kind, j, race, cut):
             if race:
                 for i in range(size):
                     weights[i] = x[i]
-            _tile_weights(weights, j.columns, width, high, low, r, shift)
+            tile_weights(weights, j.columns, width, high, low, r, shift)
         if not race and j.samples != 0:
             _tile_quantise(weights, j.columns, width, rise, quantised, totals)
         if sums:
-            _halve(weights, j.columns, width)
-            _nodes(weights, width, high64, low64, largest, r, shift, node_r, node_s)
+            halve_columns(weights, j.columns, width)
+            nodes_of(weights, width, high64, low64, largest, r, shift, node_r, node_s)
         for i in range(width):
             identities[i] = uint64(row_id(j, first + int64(i))) if i < uint64(rows) else uint64(0)
         if j.logsumexp != 0 or j.row_result != 0:
