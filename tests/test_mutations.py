@@ -342,10 +342,39 @@ MUTATIONS = {
         [("_ragged.py", "rows.ids[chosen], mask,", "np.arange(len(chosen)), mask,")],
         ["test_ragged.py::test_each_row_is_that_of_a_call_of_its_own[None-grouped-float32]"],
     ),
+    "ties of short rows by the wrong end": (
+        [("_cpu/cuts.py", "(tie & (ties[i] > int32(0)))", "(tie & (ties[i] < int32(2)))")],
+        ["test_truncation.py::test_every_tie_pattern[across-float32]"],
+    ),
+    "masses of short rows without top_k": (
+        [("_cpu/cuts.py", "select(int64(c) < top_k[i], masses[at], uint64(0))", "masses[at]")],
+        [
+            "test_truncation.py::test_every_tie_pattern[across-float32]",
+            "test_truncation.py::test_rows_many_at_a_time_and_alone[33-grouped-float32]",
+        ],
+    ),
+    "truncated short rows on the words of the others": (
+        [("_cpu/short.py", "uint64(GROUPED) if off[i] else uint64(TRUNCATED)", "uint64(GROUPED)")],
+        ["test_truncation.py::test_every_tie_pattern[across-float32]"],
+    ),
+    "equal keys of short rows by the larger column": (
+        [("_cpu/top_k_short.py", "((y == x) & (q < p))", "((y == x) & (q > p))")],
+        ["test_top_k.py::test_rows_many_at_a_time_and_alone[33-float32]"],
+    ),
+    "short rows without the first of those chosen": (
+        [
+            (
+                "_cpu/top_k_short.py",
+                "    for c in range(k):\n        at = uint64(k - 1 - c)",
+                "    for c in range(k - 1):\n        at = uint64(k - 1 - c)",
+            )
+        ],
+        ["test_top_k.py::test_rows_many_at_a_time_and_alone[33-float32]"],
+    ),
     "truncated draws on the words of the others": (
         [("_cpu/truncated.py", "_INF = math.inf\n", "_INF = math.inf\nTRUNCATED = GROUPED\n")],
         [
-            "test_truncation.py::test_every_tie_pattern[float32]",
+            "test_truncation.py::test_every_tie_pattern[alone-float32]",
             "test_truncation.py::test_rows_are_the_oracles[4096-float32]",
         ],
     ),
@@ -358,7 +387,7 @@ MUTATIONS = {
             )
         ],
         [
-            "test_truncation.py::test_every_tie_pattern[float32]",
+            "test_truncation.py::test_every_tie_pattern[alone-float32]",
         ],
     ),
     "top_p rounded up": (
@@ -374,13 +403,13 @@ MUTATIONS = {
     "all ties are kept": (
         [("_cpu/truncation.py", "if x > t or (x == t and ties > 0):", "if x > t or x == t:")],
         [
-            "test_truncation.py::test_every_tie_pattern[float32]",
+            "test_truncation.py::test_every_tie_pattern[alone-float32]",
             "test_truncation.py::test_rows_are_the_oracles[100-float32]",
         ],
     ),
     "top_p of what top_k drops as well": (
         [("_cpu/truncation.py", "                total = before\n", "                total = held\n")],
-        ["test_truncation.py::test_every_tie_pattern[float32]"],
+        ["test_truncation.py::test_every_tie_pattern[alone-float32]"],
     ),
     "min_p without the temperature": (
         [

@@ -70,7 +70,7 @@ LEAST = (0.0, 0.3, math.exp(-0.5), 0.7, 1.0)
 
 
 @each_dtype
-@pytest.mark.parametrize("across", [True, False])
+@pytest.mark.parametrize("across", [True, False], ids=["across", "alone"])
 def test_every_tie_pattern(dtype, across, one_by_one):
     """Rows of up to 6 columns over two levels and -inf: 1086 patterns, each with 8 settings; the twin's bits."""
     if not across:
