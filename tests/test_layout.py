@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import numbel
+from numbel._cpu import drivers
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "numbel"
@@ -159,6 +160,19 @@ def test_import_time(record_property):
     record_property("import_seconds", seconds)
     # 0.1 s is due on a quiet machine
     assert seconds <= 0.5
+
+
+def test_warmup_prepares_every_worker(monkeypatch):
+    found, plain = set(), drivers.driver
+
+    def driver(worker, dtype):
+        found.add(worker)
+        return plain(worker, dtype)
+
+    monkeypatch.setattr(drivers, "driver", driver)
+    numbel.warmup()
+    of_float64 = {name for name in drivers.WORKERS if name.endswith("_float64")}
+    assert found == set(drivers.WORKERS) - of_float64
 
 
 # --- documentation

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import _checks, _jit
+from ._top_k import top_k_weights
+from .accumulate import CategoricalAccumulator
 from .densities import entropy, log_prob
 from .generator import Generator
 from .gradients import gumbel_softmax_vjp
@@ -49,7 +51,11 @@ def warmup(dtypes: Iterable[DTypeLike] = (np.float32,)) -> None:
             logits = np.zeros(shape, dtype)
             rng.sample(logits)
             rng.sample(logits, method="gumbel_max")
-            rng.gumbel_top_k(logits, 1)
+            top_k_weights(rng.gumbel_top_k(logits, 1), logits)
+            rng.sample(logits, top_k=1)
+            rng.sample(logits, method="gumbel_max", top_k=1)
+            for method in ("grouped", "gumbel_max"):
+                CategoricalAccumulator(rng, method=method).update(logits).result()
             rng.gumbel(size=shape, dtype=dtype)
             y = rng.gumbel_softmax(logits)
             rng.conditional_gumbel(logits, np.zeros(len(logits), np.int64))

@@ -41,6 +41,45 @@ from .memory import fence
 #: The scalar whose type tells a worker the element type (`memory`).
 KINDS = {"float32": np.float32(0), "float64": np.float64(0), "float16": np.int16(0), "bfloat16": np.uint16(0)}
 
+#: Every worker by its name.
+WORKERS: dict[str, Any] = {
+    "accumulate_grouped": accumulate.accumulate_grouped,
+    "accumulate_gumbel_max": accumulate.accumulate_gumbel_max,
+    "accumulated": accumulate.accumulated,
+    "grouped": categorical.grouped,
+    "grouped_short": short.grouped_short,
+    "gumbel_max": gumbel_max.gumbel_max,
+    "gumbel_max_short": short.gumbel_max_short,
+    "truncated": truncated.truncated,
+    "truncated_grouped_short": short.truncated_grouped_short,
+    "truncated_gumbel_max_short": short.truncated_gumbel_max_short,
+    "noise_float32": noise.noise_float32,
+    "noise_float64": noise.noise_float64,
+    "ragged_gather": ragged.gather,
+    "ragged_grouped": ragged.ragged_grouped,
+    "ragged_gumbel_max": ragged.ragged_gumbel_max,
+    "relaxed_float32": relaxed.relaxed_float32,
+    "relaxed_float64": relaxed.relaxed_float64,
+    "relaxed_short_float32": relaxed_short.relaxed_short_float32,
+    "relaxed_short_float64": relaxed_short.relaxed_short_float64,
+    "entropy": entropy.entropy,
+    "entropy_short": entropy.entropy_short,
+    "given_log_prob": densities.given_log_prob,
+    "table_weights": table.table_weights,
+    "table_head": table.table_head,
+    "table_split": table.table_split,
+    "table_draw": table.table_draw,
+    "table_rows": table.table_rows,
+    "multinomial": multinomial.multinomial,
+    "conditional": conditional.conditional,
+    "conditional_short": conditional.conditional_short,
+    "top_k": top_k.top_k,
+    "top_k_short": top_k_short.top_k_short,
+    "top_k_weights": top_k.top_k_weights,
+    "vjp": vjp.vjp,
+    "vjp_short": vjp.vjp_short,
+}
+
 
 @intrinsic
 def _call(typingctx: Any, function: Any, job: Any) -> Any:
@@ -91,44 +130,7 @@ class Driver:
 @functools.cache
 def driver(worker: str, dtype: str) -> Driver:
     """The driver of a worker, by its name and that of the element dtype."""
-    function = {
-        "accumulate_grouped": accumulate.accumulate_grouped,
-        "accumulate_gumbel_max": accumulate.accumulate_gumbel_max,
-        "accumulated": accumulate.accumulated,
-        "grouped": categorical.grouped,
-        "grouped_short": short.grouped_short,
-        "gumbel_max": gumbel_max.gumbel_max,
-        "gumbel_max_short": short.gumbel_max_short,
-        "truncated": truncated.truncated,
-        "truncated_grouped_short": short.truncated_grouped_short,
-        "truncated_gumbel_max_short": short.truncated_gumbel_max_short,
-        "noise_float32": noise.noise_float32,
-        "noise_float64": noise.noise_float64,
-        "ragged_gather": ragged.gather,
-        "ragged_grouped": ragged.ragged_grouped,
-        "ragged_gumbel_max": ragged.ragged_gumbel_max,
-        "relaxed_float32": relaxed.relaxed_float32,
-        "relaxed_float64": relaxed.relaxed_float64,
-        "relaxed_short_float32": relaxed_short.relaxed_short_float32,
-        "relaxed_short_float64": relaxed_short.relaxed_short_float64,
-        "entropy": entropy.entropy,
-        "entropy_short": entropy.entropy_short,
-        "given_log_prob": densities.given_log_prob,
-        "table_weights": table.table_weights,
-        "table_head": table.table_head,
-        "table_split": table.table_split,
-        "table_draw": table.table_draw,
-        "table_rows": table.table_rows,
-        "multinomial": multinomial.multinomial,
-        "conditional": conditional.conditional,
-        "conditional_short": conditional.conditional_short,
-        "top_k": top_k.top_k,
-        "top_k_short": top_k_short.top_k_short,
-        "top_k_weights": top_k.top_k_weights,
-        "vjp": vjp.vjp,
-        "vjp_short": vjp.vjp_short,
-    }[worker]
-    return Driver(function, KINDS[dtype], f"{worker}_{dtype}")
+    return Driver(WORKERS[worker], KINDS[dtype], f"{worker}_{dtype}")
 
 
 spawn_seeds = kernel(noise.spawn_seeds.py_func, "spawn_seeds", parallel=False)
