@@ -447,6 +447,16 @@ def test_rows_many_at_a_time_and_alone(dtype, columns, monkeypatch):
     check(x[11:], max(1, columns // 2))
 
 
+@pytest.mark.parametrize("columns", [128, 10_240])
+def test_a_temperature_at_which_differences_overflow_float32(columns):
+    """2e38 and -2e38 at T = 1e39: e^0.4 to 1, not 1 to 0 (20,000 draws would show a bias of 0.02)."""
+    x = np.tile(np.array([2e38, -2e38], np.float32), columns // 2)
+    check(np.broadcast_to(x, (20, columns)), 20, temperature=1e39)
+    drawn = numbel.default_rng(1).categorical(x, 20_000, temperature=1e39, method="gumbel_max")
+    p = 1 / (1 + np.exp(0.4))
+    assert abs((drawn % 2).mean() - p) < 5 * np.sqrt(p * (1 - p) / 20_000)
+
+
 @each_dtype
 def test_strides_and_axes_change_no_bit(dtype):
     x = logits((6, 5000), dtype)

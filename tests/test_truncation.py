@@ -211,7 +211,7 @@ def test_rows_many_at_a_time_and_alone(dtype, method, columns, one_by_one):
     with np.errstate(over="ignore"):
         x[10] = (x[10].astype(float) * 1e30).astype(dtype) if np.dtype(dtype).itemsize > 2 else x[10]
     each = {
-        "top_k": np.minimum(rng.choice([1, 2, 5, columns, columns + 9], rows), columns),
+        "top_k": rng.choice([1, 2, 5, columns, columns + 9, 1 << 62], rows),
         "top_p": rng.choice([1e-30, 0.3, 0.9, 1.0], rows),
         "min_p": rng.choice([0.0, 0.0, 0.05, 1.0], rows),
     }
@@ -239,6 +239,20 @@ def test_rows_many_at_a_time_and_alone(dtype, method, columns, one_by_one):
     for a, b in zip(across, drawn(), strict=True):
         assert_same(a, b)
         assert np.array_equal(a[3], b[3])
+
+
+def test_a_temperature_below_what_float32_inverts():
+    """Few rows and many, short ones and long: the cut of the clamped weights, which are those that are drawn from."""
+    for columns in (127, 9000):
+        x = (np.linspace(-1, 1, columns) * 2e-38).astype(np.float32)
+
+        def draw(rows, x=x):
+            many = np.broadcast_to(x, (rows, len(x)))
+            return numbel.default_rng(1).sample(many, 3, temperature=1e-300, top_p=0.9)
+
+        few, many = draw(15), draw(16)
+        assert_same([part[:15] for part in many], few)
+        assert len(np.unique(many.indices)) > 20
 
 
 def test_zeros_of_either_sign_are_equal():

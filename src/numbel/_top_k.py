@@ -86,7 +86,7 @@ def _choose(rows: _host.Rows, k: int, draw: tuple[int, int], results: list[NDArr
         job["segments"], job["segment_blocks"] = 1, _dispatch.width_of_samples(count, columns)
         items, per_item = -(-count // job["segment_blocks"]), job["segment_blocks"] * columns
         packed = Job(job)
-        _dispatch._run(drivers.driver("top_k_short", array.dtype.name), packed, items, per_item)
+        _dispatch._run(drivers.driver("top_k_short", _dispatch._name(array.dtype)), packed, items, per_item)
         return packed.bad_row
     blocks = -(-columns // BLOCK)
     # Where the k lie in few blocks, the others' sums come from the first pass over the logits; else all come from

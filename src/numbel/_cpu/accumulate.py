@@ -29,7 +29,7 @@ from .blocks import (
     quantise_block,
 )
 from .categorical import take
-from .gumbel_max import best_of_block
+from .gumbel_max import best_of_block, filters
 from .job import job_at, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
 from .memory import atomic_add, load, store, workspace, zero
 from .results import store_float, write_bad, write_empty, write_logsumexp
@@ -154,7 +154,7 @@ def _race_run(kind, j, row, own, first, last, temperature, keys, winners, lanes,
         largest, nan = block_max(kind, at, count)
         if nan or largest == _INF or largest == -_INF:
             continue
-        exact = not abs(float64(largest) / temperature) <= 4194304.0
+        exact = not filters(largest, temperature)
         for s in range(uint64(j.samples)):
             keys[s], winners[s] = best_of_block(
                 kind, at, j.column_stride == j.item_size, count, x, largest, rate, temperature, exact,

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 
-from numba import float64, int32, int64, uint64
+from numba import int32, int64, uint64
 
 from .._jit import njit
 from .._scalar import blocks as scalar
 from .._scalar import truncation as rules
 from .._scalar.bits import select
-from .._scalar.elementary import exp_float64, log_float64
+from .._scalar.elementary import log_float64
 from .job import row_min_p, row_top_k, row_top_p
 from .memory import opaque
 
@@ -69,20 +69,9 @@ def row_limits(j, first, rows, width, top_k, top_p, reach, off):
 
 
 @njit
-def _mass_units(columns, width, largest, rise, shift, high64, low64, node_r, node_s, top_k, units):
-    """What `quantise` is told of each row's masses."""
-    for i in range(width):
-        most = float64(columns)
-        if top_k[i] < columns:
-            most = float64(top_k[i])
-        elif shift[i] == 0:
-            most = exp_float64(-scalar.log_prob(float64(largest[i]), high64[i], low64[i], node_r[i], node_s[i]))
-        units[i] = rules.mass_shift(rise[i], most)
-
-
-@njit
-def _mass_limits(s, columns, width, high, low, r, shift, units, top_k, top_p, weights, masses, limits):
+def _mass_limits(s, columns, width, high, low, r, rise, shift, top_k, top_p, weights, masses, limits):
     """Masses of the sorted columns, and the mass before which a column is kept."""
+    # `mass_shift` of up to 2^11 columns is the rise alone
     for c in range(uint64(columns)):
         for i in range(width):
             weights[c * width + i] = scalar.weight(s[c * width + i] - shift[i], high[i], low[i], r[i])
@@ -91,7 +80,7 @@ def _mass_limits(s, columns, width, high, low, r, shift, units, top_k, top_p, we
     for c in range(uint64(columns)):
         for i in range(width):
             at = c * width + i
-            masses[at] = scalar.quantise(weights[at], units[i])
+            masses[at] = scalar.quantise(weights[at], rise[i])
             limits[i] += select(int64(c) < top_k[i], masses[at], uint64(0))
     for i in range(width):
         limits[i] = rules.mass_limit(top_p[i], limits[i]) if top_p[i] < 1.0 else uint64(_ALL)
@@ -146,10 +135,10 @@ def _mask_far(x, columns, width, largest, temperatures, reach):
 
 @njit
 def cut_rows(
-    x, columns, width, by_mass, by_reach, largest, r, rise, shift, high64, low64, high, low, temperatures,
-    node_r, node_s, top_k, top_p, reach, s, weights, masses, units, limits, before, t, ties,
+    x, columns, width, by_mass, by_reach, largest, r, rise, shift, high, low, temperatures, top_k, top_p, reach,
+    s, weights, masses, limits, before, t, ties,
 ):  # fmt: skip
-    """-inf for all columns of a tile's rows that their limits exclude; nodes are those of the whole rows."""
+    """-inf for all columns of a tile's rows that their limits exclude."""
     padded = padded_columns(columns)
     size = uint64(columns) * width
     for at in range(size):
@@ -160,8 +149,7 @@ def cut_rows(
     for i in range(width):
         t[i], ties[i] = s[i], int32(0)
     if by_mass:
-        _mass_units(columns, width, largest, rise, shift, high64, low64, node_r, node_s, top_k, units)
-        _mass_limits(s, columns, width, high, low, r, shift, units, top_k, top_p, weights, masses, limits)
+        _mass_limits(s, columns, width, high, low, r, rise, shift, top_k, top_p, weights, masses, limits)
         _cut_by_mass(s, columns, width, top_k, masses, limits, before, t, ties)
     else:
         _cut_by_rank(s, columns, width, top_k, t, ties)

@@ -63,6 +63,15 @@ def _above(x, largest, rate):
     return bits_to_float(int32(max(z, float32(0.0))))
 
 
+@inlined
+def filters(largest, temperature):
+    """Whether the filter is conservative: float32 resolves largest / T, and no difference of logits / T overflows it.
+
+    At a temperature beyond 1e30 a difference of 3.4e38, which float32 does not hold, may be small.
+    """
+    return abs(float64(largest) / temperature) <= 4194304.0 and temperature < 1e30
+
+
 @njit
 def _limit(best, at, largest, temperature):
     """exp(largest / T - best) with the filter's slack 2^-12: what v of the largest logit must stay below."""
@@ -171,7 +180,7 @@ def _segment(kind, j, row, first, last, temperature, keys, winners, stack_r, sta
             continue
         if largest == -_INF:
             continue
-        exact = not abs(float64(largest) / temperature) <= 4194304.0
+        exact = not filters(largest, temperature)
         for s in range(uint64(j.samples)):
             keys[s], winners[s] = best_of_block(
                 kind, at, j.column_stride == j.item_size, count, x, largest, rate, temperature, exact,

@@ -152,11 +152,19 @@ def _irregular(kind, j, row, largest):
 
 
 @njit
+def _store_sums(kind, j, first, rows, width, node_r, node_s, values):
+    for i in range(width):
+        values[i] = scalar.logsumexp(node_r[i], node_s[i])
+    for i in range(uint64(rows)):
+        store_logsumexp(kind, j, first + int64(i), values[i])
+
+
+@njit
 def _short(kind, j, race, cut):
-    """Take tiles of `segment_blocks` rows (the width) until none is left; of what their limits keep, if `cut`."""
+    """Take tiles of `segment_blocks` rows (the width) until none is left, and `cut` them, unless that is None."""
     key, mask = draw_key(j.seed, j.draw)
-    # sums of what is drawn from; with a cut, those of whole rows are wanted beside them
-    sums = j.log_prob != 0 or (not cut and (j.logsumexp != 0 or j.row_result != 0 or j.row_node != 0))
+    # sums of what is drawn from; those of whole rows beside them, if they are cut
+    sums = j.log_prob != 0 or (cut is None and (j.logsumexp != 0 or j.row_result != 0 or j.row_node != 0))
     width = uint64(j.segment_blocks)
     size = uint64(j.columns) * width
     x, largest, r, shift = workspace(kind, size), workspace(kind, width), workspace(kind, width), workspace(kind, width)
@@ -176,18 +184,14 @@ def _short(kind, j, race, cut):
     padded = (uint64(j.columns) + uint64(3)) // uint64(4) * uint64(4) * width if race else uint64(0)
     words, refinements = np.empty(padded, np.uint32), np.empty(padded, np.uint32)
     # cut
-    rows_cut, tags = width if cut else uint64(0), np.full(width, uint64(GROUPED))
+    tags = np.full(width, uint64(GROUPED))
+    rows_cut, size_cut = (uint64(0), uint64(0)) if cut is None else (width, size)
+    top_k, top_p = np.empty(rows_cut, np.int64), np.empty(rows_cut, np.float64)
+    reach, off = np.empty(rows_cut, np.float64), np.empty(rows_cut, np.bool_)
+    copy, masses = workspace(kind, size_cut), np.empty(size_cut, np.uint64)
     ordered = workspace(kind, uint64(padded_columns(j.columns)) * rows_cut)
-    copy, masses = workspace(kind, size if cut else uint64(0)), np.empty(size if cut else uint64(0), np.uint64)
-    whole_r, whole_s = np.empty(width, np.float64), np.empty(width, np.float64)
-    limits = (
-        np.empty(rows_cut, np.int64), np.empty(rows_cut, np.float64), np.empty(rows_cut, np.float64),
-        np.empty(rows_cut, np.bool_),
-    )  # fmt: skip
-    spare = (
-        ordered, copy, masses, np.empty(rows_cut, np.int64), np.empty(rows_cut, np.uint64),
-        np.empty(rows_cut, np.uint64), workspace(kind, rows_cut), np.empty(rows_cut, np.int32),
-    )  # fmt: skip
+    mass_limits, before = np.empty(rows_cut, np.uint64), np.empty(rows_cut, np.uint64)
+    t, ties = workspace(kind, rows_cut), np.empty(rows_cut, np.int32)
     one_high, one_low = scalar.scale(j.temperature if j.temperatures == 0 else 1.0)
     for i in range(width):
         temperatures[i] = j.temperature if j.temperatures == 0 else 1.0
@@ -202,18 +206,18 @@ def _short(kind, j, race, cut):
         read_form(kind, j, first, rows, width, x)
         row_factors(kind, j, first, rows, width, temperatures, high64, low64, high, low, sampled)
         references(x, j.columns, width, high, largest, r, rise, shift)
-        if cut:
-            top_k, top_p, reach, off = limits
-            by_mass, by_reach = row_limits(j, first, rows, width, top_k, top_p, reach, off)
-            if by_mass or j.logsumexp != 0:
+        if cut is not None:
+            if j.logsumexp != 0:
                 for i in range(size):
                     copy[i] = x[i]
                 tile_weights(copy, j.columns, width, high, low, r, shift)
                 halve_columns(copy, j.columns, width)
-                nodes_of(copy, width, high64, low64, largest, r, shift, whole_r, whole_s)
-            cut_rows(
-                x, j.columns, width, by_mass, by_reach, largest, r, rise, shift, high64, low64, high, low,
-                temperatures, whole_r, whole_s, top_k, top_p, reach, *spare,
+                nodes_of(copy, width, high64, low64, largest, r, shift, node_r, node_s)
+                _store_sums(kind, j, first, rows, width, node_r, node_s, values)
+            by_mass, by_reach = row_limits(j, first, rows, width, top_k, top_p, reach, off)
+            cut(
+                x, j.columns, width, by_mass, by_reach, largest, r, rise, shift, high, low, temperatures,
+                top_k, top_p, reach, ordered, copy, masses, mass_limits, before, t, ties,
             )  # fmt: skip
             for i in range(width):
                 tags[i] = uint64(GROUPED) if off[i] else uint64(TRUNCATED)
@@ -229,12 +233,8 @@ def _short(kind, j, race, cut):
             nodes_of(weights, width, high64, low64, largest, r, shift, node_r, node_s)
         for i in range(width):
             identities[i] = uint64(row_id(j, first + int64(i))) if i < uint64(rows) else uint64(0)
-        if j.logsumexp != 0 or j.row_result != 0:
-            of_r, of_s = (whole_r, whole_s) if cut else (node_r, node_s)
-            for i in range(width):
-                values[i] = scalar.logsumexp(of_r[i], of_s[i])
-            for i in range(uint64(rows)):
-                store_logsumexp(kind, j, first + int64(i), values[i])
+        if cut is None and (j.logsumexp != 0 or j.row_result != 0):
+            _store_sums(kind, j, first, rows, width, node_r, node_s, values)
         if j.row_node != 0:
             for i in range(uint64(rows)):
                 store_node(j, first + int64(i), node_r[i], node_s[i])
@@ -267,22 +267,22 @@ def _short(kind, j, race, cut):
 @njit
 def grouped_short(kind, job):
     """One worker for method="grouped"."""
-    _short(kind, job_at(job), False, False)
+    _short(kind, job_at(job), False, None)
 
 
 @njit
 def gumbel_max_short(kind, job):
     """One worker for method="gumbel_max"."""
-    _short(kind, job_at(job), True, False)
+    _short(kind, job_at(job), True, None)
 
 
 @njit
 def truncated_grouped_short(kind, job):
     """One worker for method="grouped" and limits."""
-    _short(kind, job_at(job), False, True)
+    _short(kind, job_at(job), False, cut_rows)
 
 
 @njit
 def truncated_gumbel_max_short(kind, job):
     """One worker for method="gumbel_max" and limits."""
-    _short(kind, job_at(job), True, True)
+    _short(kind, job_at(job), True, cut_rows)

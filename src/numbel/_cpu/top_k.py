@@ -22,7 +22,7 @@ from .._scalar.elementary import LOG2E, exp_float64
 from .._scalar.gumbel import gumbel_float64
 from .._scalar.top_k import category_node, finite_node, limit_at_zero, log_weight, rank_below
 from .blocks import LEVELS, block_address, block_max, block_node, collapse, push
-from .gumbel_max import _below, _smallest, race_key
+from .gumbel_max import _below, _smallest, filters, race_key
 from .job import job_at, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
 from .memory import atomic_add, atomic_max, atomic_min, copy, element_size, load, store, workspace, zero
 from .noise import fill_noise, fill_noise_and_ask
@@ -296,7 +296,7 @@ def _segment(
         for start in range(0, count, _TILE):
             tile, width = at + start * size, min(int64(count - start), int64(_TILE))
             best = own if own > shared else shared
-            if not counted and not greedy and top - best < 80.0 and abs(top) <= 4194304.0:
+            if not counted and not greedy and top - best < 80.0 and filters(largest, temperature):
                 # log2 of exp(max / T - best), biased; 2^-11 for its rounding and that of the logits' differences
                 offset = float32((127.0 + max(top - best, -80.0) * LOG2E + 2.0**-11) * 8388608.0)
                 if not _below(_smallest(x, start, count)) <= bits_to_float(int32(offset)):

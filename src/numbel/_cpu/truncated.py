@@ -18,7 +18,7 @@ from .._scalar.elementary import LOG2E, exp_float64
 from .._scalar.gumbel import exponential_float64
 from .blocks import CHUNKS, LEVELS, block_max, block_node, choose, collapse, halve, push, quantise_block
 from .categorical import contest
-from .gumbel_max import best_of_block, race_key
+from .gumbel_max import best_of_block, filters, race_key
 from .job import job_at, row_address, row_id, row_min_p, row_temperature, row_top_k, row_top_p, row_wanted, take_items
 from .memory import load, workspace, zero
 from .results import write_argmax, write_bad, write_empty, write_logsumexp, write_sample
@@ -274,7 +274,7 @@ def _race_in_row(
         largest, _ = block_max(z, at, count)
         if largest == -_INF:
             continue
-        exact = not abs(float64(largest) / temperature) <= 4194304.0
+        exact = not filters(largest, temperature)
         for s in range(uint64(j.samples)):
             keys[s], winners[s] = best_of_block(
                 z, at, False, count, words, largest, rate, temperature, exact,
@@ -342,7 +342,8 @@ def truncated(kind, job):
             if not off:
                 part = float64(j.columns)
                 if by_sums and not scalar.reference_of_maximum(largest, high)[2]:
-                    part = exp_float64(-scalar.log_prob(largest, high64, low64, r, total))
+                    # as the weights have it: below 4e-39, 1 / T is clamped there
+                    part = exp_float64(-scalar.log_prob(largest, float64(high), float64(low), r, total))
                 t, last, n = find_cut(
                     kind, j, address, span, top_k, top_p, min_p, temperature, high, low, largest, part,
                     tops, coarse, hits, values, columns, units, masses, weights, counts, table, buffer,

@@ -395,7 +395,10 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             join_blocks(nodes, slot, (columns + BLOCK - 1) // BLOCK, tree_r, tree_s, stack_r, stack_s)
             total = scalar.logsumexp(stack_r[0], stack_s[0])
             if k >= columns and not far:  # the sum of all weights relative to the largest
-                most = exp_float64(-scalar.log_prob(float64(largest), high64, low64, stack_r[0], stack_s[0]))
+                # as on the CPU, with the factors of the weights
+                most = exp_float64(
+                    -scalar.log_prob(float64(largest), float64(high), float64(low), stack_r[0], stack_s[0])
+                )
         return (high, low, wide(r), wide(largest if far else zero), int64(rules.mass_shift(rise, most))), total
 
     @device
