@@ -103,6 +103,9 @@ def _run(
 ) -> None:
     """Have workers take items first .. items - 1, in waves."""
     step = max(1, _WAVE // per_item)
+    largest = min(step, items - first)
+    most = numba.get_num_threads() if largest > 1 and largest * per_item >= _PARALLEL_FROM else 1
+    job.reserve(driver.serial, most)
     for start in range(first, items, step):
         end = min(start + step, items)
         job.limit(start, end)

@@ -31,8 +31,9 @@ from .blocks import (
 from .categorical import take
 from .gumbel_max import best_of_block, filters
 from .job import job_at, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
-from .memory import atomic_add, load, store, workspace, zero
+from .memory import atomic_add, load, store, zero
 from .results import store_float, write_bad, write_empty, write_logsumexp
+from .scratch import empty, measures, open_scratch, workspace
 
 _INF = math.inf
 #: float64 of a winner: key, r (of the race: 0), logit. int64: block (of the race: column), column.
@@ -171,16 +172,19 @@ def _race_run(kind, j, row, own, first, last, temperature, keys, winners, lanes,
 @njit
 def _accumulate(kind, job, race):
     j = job_at(job)
+    scratch = open_scratch(j)
     samples = uint64(j.samples)
-    lanes = workspace(kind, LANES)
-    keys, rs = np.empty(samples, np.float64), np.empty(samples, np.float64)
-    winners = np.empty(samples, np.int64)
-    weights = workspace(kind, BLOCK if race is None else 0)
-    sums, words = np.empty(CHUNKS, np.uint64), np.empty(samples, np.uint64)
-    x = np.empty(BLOCK if race is not None else 0, np.uint32)
-    stack_r, stack_s = np.empty(LEVELS, np.float64), np.empty(LEVELS, np.float64)
-    buffer = np.empty(BLOCK if j.column_stride != j.item_size else 0, np.float64)
+    lanes = workspace(scratch, kind, LANES)
+    keys, rs = empty(scratch, samples, np.float64), empty(scratch, samples, np.float64)
+    winners = empty(scratch, samples, np.int64)
+    weights = workspace(scratch, kind, BLOCK if race is None else 0)
+    sums, words = empty(scratch, CHUNKS, np.uint64), empty(scratch, samples, np.uint64)
+    x = empty(scratch, BLOCK if race is not None else 0, np.uint32)
+    stack_r, stack_s = empty(scratch, LEVELS, np.float64), empty(scratch, LEVELS, np.float64)
+    buffer = empty(scratch, BLOCK if j.column_stride != j.item_size else 0, np.float64)
     blocks = (j.columns + BLOCK - 1) // BLOCK
+    if measures(j):
+        return
     while True:
         begin, end = take_items(j)
         if begin >= end:
@@ -241,6 +245,8 @@ def merge_winners(job):
 def accumulated(kind, job):
     """One worker: take rows, and write their results from their nodes and winners."""
     j = job_at(job)
+    if measures(j):
+        return
     while True:
         begin, end = take_items(j)
         if begin >= end:

@@ -28,8 +28,9 @@ from .blocks import (
     quantise_block,
 )
 from .job import job_at, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
-from .memory import atomic_add, load, store, workspace, zero
+from .memory import atomic_add, load, store, zero
 from .results import write_argmax, write_bad, write_empty, write_logsumexp, write_sample
+from .scratch import empty, measures, open_scratch, workspace
 
 _INF = math.inf
 
@@ -153,16 +154,19 @@ def _segment(kind, j, row, first, last, high64, low64, words, keys, rs, winners,
 def grouped(kind, job):
     """One worker: take segments until none is left."""
     j = job_at(job)
+    scratch = open_scratch(j)
     samples = uint64(j.samples)
-    lanes = workspace(kind, LANES)
-    weights = workspace(kind, max(min(j.columns, int64(BLOCK)), int64(LANES)))
-    sums = np.empty(CHUNKS, np.uint64)
+    lanes = workspace(scratch, kind, LANES)
+    weights = workspace(scratch, kind, max(min(j.columns, int64(BLOCK)), int64(LANES)))
+    sums = empty(scratch, CHUNKS, np.uint64)
     blocks = (j.columns + BLOCK - 1) // BLOCK
-    words = np.empty(max(min(j.segment_blocks, blocks), j.samples), np.uint64)
-    keys, rs = np.empty(samples, np.float64), np.empty(samples, np.float64)
-    winners = np.empty(samples, np.int64)
-    stack_r, stack_s = np.empty(LEVELS, np.float64), np.empty(LEVELS, np.float64)
-    buffer = np.empty(BLOCK if j.column_stride != j.item_size else 0, np.float64)
+    words = empty(scratch, max(min(j.segment_blocks, blocks), j.samples), np.uint64)
+    keys, rs = empty(scratch, samples, np.float64), empty(scratch, samples, np.float64)
+    winners = empty(scratch, samples, np.int64)
+    stack_r, stack_s = empty(scratch, LEVELS, np.float64), empty(scratch, LEVELS, np.float64)
+    buffer = empty(scratch, BLOCK if j.column_stride != j.item_size else 0, np.float64)
+    if measures(j):
+        return
     while True:
         begin, end = take_items(j)
         if begin >= end:

@@ -13,9 +13,10 @@ from .._scalar.blocks import BLOCK
 from .._scalar.gumbel import gumbel_float64
 from .._scalar.relaxed import truncated
 from .job import job_at, out_address, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
-from .memory import atomic_add, atomic_min, load, workspace
+from .memory import atomic_add, atomic_min, load
 from .noise import fill_across, fill_noise
 from .runs import below_top, fill_run, read_one, read_run, write_run
+from .scratch import empty, measures, open_scratch, workspace
 from .tiles import read_logits, write_out
 
 _INF = math.inf
@@ -44,10 +45,13 @@ def _good(kind, j, row):
 def conditional(kind, job):
     """One worker: take segments until none is left."""
     j = job_at(job)
+    scratch = open_scratch(j)
     key, mask = draw_key(j.seed, j.draw)
-    x, y = np.empty(BLOCK, np.uint32), np.empty(BLOCK, np.uint32)
-    z, w = np.empty(BLOCK), workspace(kind, BLOCK)
+    x, y = empty(scratch, BLOCK, np.uint32), empty(scratch, BLOCK, np.uint32)
+    z, w = empty(scratch, BLOCK, np.float64), workspace(scratch, kind, BLOCK)
     blocks = (j.columns + BLOCK - 1) // BLOCK
+    if measures(j):
+        return
     while True:
         begin, end = take_items(j)
         if begin >= end:
@@ -90,14 +94,17 @@ def conditional(kind, job):
 def conditional_short(kind, job):
     """One worker for short rows: take tiles of `segment_blocks` rows (the width) until none is left."""
     j = job_at(job)
+    scratch = open_scratch(j)
     key, mask = draw_key(j.seed, j.draw)
     width = uint64(j.segment_blocks)
     size = uint64(j.columns) * width
     padded = (uint64(j.columns) + uint64(3)) // uint64(4) * uint64(4) * width
-    x, z = workspace(kind, size), np.empty(size)
-    words, refinements = np.empty(padded, np.uint32), np.empty(padded, np.uint32)
-    identities, good = np.empty(width, np.uint64), np.empty(width, np.bool_)
-    top, limit, temperature = np.empty(width), np.empty(width), np.empty(width)
+    x, z = workspace(scratch, kind, size), empty(scratch, size, np.float64)
+    words, refinements = empty(scratch, padded, np.uint32), empty(scratch, padded, np.uint32)
+    identities, good = empty(scratch, width, np.uint64), empty(scratch, width, np.bool_)
+    top, limit, temperature = empty(scratch, width, np.float64), empty(scratch, width, np.float64), empty(scratch, width, np.float64)
+    if measures(j):
+        return
     while True:
         tile = atomic_add(j.counter_at, int64(1))
         if tile >= j.end_item:

@@ -2,7 +2,7 @@
 
 Workers take items from a shared counter, so that a slow core holds nobody up; who takes what has no
 influence on any bit. The loop over workers calls machine code by its address: it is compiled once, not
-once for each worker and dtype, which halves the time that a first call takes.
+once for each worker and dtype.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import prange
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from .._jit import kernel
+from .._jit import Entry
 from . import (
     accumulate,
     categorical,
@@ -83,11 +83,13 @@ WORKERS: dict[str, Any] = {
 
 @intrinsic
 def _call(typingctx: Any, function: Any, job: Any) -> Any:
-    """Call the C function at an address."""
+    """Call the entry point at an address."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        form = ir.FunctionType(ir.IntType(8).as_pointer(), [ir.IntType(64)])
-        builder.call(builder.inttoptr(args[0], form.as_pointer()), [args[1]])
+        word = ir.IntType(64)
+        form = ir.FunctionType(ir.IntType(32), [word.as_pointer(), word.as_pointer(), word])
+        unread = cgutils.alloca_once(builder, word)
+        builder.call(builder.inttoptr(args[0], form.as_pointer()), [unread, unread, args[1]])
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), codegen
@@ -98,8 +100,7 @@ def _fan_out(function, job, workers):
         _call(function, job)
 
 
-_parallel = kernel(_fan_out, "fan_out", parallel=True)
-_SIGNATURE = (types.int64,)
+_parallel = Entry(_fan_out, "fan_out", 3, parallel=True)
 
 
 class Driver:
@@ -110,21 +111,12 @@ class Driver:
             worker(kind, job)
             fence()  # it may have streamed
 
-        self._alone = kernel(alone, name, parallel=False)
-        self._address = 0
-
-    def serial(self, job: int) -> None:
-        """Do a job with one worker."""
-        self._alone(job)
+        #: Do a job with one worker.
+        self.serial = Entry(alone, name)
 
     def parallel(self, job: int, workers: int) -> None:
         """Do a job with several workers."""
-        if self._address == 0:
-            self._alone.compile(_SIGNATURE)
-            compiled = self._alone.overloads[_SIGNATURE]
-            name = compiled.fndesc.llvm_cfunc_wrapper_name
-            self._address = compiled.library.get_pointer_to_function(name)
-        _parallel(self._address, job, workers)
+        _parallel(self.serial.address, job, workers)
 
 
 @functools.cache
@@ -133,6 +125,6 @@ def driver(worker: str, dtype: str) -> Driver:
     return Driver(WORKERS[worker], KINDS[dtype], f"{worker}_{dtype}")
 
 
-spawn_seeds = kernel(noise.spawn_seeds.py_func, "spawn_seeds", parallel=False)
-join_rows = kernel(accumulate.join_rows.py_func, "join_rows", parallel=False)
-merge_winners = kernel(accumulate.merge_winners.py_func, "merge_winners", parallel=False)
+spawn_seeds = Entry(noise.spawn_seeds.py_func, "spawn_seeds")
+join_rows = Entry(accumulate.join_rows.py_func, "join_rows")
+merge_winners = Entry(accumulate.merge_winners.py_func, "merge_winners")

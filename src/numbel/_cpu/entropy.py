@@ -14,8 +14,9 @@ from .._scalar.blocks import BLOCK, LANES
 from .._scalar.entropy import LONE, entropy_of_node, join_entropy, terms
 from .blocks import LEVELS, block_address, block_max, halve
 from .job import job_at, row_address, row_and_segment, row_temperature, row_wanted, take_items
-from .memory import atomic_add, atomic_min, load, store, workspace, zero
+from .memory import atomic_add, atomic_min, load, store, zero
 from .results import store_float
+from .scratch import empty, measures, open_scratch, workspace
 from .short import halve_columns, row_factors
 from .tiles import read_form
 
@@ -113,10 +114,13 @@ def _write_certain(kind, j, row):
 def entropy(kind, job):
     """One worker: take segments until none is left; whoever finishes a row's last one joins them."""
     j = job_at(job)
-    lanes, products = workspace(kind, LANES), workspace(kind, LANES)
+    scratch = open_scratch(j)
+    lanes, products = workspace(scratch, kind, LANES), workspace(scratch, kind, LANES)
     blocks = (j.columns + BLOCK - 1) // BLOCK
-    stack = np.empty((LEVELS, 3), np.float64)
-    buffer = np.empty(BLOCK if j.column_stride != j.item_size else 0, np.float64)
+    stack = empty(scratch, (LEVELS, 3), np.float64)
+    buffer = empty(scratch, BLOCK if j.column_stride != j.item_size else 0, np.float64)
+    if measures(j):
+        return
     while True:
         begin, end = take_items(j)
         if begin >= end:
@@ -177,16 +181,19 @@ def _tile_terms(x, columns, width, largest, high, low, ties, products):
 def entropy_short(kind, job):
     """One worker: take tiles of `segment_blocks` short rows (the width) until none is left."""
     j = job_at(job)
+    scratch = open_scratch(j)
     width = uint64(j.segment_blocks)
     size = uint64(j.columns) * width
-    x, products = workspace(kind, size), workspace(kind, size)
-    largest, ties = workspace(kind, width), workspace(kind, width)
-    high, low = workspace(kind, width), workspace(kind, width)
+    x, products = workspace(scratch, kind, size), workspace(scratch, kind, size)
+    largest, ties = workspace(scratch, kind, width), workspace(scratch, kind, width)
+    high, low = workspace(scratch, kind, width), workspace(scratch, kind, width)
     high64, low64, temperatures, values = (
-        np.empty(width, np.float64), np.empty(width, np.float64), np.empty(width, np.float64),
-        np.empty(width, np.float64),
+        empty(scratch, width, np.float64), empty(scratch, width, np.float64), empty(scratch, width, np.float64),
+        empty(scratch, width, np.float64),
     )  # fmt: skip
-    sampled = np.empty(width, np.uint8)
+    sampled = empty(scratch, width, np.uint8)
+    if measures(j):
+        return
     one_high, one_low = scalar.scale(j.temperature if j.temperatures == 0 else 1.0)
     for i in range(width):
         high64[i], low64[i] = one_high, one_low

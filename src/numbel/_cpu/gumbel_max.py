@@ -22,9 +22,10 @@ from .._scalar.elementary import LOG2E, exp_float64
 from .._scalar.gumbel import gumbel_float64
 from .blocks import LEVELS, block_address, block_max, block_node, collapse, push
 from .job import job_at, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
-from .memory import atomic_add, element_size, load, store, workspace, zero
+from .memory import atomic_add, element_size, load, store, zero
 from .noise import fill_noise_and_ask
 from .results import write_argmax, write_bad, write_empty, write_logsumexp, write_sample
+from .scratch import empty, measures, open_scratch, workspace
 
 _INF = math.inf
 _NAN = math.nan
@@ -194,13 +195,16 @@ def _segment(kind, j, row, first, last, temperature, keys, winners, stack_r, sta
 def gumbel_max(kind, job):
     """One worker: take segments until none is left."""
     j = job_at(job)
+    scratch = open_scratch(j)
     samples = uint64(j.samples)
-    lanes = workspace(kind, LANES)
-    x = np.empty(BLOCK, np.uint32)
-    keys, winners = np.empty(samples, np.float64), np.empty(samples, np.int64)
-    stack_r, stack_s = np.empty(LEVELS, np.float64), np.empty(LEVELS, np.float64)
-    buffer = np.empty(BLOCK if j.column_stride != j.item_size else 0, np.float64)
+    lanes = workspace(scratch, kind, LANES)
+    x = empty(scratch, BLOCK, np.uint32)
+    keys, winners = empty(scratch, samples, np.float64), empty(scratch, samples, np.int64)
+    stack_r, stack_s = empty(scratch, LEVELS, np.float64), empty(scratch, LEVELS, np.float64)
+    buffer = empty(scratch, BLOCK if j.column_stride != j.item_size else 0, np.float64)
     blocks = (j.columns + BLOCK - 1) // BLOCK
+    if measures(j):
+        return
     while True:
         begin, end = take_items(j)
         if begin >= end:

@@ -17,10 +17,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba.core import types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
 _ELEMENT: dict[Any, Any] = {
     types.float32: (ir.FloatType(), types.float32),
@@ -283,14 +282,3 @@ def _atomic(operation: str) -> Any:
 atomic_add = _atomic("add")
 atomic_min = _atomic("min")
 atomic_max = _atomic("max")
-
-
-def workspace(kind: Any, n: Any) -> Any:
-    """An uninitialised array of n elements of the type that `kind` is widened to."""
-    raise NotImplementedError("compiled code only")
-
-
-@overload(workspace, strict=False)
-def _workspace(kind: Any, n: Any) -> Any:
-    dtype = np.float64 if kind == types.float64 else np.float32
-    return lambda kind, n: np.empty(n, dtype)

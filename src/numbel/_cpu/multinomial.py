@@ -19,6 +19,7 @@ from .._scalar.table import probability
 from .job import cotangent_address, job_at, row_address, row_and_segment, row_id, row_temperature, take_items
 from .memory import atomic_add, load, store
 from .runs import read_run
+from .scratch import empty, measures, open_scratch
 
 _I = np.int64(0)
 
@@ -189,22 +190,26 @@ def multinomial(kind, job):
     A lone segment does both at once. The counts are the job's `cotangent`, `given` is n of each row.
     """
     j = job_at(job)
-    x = np.empty(BLOCK, np.float64)
+    scratch = open_scratch(j)
+    x = empty(scratch, BLOCK, np.float64)
     blocks = (j.columns + BLOCK - 1) // BLOCK
     leaves, tops = _power(min(j.columns, int64(BLOCK))), _power(blocks)
-    mass, counts = np.empty(2 * leaves, np.float64), np.empty(2 * leaves, np.int64)
-    own = np.empty(2 * blocks if j.segments == 1 else 0, np.float64)
+    mass, counts = empty(scratch, 2 * leaves, np.float64), empty(scratch, 2 * leaves, np.int64)
+    own = empty(scratch, 2 * blocks if j.segments == 1 else 0, np.float64)
     widest = max(leaves, tops, int64(2)) // 2
     buffers = (
-        np.empty(widest, np.uint64), np.empty(widest, np.uint64),
-        np.empty(widest, np.int64), np.empty(widest, np.int64),
+        empty(scratch, widest, np.uint64), empty(scratch, widest, np.uint64),
+        empty(scratch, widest, np.int64), empty(scratch, widest, np.int64),
     )  # fmt: skip
     some = (
-        np.empty(widest, np.int64), np.empty(widest, np.uint64), np.empty(widest, np.int64),
-        np.empty(widest, np.float64), np.empty(widest, np.float64), np.empty(widest, np.int64),
-        np.empty(widest, np.float64),
+        empty(scratch, widest, np.int64), empty(scratch, widest, np.uint64), empty(scratch, widest, np.int64),
+        empty(scratch, widest, np.float64), empty(scratch, widest, np.float64), empty(scratch, widest, np.int64),
+        empty(scratch, widest, np.float64),
     )  # fmt: skip
+    top, shares = empty(scratch, 2 * tops, np.float64), empty(scratch, 2 * tops, np.int64)
     key, mask = draw_key(j.seed, j.draw)
+    if measures(j):
+        return
     while True:
         begin, end = take_items(j)
         if begin >= end:
@@ -232,7 +237,6 @@ def multinomial(kind, job):
                     store(float64(0), nodes, 2 * b, _masses(kind, j, address, b, leaves, x, factors, mass))
                 if j.segments > 1 and atomic_add(j.pending + 8 * (row - j.first_row), int64(-1)) > 1:
                     continue
-                top, shares = np.empty(2 * tops, np.float64), np.empty(2 * tops, np.int64)
                 for b in range(blocks):
                     top[b] = load(float64(0), nodes, 2 * b)
                 top[uint64(blocks) : uint64(tops)] = 0.0

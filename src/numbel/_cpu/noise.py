@@ -21,8 +21,9 @@ from .._scalar.gumbel import (
 )
 from .ahead import ASKS, BURST, ask_later
 from .job import job_at, row_address
-from .memory import atomic_add, opaque, store, workspace, zero
+from .memory import atomic_add, opaque, store, zero
 from .runs import stream_run
+from .scratch import empty, local, measures, open_scratch, workspace
 from .tiles import write_noise
 
 #: Columns of a row made at a time.
@@ -80,7 +81,7 @@ def transform_float32(kind, target, x, y, count, loc, scale, tag, key, mask, col
 
     Words are those of row identities[0] from `column` on, or, where width is not 0, laid out as in `fill_across`.
     """
-    begun = np.empty(_STRETCH, np.float32)
+    begun = local(_STRETCH, np.float32)
     for first in range(uint64(0), uint64(count), uint64(_STRETCH)):
         n = min(uint64(_STRETCH), uint64(count) - first)
         if _transform_stretch(kind, target, x, first, n, loc, scale, begun):
@@ -139,13 +140,12 @@ def transform_float64(kind, target, x, y, count, loc, scale, tag, key, mask, col
 
 
 @njit
-def _long_rows(kind, j, transform, wide, x, y, g):
+def _long_rows(kind, j, transform, wide, x, y, g, identities):
     loc, scale = type(zero(kind))(j.loc), type(zero(kind))(j.scale)
     key, mask = draw_key(j.seed, j.draw)
     tag = uint64(REFINEMENT)
     tiles = (j.columns + TILE - 1) // TILE
     contiguous = j.column_stride == j.item_size
-    identities = np.empty(1, np.uint64)
     while True:
         item = atomic_add(j.counter_at, int64(1))
         if item >= j.end_item:
@@ -172,13 +172,12 @@ def _long_rows(kind, j, transform, wide, x, y, g):
 
 
 @njit
-def _short_rows(kind, j, transform, wide, x, y, g):
+def _short_rows(kind, j, transform, wide, x, y, g, identities):
     loc, scale = type(zero(kind))(j.loc), type(zero(kind))(j.scale)
     key, mask = draw_key(j.seed, j.draw)
     tag = uint64(REFINEMENT)
     width = uint64(j.segment_blocks)
     words = (uint64(j.columns) + uint64(3)) // uint64(4) * uint64(4) * width
-    identities = np.empty(width, np.uint64)
     at = int64(g.ctypes.data)
     while True:
         tile = atomic_add(j.counter_at, int64(1))
@@ -197,14 +196,18 @@ def _short_rows(kind, j, transform, wide, x, y, g):
 
 @njit
 def _rows(kind, j, transform, wide):
+    scratch = open_scratch(j)
     short = j.segment_blocks > 0  # a tile of so many rows
     size = (j.columns + 3) // 4 * 4 * j.segment_blocks if short else TILE
-    x, y = np.empty(size, np.uint32), np.empty(size if wide else 0, np.uint32)
-    g = workspace(kind, size if short or j.column_stride != j.item_size or j.streams != 0 else 0)
+    x, y = empty(scratch, size, np.uint32), empty(scratch, size if wide else 0, np.uint32)
+    g = workspace(scratch, kind, size if short or j.column_stride != j.item_size or j.streams != 0 else 0)
+    identities = empty(scratch, j.segment_blocks if short else int64(1), np.uint64)
+    if measures(j):
+        return
     if short:
-        _short_rows(kind, j, transform, wide, x, y, g)
+        _short_rows(kind, j, transform, wide, x, y, g, identities)
     else:
-        _long_rows(kind, j, transform, wide, x, y, g)
+        _long_rows(kind, j, transform, wide, x, y, g, identities)
 
 
 @njit

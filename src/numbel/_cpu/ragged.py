@@ -18,8 +18,9 @@ from .._scalar.blocks import BLOCK, LANES
 from . import categorical, gumbel_max
 from .blocks import CHUNKS, LEVELS, collapse, push
 from .job import FIELDS, job_at, row_temperature, row_wanted, take_items
-from .memory import atomic_add, copy, load, store, workspace, zero
+from .memory import atomic_add, copy, load, store, zero
 from .results import write_argmax, write_empty
+from .scratch import empty, measures, open_scratch, workspace
 
 _INF = math.inf
 _NAN = math.nan
@@ -29,6 +30,8 @@ _NAN = math.nan
 def gather(kind, job):
     """Copy the rows `given` side by side into `out`, each padded with -inf to `columns`."""
     j = job_at(job)
+    if measures(j):
+        return
     while True:
         begin, end = take_items(j)
         if begin >= end:
@@ -45,12 +48,10 @@ def gather(kind, job):
 
 
 @njit
-def _copy_job(job):
+def _copy_job(job, memory):
     """The job's memory once more."""
-    memory = np.empty(FIELDS, np.int64)
     for i in range(FIELDS):
         memory[i] = load(int64(0), job, int64(i))
-    return memory
 
 
 @njit
@@ -89,15 +90,19 @@ def _is_done(kind, own, row, segment):
 def ragged_grouped(kind, job):
     """One worker: `categorical.grouped` of ragged rows."""
     j = job_at(job)
-    memory = _copy_job(job)
+    scratch = open_scratch(j)
+    memory = empty(scratch, FIELDS, np.int64)
     own = job_at(int64(memory.ctypes.data))
     samples = uint64(j.samples)
-    lanes, weights = workspace(kind, LANES), workspace(kind, BLOCK)
-    sums = np.empty(CHUNKS, np.uint64)
-    words = np.empty(max(j.segment_blocks, j.samples), np.uint64)
-    keys, rs, winners = np.empty(samples), np.empty(samples), np.empty(samples, np.int64)
-    stack_r, stack_s = np.empty(LEVELS), np.empty(LEVELS)
-    buffer = np.empty(BLOCK if j.column_stride != j.item_size else 0)
+    lanes, weights = workspace(scratch, kind, LANES), workspace(scratch, kind, BLOCK)
+    sums = empty(scratch, CHUNKS, np.uint64)
+    words = empty(scratch, max(j.segment_blocks, j.samples), np.uint64)
+    keys, rs, winners = empty(scratch, samples, np.float64), empty(scratch, samples, np.float64), empty(scratch, samples, np.int64)
+    stack_r, stack_s = empty(scratch, LEVELS, np.float64), empty(scratch, LEVELS, np.float64)
+    buffer = empty(scratch, BLOCK if j.column_stride != j.item_size else 0, np.float64)
+    if measures(j):
+        return
+    _copy_job(job, memory)
     while True:
         begin, end = take_items(j)
         if begin >= end:
@@ -145,13 +150,17 @@ def _join_winners(own, row, stack_r, stack_s, keys, winners):
 def ragged_gumbel_max(kind, job):
     """One worker: `gumbel_max.gumbel_max` of ragged rows."""
     j = job_at(job)
-    memory = _copy_job(job)
+    scratch = open_scratch(j)
+    memory = empty(scratch, FIELDS, np.int64)
     own = job_at(int64(memory.ctypes.data))
     samples = uint64(j.samples)
-    lanes, x = workspace(kind, LANES), np.empty(BLOCK, np.uint32)
-    keys, winners = np.empty(samples), np.empty(samples, np.int64)
-    stack_r, stack_s = np.empty(LEVELS), np.empty(LEVELS)
-    buffer = np.empty(BLOCK if j.column_stride != j.item_size else 0)
+    lanes, x = workspace(scratch, kind, LANES), empty(scratch, BLOCK, np.uint32)
+    keys, winners = empty(scratch, samples, np.float64), empty(scratch, samples, np.int64)
+    stack_r, stack_s = empty(scratch, LEVELS, np.float64), empty(scratch, LEVELS, np.float64)
+    buffer = empty(scratch, BLOCK if j.column_stride != j.item_size else 0, np.float64)
+    if measures(j):
+        return
+    _copy_job(job, memory)
     while True:
         begin, end = take_items(j)
         if begin >= end:

@@ -19,9 +19,10 @@ from .._scalar.bits import fma
 from .._scalar.blocks import BLOCK, LANES
 from .blocks import block_max, halve
 from .job import job_at, out_address, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
-from .memory import atomic_add, atomic_min, load, store, workspace, zero
+from .memory import atomic_add, atomic_min, load, store, zero
 from .noise import fill_noise, fill_noise_and_ask, transform_float32, transform_float64
 from .runs import SAME, fill_run, read_run, write_run
+from .scratch import empty, measures, open_scratch, workspace
 
 _INF = math.inf
 _NAN = math.nan
@@ -128,17 +129,21 @@ def _normalise(nodes, blocks, high64, low64, lanes):
 
 @njit
 def _rows(kind, j, transform, wide):
+    scratch = open_scratch(j)
     z = zero(kind)
     stored_wide = j.element == SAME
     blocks = (j.columns + BLOCK - 1) // BLOCK
     held = j.segments == 1 and j.columns <= j.held
-    d, g, lanes = workspace(kind, BLOCK), workspace(kind, BLOCK), workspace(kind, LANES)
-    g[:] = 0
-    x, y = np.empty(BLOCK, np.uint32), np.empty(BLOCK if wide else 0, np.uint32)
-    w = workspace(kind, j.columns if held else int64(BLOCK))
+    d, g, lanes = workspace(scratch, kind, BLOCK), workspace(scratch, kind, BLOCK), workspace(scratch, kind, LANES)
+    x, y = empty(scratch, BLOCK, np.uint32), empty(scratch, BLOCK if wide else 0, np.uint32)
+    w = workspace(scratch, kind, j.columns if held else int64(BLOCK))
     buffers = (d, g, x, y, w, lanes)
-    sums, identities = np.empty(LANES, np.float64), np.empty(1, np.uint64)
-    own = np.empty(3 * blocks if j.segments == 1 else 0, np.float64)
+    sums, identities = empty(scratch, LANES, np.float64), empty(scratch, 1, np.uint64)
+    own = empty(scratch, 3 * blocks if j.segments == 1 else 0, np.float64)
+    if measures(j):
+        return
+    for i in range(uint64(BLOCK)):
+        g[i] = z
     key, mask = draw_key(j.seed, j.draw)
     while True:
         begin, end = take_items(j)

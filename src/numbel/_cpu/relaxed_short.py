@@ -17,9 +17,10 @@ from .._scalar.address import NOISE, REFINEMENT, draw_key
 from .._scalar.bits import larger
 from .._scalar.blocks import LANES
 from .job import job_at, out_address, row_id, row_temperature, row_wanted
-from .memory import atomic_add, atomic_min, workspace, zero
+from .memory import atomic_add, atomic_min, zero
 from .noise import fill_across, transform_float32, transform_float64
 from .runs import fill_run
+from .scratch import empty, measures, open_scratch, workspace
 from .tiles import read_logits, write_out
 
 _INF = math.inf
@@ -82,16 +83,20 @@ def _divide(w, columns, width, sums):
 @njit
 def _short(kind, j, transform, wide):
     """Take tiles of `segment_blocks` rows (the width) until none is left."""
+    scratch = open_scratch(j)
     z = zero(kind)
     width = uint64(j.segment_blocks)
     size = uint64(j.columns) * width
     padded = (uint64(j.columns) + uint64(3)) // uint64(4) * uint64(4) * width
-    x, w, g, sums = workspace(kind, size), workspace(kind, size), workspace(kind, padded), workspace(kind, size)
-    largest, top = workspace(kind, width), workspace(kind, width)
-    high, low = workspace(kind, width), workspace(kind, width)
-    words, refinements = np.empty(padded, np.uint32), np.empty(padded if wide else uint64(0), np.uint32)
-    identities = np.empty(width, np.uint64)
-    g[:] = 0
+    x, w, g, sums = workspace(scratch, kind, size), workspace(scratch, kind, size), workspace(scratch, kind, padded), workspace(scratch, kind, size)
+    largest, top = workspace(scratch, kind, width), workspace(scratch, kind, width)
+    high, low = workspace(scratch, kind, width), workspace(scratch, kind, width)
+    words, refinements = empty(scratch, padded, np.uint32), empty(scratch, padded if wide else uint64(0), np.uint32)
+    identities = empty(scratch, width, np.uint64)
+    if measures(j):
+        return
+    for i in range(padded):
+        g[i] = z
     key, mask = draw_key(j.seed, j.draw)
     one_high, one_low = scalar.scale(j.temperature if j.temperatures == 0 else 1.0)
     for i in range(width):

@@ -19,9 +19,10 @@ from .._scalar.blocks import LANES
 from .._scalar.gumbel import gumbel_float64
 from .cuts import cut_rows, padded_columns, row_limits
 from .job import job_at, row_address, row_id, row_temperature, row_wanted
-from .memory import atomic_add, load, store, workspace, zero
+from .memory import atomic_add, load, store, zero
 from .noise import fill_across
 from .results import store_float, store_logsumexp, store_node, write_argmax, write_bad, write_empty
+from .scratch import empty, measures, open_scratch, workspace
 from .tiles import read_form
 
 _INF = math.inf
@@ -162,38 +163,42 @@ def _store_sums(kind, j, first, rows, width, node_r, node_s, values):
 @njit
 def _short(kind, j, race, cut):
     """Take tiles of `segment_blocks` rows (the width) until none is left, and `cut` them, unless that is None."""
+    scratch = open_scratch(j)
     key, mask = draw_key(j.seed, j.draw)
     # sums of what is drawn from; those of whole rows beside them, if they are cut
     sums = j.log_prob != 0 or (cut is None and (j.logsumexp != 0 or j.row_result != 0 or j.row_node != 0))
     width = uint64(j.segment_blocks)
     size = uint64(j.columns) * width
-    x, largest, r, shift = workspace(kind, size), workspace(kind, width), workspace(kind, width), workspace(kind, width)
-    weights = workspace(kind, size if sums else uint64(0)) if race else x  # the race needs the logits again
-    high, low = workspace(kind, width), workspace(kind, width)
+    x, largest, r, shift = workspace(scratch, kind, size), workspace(scratch, kind, width), workspace(scratch, kind, width), workspace(scratch, kind, width)
+    weights = workspace(scratch, kind, size if sums else uint64(0)) if race else x  # the race needs the logits again
+    high, low = workspace(scratch, kind, width), workspace(scratch, kind, width)
     high64, low64, node_r, node_s, values = (
-        np.empty(width, np.float64), np.empty(width, np.float64), np.empty(width, np.float64),
-        np.empty(width, np.float64), np.empty(width, np.float64),
+        empty(scratch, width, np.float64), empty(scratch, width, np.float64), empty(scratch, width, np.float64),
+        empty(scratch, width, np.float64), empty(scratch, width, np.float64),
     )  # fmt: skip
-    temperatures = np.empty(width, np.float64)
-    rise, sampled = np.empty(width, np.int64), np.empty(width, np.uint8)
-    chosen, identities = np.empty(width, np.uint64), np.empty(width, np.uint64)
+    temperatures = empty(scratch, width, np.float64)
+    rise, sampled = empty(scratch, width, np.int64), empty(scratch, width, np.uint8)
+    chosen, identities = empty(scratch, width, np.uint64), empty(scratch, width, np.uint64)
     # grouped
-    quantised = np.empty(uint64(0) if race else size, np.uint64)
-    totals, targets, running = np.empty(width, np.uint64), np.empty(width, np.uint64), np.empty(width, np.uint64)
+    quantised = empty(scratch, uint64(0) if race else size, np.uint64)
+    totals, targets, running = empty(scratch, width, np.uint64), empty(scratch, width, np.uint64), empty(scratch, width, np.uint64)
     # gumbel_max
     padded = (uint64(j.columns) + uint64(3)) // uint64(4) * uint64(4) * width if race else uint64(0)
-    words, refinements = np.empty(padded, np.uint32), np.empty(padded, np.uint32)
+    words, refinements = empty(scratch, padded, np.uint32), empty(scratch, padded, np.uint32)
     # cut
-    tags = np.full(width, uint64(GROUPED))
+    tags = empty(scratch, width, np.uint64)
     rows_cut, size_cut = (uint64(0), uint64(0)) if cut is None else (width, size)
-    top_k, top_p = np.empty(rows_cut, np.int64), np.empty(rows_cut, np.float64)
-    reach, off = np.empty(rows_cut, np.float64), np.empty(rows_cut, np.bool_)
-    copy, masses = workspace(kind, size_cut), np.empty(size_cut, np.uint64)
-    ordered = workspace(kind, uint64(padded_columns(j.columns)) * rows_cut)
-    mass_limits, before = np.empty(rows_cut, np.uint64), np.empty(rows_cut, np.uint64)
-    t, ties = workspace(kind, rows_cut), np.empty(rows_cut, np.int32)
+    top_k, top_p = empty(scratch, rows_cut, np.int64), empty(scratch, rows_cut, np.float64)
+    reach, off = empty(scratch, rows_cut, np.float64), empty(scratch, rows_cut, np.bool_)
+    copy, masses = workspace(scratch, kind, size_cut), empty(scratch, size_cut, np.uint64)
+    ordered = workspace(scratch, kind, uint64(padded_columns(j.columns)) * rows_cut)
+    mass_limits, before = empty(scratch, rows_cut, np.uint64), empty(scratch, rows_cut, np.uint64)
+    t, ties = workspace(scratch, kind, rows_cut), empty(scratch, rows_cut, np.int32)
+    if measures(j):
+        return
     one_high, one_low = scalar.scale(j.temperature if j.temperatures == 0 else 1.0)
     for i in range(width):
+        tags[i] = uint64(GROUPED)
         temperatures[i] = j.temperature if j.temperatures == 0 else 1.0
         high64[i], low64[i] = one_high, one_low
         high[i], low[i] = scalar.narrow(zero(kind), one_high, one_low)

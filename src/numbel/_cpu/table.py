@@ -23,6 +23,7 @@ from .job import job_at, row_address, row_id, row_temperature, take_items
 from .memory import load, store
 from .results import store_float
 from .runs import read_one, read_run
+from .scratch import empty, measures, open_scratch
 
 _I = np.int64(0)
 #: Draws whose words are made together.
@@ -286,9 +287,12 @@ def _factors(j, row):
 def table_weights(kind, job):
     """One worker: an item is a block to weigh, of row `first_row`."""
     j = job_at(job)
-    x = np.empty(BLOCK, np.float64)
+    scratch = open_scratch(j)
+    x = empty(scratch, BLOCK, np.float64)
     factors = _factors(j, j.first_row)
     address = row_address(j, j.first_row)
+    if measures(j):
+        return
     while True:
         begin, end = take_items(j)
         if begin >= end:
@@ -301,7 +305,10 @@ def table_weights(kind, job):
 def table_split(kind, job):
     """One worker: an item is a block to classify (phase 0), or one of `segments` parts to fill (phase 1)."""
     j = job_at(job)
-    lights, heavies = np.empty(_RUN, np.int64), np.empty(_RUN, np.int64)
+    scratch = open_scratch(j)
+    lights, heavies = empty(scratch, _RUN, np.int64), empty(scratch, _RUN, np.int64)
+    if measures(j):
+        return
     while True:
         begin, end = take_items(j)
         if begin >= end:
@@ -327,9 +334,12 @@ def table_head(kind, job):
 def table_draw(kind, job):
     """One worker: an item is `segment_blocks` draws from the table of row `first_row`."""
     j = job_at(job)
-    levels = np.empty(_DRAWS, np.uint64)
+    scratch = open_scratch(j)
+    levels = empty(scratch, _DRAWS, np.uint64)
     key, mask = draw_key(j.seed, j.draw)
     row = uint64(row_id(j, j.first_row))
+    if measures(j):
+        return
     while True:
         begin, end = take_items(j)
         if begin >= end:
@@ -345,13 +355,16 @@ def table_draw(kind, job):
 def table_rows(kind, job):
     """One worker: an item is a row whose table it makes, draws from and forgets; `given` says which rows."""
     j = job_at(job)
-    x, levels = np.empty(BLOCK, np.float64), np.empty(_DRAWS, np.uint64)
-    lights, heavies = np.empty(_RUN, np.int64), np.empty(_RUN, np.int64)
+    scratch = open_scratch(j)
+    x, levels = empty(scratch, BLOCK, np.float64), empty(scratch, _DRAWS, np.uint64)
+    lights, heavies = empty(scratch, _RUN, np.int64), empty(scratch, _RUN, np.int64)
     blocks = (j.columns + BLOCK - 1) // BLOCK
-    q, entries = np.empty(j.columns, np.int64), np.empty(j.columns, np.int64)
-    memory = np.empty(HEAD + FIELDS * blocks, np.int64)
+    q, entries = empty(scratch, j.columns, np.int64), empty(scratch, j.columns, np.int64)
+    memory = empty(scratch, HEAD + FIELDS * blocks, np.int64)
     masses, table, plan = int64(q.ctypes.data), int64(entries.ctypes.data), int64(memory.ctypes.data)
     key, mask = draw_key(j.seed, j.draw)
+    if measures(j):
+        return
     while True:
         begin, end = take_items(j)
         if begin >= end:

@@ -24,9 +24,10 @@ from .._scalar.top_k import category_node, finite_node, limit_at_zero, log_weigh
 from .blocks import LEVELS, block_address, block_max, block_node, collapse, push
 from .gumbel_max import _below, _smallest, filters, race_key
 from .job import job_at, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
-from .memory import atomic_add, atomic_max, atomic_min, copy, element_size, load, store, workspace, zero
+from .memory import atomic_add, atomic_max, atomic_min, copy, element_size, load, store, zero
 from .noise import fill_noise, fill_noise_and_ask
 from .results import store_float
+from .scratch import empty, measures, open_scratch, workspace
 
 _INF = math.inf
 _NAN = math.nan
@@ -466,19 +467,22 @@ def _join(j, own_row, wanted, room, keys, places, spare):
 def top_k(kind, job):
     """One worker: take segments until none is left."""
     j = job_at(job)
+    scratch = open_scratch(j)
     wanted = min(j.k + 1, j.columns)
     room = wanted + max(wanted, int64(_SPARE))
     size = min(room, j.columns) + _TILE + 1
-    keys, spare = np.empty(size, np.float64), np.empty(size + _SAMPLE, np.float64)
-    places, spare_places = np.empty(size, np.int64), np.empty(j.k, np.int64)
-    counts = np.empty(_COUNTERS if j.k > _FEW else 0, np.int64)
+    keys, spare = empty(scratch, size, np.float64), empty(scratch, size + _SAMPLE, np.float64)
+    places, spare_places = empty(scratch, size, np.int64), empty(scratch, j.k, np.int64)
+    counts = empty(scratch, _COUNTERS if j.k > _FEW else 0, np.int64)
     blocks = (j.columns + BLOCK - 1) // BLOCK
     padded = min((j.columns + 3) // 4 * 4, int64(BLOCK))
-    x, y = np.empty(padded, np.uint32), np.empty(_TILE, np.uint32)
-    values, hits = np.empty(_TILE, np.float64), np.empty(BLOCK // _GROUP, np.int32)
-    lanes, buffer = workspace(kind, LANES), np.empty(min(j.columns, int64(BLOCK)), np.float64)
-    stack_r, stack_s, terms = np.empty(LEVELS), np.empty(LEVELS), np.empty((3, min(j.k, int64(_TILE))))
-    nodes = np.empty(2 * blocks if j.keeps_nodes and j.segments == 1 else 0, np.float64)
+    x, y = empty(scratch, padded, np.uint32), empty(scratch, _TILE, np.uint32)
+    values, hits = empty(scratch, _TILE, np.float64), empty(scratch, BLOCK // _GROUP, np.int32)
+    lanes, buffer = workspace(scratch, kind, LANES), empty(scratch, min(j.columns, int64(BLOCK)), np.float64)
+    stack_r, stack_s, terms = empty(scratch, LEVELS, np.float64), empty(scratch, LEVELS, np.float64), empty(scratch, (3, min(j.k, int64(_TILE))), np.float64)
+    nodes = empty(scratch, 2 * blocks if j.keeps_nodes and j.segments == 1 else 0, np.float64)
+    if measures(j):
+        return
     while True:
         begin, end = take_items(j)
         if begin >= end:
@@ -524,6 +528,8 @@ def top_k(kind, job):
 def top_k_weights(kind, job):
     """One worker: inclusion weights of the chosen logits of rows, in place; `given` 1 asks for a sum of 1."""
     j = job_at(job)
+    if measures(j):
+        return
     while True:
         begin, end = take_items(j)
         if begin >= end:

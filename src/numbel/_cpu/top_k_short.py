@@ -19,9 +19,10 @@ from .._scalar.gumbel import gumbel_float64
 from .._scalar.top_k import category_node, finite_node, limit_at_zero
 from .cuts import padded_columns, sort_columns
 from .job import job_at, row_id, row_temperature, row_wanted
-from .memory import atomic_add, atomic_min, store, workspace, zero
+from .memory import atomic_add, atomic_min, store, zero
 from .noise import fill_across
 from .results import store_float
+from .scratch import empty, measures, open_scratch, workspace
 from .short import halve_columns, nodes_of, references, row_factors, tile_weights
 from .tiles import read_form
 
@@ -81,21 +82,24 @@ def _chain(x, k, width, places, high64, low64, r, total, logs):
 def top_k_short(kind, job):
     """One worker: take tiles of `segment_blocks` rows (the width) until none is left."""
     j = job_at(job)
+    scratch = open_scratch(j)
     key, mask = draw_key(j.seed, j.draw)
     k = int64(j.k)
     width = uint64(j.segment_blocks)
     size, padded = uint64(j.columns) * width, padded_columns(j.columns)
-    x, rest = workspace(kind, size), workspace(kind, size)
-    largest, left = workspace(kind, width), workspace(kind, width)
-    r, shift = workspace(kind, width), workspace(kind, width)
-    high, low = workspace(kind, width), workspace(kind, width)
-    high64, low64, temperatures = np.empty(width), np.empty(width), np.empty(width)
-    node_r, node_s, logs = np.empty(width), np.empty(width), np.empty(width)
-    rise, sampled = np.empty(width, np.int64), np.empty(width, np.uint8)
-    identities, possible = np.empty(width, np.uint64), np.empty(width, np.int32)
+    x, rest = workspace(scratch, kind, size), workspace(scratch, kind, size)
+    largest, left = workspace(scratch, kind, width), workspace(scratch, kind, width)
+    r, shift = workspace(scratch, kind, width), workspace(scratch, kind, width)
+    high, low = workspace(scratch, kind, width), workspace(scratch, kind, width)
+    high64, low64, temperatures = empty(scratch, width, np.float64), empty(scratch, width, np.float64), empty(scratch, width, np.float64)
+    node_r, node_s, logs = empty(scratch, width, np.float64), empty(scratch, width, np.float64), empty(scratch, width, np.float64)
+    rise, sampled = empty(scratch, width, np.int64), empty(scratch, width, np.uint8)
+    identities, possible = empty(scratch, width, np.uint64), empty(scratch, width, np.int32)
     drawn = (uint64(j.columns) + uint64(3)) // uint64(4) * uint64(4) * width
-    words, refinements = np.empty(drawn, np.uint32), np.empty(drawn, np.uint32)
-    keys, places = np.empty(uint64(padded) * width), np.empty(uint64(padded) * width, np.int32)
+    words, refinements = empty(scratch, drawn, np.uint32), empty(scratch, drawn, np.uint32)
+    keys, places = empty(scratch, uint64(padded) * width, np.float64), empty(scratch, uint64(padded) * width, np.int32)
+    if measures(j):
+        return
     one = j.temperature if j.temperatures == 0 and j.temperature > 0.0 else 1.0
     one_high, one_low = scalar.scale(one)
     for i in range(width):

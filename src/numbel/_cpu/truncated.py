@@ -20,8 +20,9 @@ from .blocks import CHUNKS, LEVELS, block_max, block_node, choose, collapse, hal
 from .categorical import contest
 from .gumbel_max import best_of_block, filters, race_key
 from .job import job_at, row_address, row_id, row_min_p, row_temperature, row_top_k, row_top_p, row_wanted, take_items
-from .memory import load, workspace, zero
+from .memory import load, zero
 from .results import write_argmax, write_bad, write_empty, write_logsumexp, write_sample
+from .scratch import empty, measures, open_scratch, workspace
 from .truncation import BUCKETS, COARSE, LIST, block_at, find_cut, span_of, survey
 
 _INF = math.inf
@@ -290,27 +291,30 @@ def _race_in_row(
 def truncated(kind, job):
     """One worker: take rows until none is left."""
     j = job_at(job)
+    scratch = open_scratch(j)
     z = zero(kind)
     lowest = type(z)(-_INF)
     samples = uint64(j.samples)
     span = span_of(j.columns)
     blocks = (j.columns + BLOCK - 1) // BLOCK
     spans = (blocks + span - 1) // span
-    tops, coarse = workspace(kind, spans * LANES), workspace(kind, spans * COARSE)
+    tops, coarse = workspace(scratch, kind, spans * LANES), workspace(scratch, kind, spans * COARSE)
     length = min(j.columns, int64(LIST))
-    values, columns = workspace(kind, length), np.empty(length, np.int64)
-    masses, units = np.empty(length, np.uint64), np.empty(max(spans * LANES, length), np.uint64)
-    weights = workspace(kind, max(spans * LANES, length, int64(BLOCK)))
-    hits = np.empty(LANES + COARSE, np.int64)
-    counts, table = np.empty(BUCKETS, np.int64), np.empty(BUCKETS, np.uint64)
-    starts = np.empty(min(blocks, length) + 1, np.int64)
-    node_r, node_s = np.empty(min(blocks, length), np.float64), np.empty(min(blocks, length), np.float64)
-    lanes, masked = workspace(kind, LANES), workspace(kind, min(j.columns, int64(BLOCK)))
-    sums = np.empty(CHUNKS, np.uint64)
-    words = np.empty(BLOCK if j.race != 0 else 0, np.uint32)
-    keys, rs, winners = np.empty(samples, np.float64), np.empty(samples, np.float64), np.empty(samples, np.int64)
-    stack_r, stack_s = np.empty(LEVELS, np.float64), np.empty(LEVELS, np.float64)
-    buffer = np.empty(BLOCK if j.column_stride != j.item_size else 0, np.float64)
+    values, columns = workspace(scratch, kind, length), empty(scratch, length, np.int64)
+    masses, units = empty(scratch, length, np.uint64), empty(scratch, max(spans * LANES, length), np.uint64)
+    weights = workspace(scratch, kind, max(spans * LANES, length, int64(BLOCK)))
+    hits = empty(scratch, LANES + COARSE, np.int64)
+    counts, table = empty(scratch, BUCKETS, np.int64), empty(scratch, BUCKETS, np.uint64)
+    starts = empty(scratch, min(blocks, length) + 1, np.int64)
+    node_r, node_s = empty(scratch, min(blocks, length), np.float64), empty(scratch, min(blocks, length), np.float64)
+    lanes, masked = workspace(scratch, kind, LANES), workspace(scratch, kind, min(j.columns, int64(BLOCK)))
+    sums = empty(scratch, CHUNKS, np.uint64)
+    words = empty(scratch, BLOCK if j.race != 0 else 0, np.uint32)
+    keys, rs, winners = empty(scratch, samples, np.float64), empty(scratch, samples, np.float64), empty(scratch, samples, np.int64)
+    stack_r, stack_s = empty(scratch, LEVELS, np.float64), empty(scratch, LEVELS, np.float64)
+    buffer = empty(scratch, BLOCK if j.column_stride != j.item_size else 0, np.float64)
+    if measures(j):
+        return
     while True:
         begin, end = take_items(j)
         if begin >= end:

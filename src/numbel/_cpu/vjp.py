@@ -17,9 +17,10 @@ from .._scalar.bits import fma
 from .._scalar.blocks import BLOCK, LANES
 from .blocks import halve
 from .job import cotangent_address, job_at, out_address, row_address, row_and_segment, row_temperature, take_items
-from .memory import atomic_add, load, store, workspace
+from .memory import atomic_add, load, store
 from .relaxed_short import row_sums
 from .runs import read_run, write_run
+from .scratch import empty, measures, open_scratch, workspace
 from .tiles import read_cotangent, read_logits, write_out
 
 
@@ -73,10 +74,13 @@ def _rate(temperature):
 def vjp(kind, job):
     """One worker: take segments until none is left."""
     j = job_at(job)
+    scratch = open_scratch(j)
     blocks = (j.columns + BLOCK - 1) // BLOCK
-    y, u = workspace(kind, BLOCK), workspace(kind, BLOCK)
-    logs, products, totals = workspace(kind, LANES), np.empty(LANES), np.empty(LANES)
-    own = np.empty(3 * blocks if j.segments == 1 else 0)
+    y, u = workspace(scratch, kind, BLOCK), workspace(scratch, kind, BLOCK)
+    logs, products, totals = workspace(scratch, kind, LANES), empty(scratch, LANES, np.float64), empty(scratch, LANES, np.float64)
+    own = empty(scratch, 3 * blocks if j.segments == 1 else 0, np.float64)
+    if measures(j):
+        return
     while True:
         begin, end = take_items(j)
         if begin >= end:
@@ -152,12 +156,17 @@ def _both_gradients_across(y, u, columns, width, mean, rate, logs, products):
 def vjp_short(kind, job):
     """One worker for short rows: take tiles of `segment_blocks` rows (the width) until none is left."""
     j = job_at(job)
+    scratch = open_scratch(j)
     width = uint64(j.segment_blocks)
     size = uint64(j.columns) * width
-    y, u, logs = workspace(kind, size), workspace(kind, size), workspace(kind, width)
-    products, sums = np.empty(size), np.empty(size)
-    mean, rate = np.empty(width), np.empty(width)
-    rate[:] = _rate(j.temperature if j.temperatures == 0 else 1.0)
+    y, u, logs = workspace(scratch, kind, size), workspace(scratch, kind, size), workspace(scratch, kind, width)
+    products, sums = empty(scratch, size, np.float64), empty(scratch, size, np.float64)
+    mean, rate = empty(scratch, width, np.float64), empty(scratch, width, np.float64)
+    if measures(j):
+        return
+    one = _rate(j.temperature if j.temperatures == 0 else 1.0)
+    for i in range(width):
+        rate[i] = one
     while True:
         tile = atomic_add(j.counter_at, int64(1))
         if tile >= j.end_item:

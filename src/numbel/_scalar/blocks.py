@@ -14,7 +14,7 @@ from typing import Any
 
 from numba import float32, float64, int32, int64, uint64
 from numba.core import types
-from numba.extending import overload
+from numba.core.typing.templates import AbstractTemplate, infer_global
 
 from .._jit import inlined
 from .bits import (
@@ -293,22 +293,22 @@ def relative(x, high, low, r):
 
 
 def _by_width(of_float32: Any, of_float64: Any) -> Any:
-    """One name for both versions: compiled code takes the one of its first argument's dtype."""
+    """One name for both versions: compiled code calls the one of its first argument's dtype, with nothing between."""
 
     def generic(x: Any, *rest: Any) -> Any:
         return (of_float32 if x.dtype == "float32" else of_float64)(x, *rest)
 
-    # not strict: Numba takes annotations for part of the signature
-    @overload(generic, strict=False, jit_options={"forceinline": True})
-    def choose(x: Any, *rest: Any) -> Any:
-        version = of_float32 if x in (types.float32, types.int32) else of_float64
+    class Template(AbstractTemplate):  # type: ignore[misc]
+        def generic(self, args: Any, kws: Any) -> Any:
+            version = of_float32 if args[0] in (types.float32, types.int32) else of_float64
+            self._version = self.context.resolve_value_type(version)
+            return self._version.get_call_type(self.context, args, kws)
 
-        def chosen(x, *rest):
-            return version(x, *rest)
+        def get_impl_key(self, signature: Any) -> Any:
+            return self._version.get_impl_key(signature)
 
-        chosen.__qualname__ = f"{version.py_func.__qualname__}_by_width"  # symbols are told apart by it (_jit.kernel)
-        return chosen
-
+    Template.key = generic
+    infer_global(generic, types.Function(Template))
     return generic
 
 
