@@ -181,16 +181,12 @@ class _InnerLibrary(JITCodeLibrary):  # type: ignore[misc]
         return 0  # nobody calls it
 
     def alone(self) -> Any:
-        """The module of this function alone, each of its functions optimised for itself."""
-        if self._lowered:
-            for lowered in self._lowered:
-                module = llvm.parse_assembly(cgutils.normalize_ir_text(str(lowered)))
-                module.name, module.data_layout = lowered.name, self._codegen._data_layout
-                for name in [each.name for each in lowered.functions if not each.is_declaration]:
-                    passes, builder = self._codegen._function_pass_manager()
-                    passes.run(module.get_function(cgutils.normalize_ir_text(name)), builder)
-                self._final_module.link_in(module)
-            self._lowered = []
+        """The module of this function alone."""
+        for lowered in self._lowered:
+            module = llvm.parse_assembly(cgutils.normalize_ir_text(str(lowered)))
+            module.data_layout = self._codegen._data_layout
+            self._final_module.link_in(module)
+        self._lowered = []
         return self._final_module
 
     def everything(self) -> list[Any]:

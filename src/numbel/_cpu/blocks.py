@@ -12,6 +12,7 @@ from .._scalar.address import GROUPED, block_words
 from .._scalar.blocks import BLOCK, LANES
 from .ahead import ask_ahead
 from .memory import copy, element_size, load, zero
+from .scratch import address_of
 
 _INF = math.inf
 _NAN = math.nan
@@ -31,7 +32,7 @@ def block_address(kind, row, column_stride, item_size, block, count, buffer):
     first = row + block * BLOCK * column_stride
     if column_stride == item_size:
         return first
-    at = int64(buffer.ctypes.data)
+    at = address_of(buffer)
     for i in range(count):
         copy(kind, at, int64(i), first + int64(i) * column_stride)
     return at

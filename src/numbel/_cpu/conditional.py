@@ -101,7 +101,7 @@ def conditional_short(kind, job):
     padded = (uint64(j.columns) + uint64(3)) // uint64(4) * uint64(4) * width
     x, z = workspace(scratch, kind, size), empty(scratch, size, np.float64)
     words, refinements = empty(scratch, padded, np.uint32), empty(scratch, padded, np.uint32)
-    identities, good = empty(scratch, width, np.uint64), empty(scratch, width, np.bool_)
+    identities, good = empty(scratch, width, np.uint64), empty(scratch, width, np.uint8)
     top, limit, temperature = empty(scratch, width, np.float64), empty(scratch, width, np.float64), empty(scratch, width, np.float64)
     if measures(j):
         return

@@ -16,7 +16,7 @@ from .blocks import LEVELS, block_address, block_max, halve
 from .job import job_at, row_address, row_and_segment, row_temperature, row_wanted, take_items
 from .memory import atomic_add, atomic_min, load, store, zero
 from .results import store_float
-from .scratch import empty, measures, open_scratch, workspace
+from .scratch import empty, fill, measures, open_scratch, workspace
 from .short import halve_columns, row_factors
 from .tiles import read_form
 
@@ -27,8 +27,8 @@ _NAN = math.nan
 @njit
 def _lane_terms(kind, address, count, largest, high, low, lanes, products):
     """Sums of 2^z and z 2^z over a block, in 512 lanes and by halves."""
-    lanes[:] = zero(kind)
-    products[:] = zero(kind)
+    fill(lanes, 0, LANES, zero(kind))
+    fill(products, 0, LANES, zero(kind))
     for start in range(uint64(0), uint64(count), uint64(LANES)):
         for i in range(min(uint64(LANES), uint64(count) - start)):
             w, v = terms(load(kind, address, int64(start + i)) - largest, high, low)
@@ -43,7 +43,7 @@ def _lane_terms(kind, address, count, largest, high, low, lanes, products):
 @njit
 def _lane_others(kind, address, count, largest, high, low, lanes):
     """The sum of 2^z over a block, the largest left out."""
-    lanes[:] = zero(kind)
+    fill(lanes, 0, LANES, zero(kind))
     for start in range(uint64(0), uint64(count), uint64(LANES)):
         for i in range(min(uint64(LANES), uint64(count) - start)):
             d = load(kind, address, int64(start + i)) - largest
@@ -73,9 +73,11 @@ def _push(stack, index, m, v, a, high, low):
     """Add leaf number `index` to the dyadic tree whose open left siblings stand on the stack."""
     level = uint64(0)
     while (uint64(index) >> level) & uint64(1) != uint64(0):
-        m, v, a = join_entropy(stack[level, 0], stack[level, 1], stack[level, 2], m, v, a, high, low)
+        at = uint64(3) * level
+        m, v, a = join_entropy(stack[at], stack[at + uint64(1)], stack[at + uint64(2)], m, v, a, high, low)
         level += uint64(1)
-    stack[level, 0], stack[level, 1], stack[level, 2] = m, v, a
+    at = uint64(3) * level
+    stack[at], stack[at + uint64(1)], stack[at + uint64(2)] = m, v, a
 
 
 @njit
@@ -84,7 +86,8 @@ def _collapse(stack, count, high, low):
     m, v, a = -_INF, 0.0, 0.0
     for level in range(uint64(LEVELS)):
         if (uint64(count) >> level) & uint64(1) != uint64(0):
-            m, v, a = join_entropy(stack[level, 0], stack[level, 1], stack[level, 2], m, v, a, high, low)
+            at = uint64(3) * level
+            m, v, a = join_entropy(stack[at], stack[at + uint64(1)], stack[at + uint64(2)], m, v, a, high, low)
     return m, v, a
 
 
@@ -117,7 +120,7 @@ def entropy(kind, job):
     scratch = open_scratch(j)
     lanes, products = workspace(scratch, kind, LANES), workspace(scratch, kind, LANES)
     blocks = (j.columns + BLOCK - 1) // BLOCK
-    stack = empty(scratch, (LEVELS, 3), np.float64)
+    stack = empty(scratch, 3 * LEVELS, np.float64)
     buffer = empty(scratch, BLOCK if j.column_stride != j.item_size else 0, np.float64)
     if measures(j):
         return

@@ -19,7 +19,7 @@ from .._scalar.table import probability
 from .job import cotangent_address, job_at, row_address, row_and_segment, row_id, row_temperature, take_items
 from .memory import atomic_add, load, store
 from .runs import read_run
-from .scratch import empty, measures, open_scratch
+from .scratch import address_of, empty, fill, measures, open_scratch
 
 _I = np.int64(0)
 
@@ -157,7 +157,7 @@ def _masses(kind, j, address, block, leaves, x, factors, mass):
     read_run(kind, j.element, at, j.column_stride, j.item_size, count, x)
     for i in range(uint64(count)):
         mass[i] = probability(x[i], high64, low64, r, factor)
-    mass[uint64(count) : uint64(leaves)] = 0.0
+    fill(mass, count, leaves, 0.0)
     return _sums(mass, leaves)
 
 
@@ -219,7 +219,7 @@ def multinomial(kind, job):
             first = segment * j.segment_blocks
             last = min(first + j.segment_blocks, blocks)
             # two numbers for each block: mass, count
-            nodes = int64(own.ctypes.data) if j.segments == 1 else j.node_s + 24 * blocks * (row - j.first_row)
+            nodes = address_of(own) if j.segments == 1 else j.node_s + 24 * blocks * (row - j.first_row)
             address, target = row_address(j, row), cotangent_address(j, row)
             temperature = row_temperature(j, row)
             r, total = load(float64(0), j.row_node, 2 * row), load(float64(0), j.row_node, 2 * row + 1)
@@ -239,7 +239,7 @@ def multinomial(kind, job):
                     continue
                 for b in range(blocks):
                     top[b] = load(float64(0), nodes, 2 * b)
-                top[uint64(blocks) : uint64(tops)] = 0.0
+                fill(top, blocks, tops, 0.0)
                 _sums(top, tops)
                 _split(top, shares, tops, n, int64(0), int64(BLOCK), identity, key, mask, buffers, some)
                 for b in range(blocks):
@@ -250,7 +250,7 @@ def multinomial(kind, job):
                 count = min(j.columns - b * BLOCK, int64(BLOCK))
                 share = load(_I, nodes, 2 * b + 1) if blocks > 1 else n
                 if share == 0:
-                    counts[: uint64(count)] = 0
+                    fill(counts, 0, count, int64(0))
                 else:
                     _masses(kind, j, address, b, leaves, x, factors, mass)
                     _split(mass, counts, leaves, share, b * BLOCK, int64(1), identity, key, mask, buffers, some)

@@ -23,7 +23,7 @@ from .ahead import ASKS, BURST, ask_later
 from .job import job_at, row_address
 from .memory import atomic_add, opaque, store, zero
 from .runs import stream_run
-from .scratch import empty, local, measures, open_scratch, workspace
+from .scratch import address_of, empty, local, measures, open_scratch, tail, workspace
 from .tiles import write_noise
 
 #: Columns of a row made at a time.
@@ -58,7 +58,7 @@ def fill_noise_and_ask(address, size, x, count, column, sample, row, key, mask):
     for first in range(0, count, step):
         if asks:
             ask_later(address + (_BLOCKS * BLOCK + first) * size)
-        fill_noise(x[first:], min(step, count - first), column + uint64(first), sample, row, uint64(NOISE), key, mask)
+        fill_noise(tail(x, first), min(step, count - first), column + uint64(first), sample, row, uint64(NOISE), key, mask)
 
 
 @njit
@@ -162,7 +162,7 @@ def _long_rows(kind, j, transform, wide, x, y, g, identities):
         if contiguous and j.streams == 0:
             transform(kind, address, x, y, count, loc, scale, tag, key, mask, uint64(column), identities, uint64(0))
         else:
-            at = int64(g.ctypes.data)
+            at = address_of(g)
             transform(zero(kind), at, x, y, count, loc, scale, tag, key, mask, uint64(column), identities, uint64(0))
             if contiguous:
                 stream_run(kind, address, count, g, int64(0), None)
@@ -178,7 +178,7 @@ def _short_rows(kind, j, transform, wide, x, y, g, identities):
     tag = uint64(REFINEMENT)
     width = uint64(j.segment_blocks)
     words = (uint64(j.columns) + uint64(3)) // uint64(4) * uint64(4) * width
-    at = int64(g.ctypes.data)
+    at = address_of(g)
     while True:
         tile = atomic_add(j.counter_at, int64(1))
         if tile >= j.end_item:

@@ -20,7 +20,7 @@ from .blocks import CHUNKS, LEVELS, collapse, push
 from .job import FIELDS, job_at, row_temperature, row_wanted, take_items
 from .memory import atomic_add, copy, load, store, zero
 from .results import write_argmax, write_empty
-from .scratch import empty, measures, open_scratch, workspace
+from .scratch import address_of, empty, measures, open_scratch, workspace
 
 _INF = math.inf
 _NAN = math.nan
@@ -92,7 +92,7 @@ def ragged_grouped(kind, job):
     j = job_at(job)
     scratch = open_scratch(j)
     memory = empty(scratch, FIELDS, np.int64)
-    own = job_at(int64(memory.ctypes.data))
+    own = job_at(address_of(memory))
     samples = uint64(j.samples)
     lanes, weights = workspace(scratch, kind, LANES), workspace(scratch, kind, BLOCK)
     sums = empty(scratch, CHUNKS, np.uint64)
@@ -152,7 +152,7 @@ def ragged_gumbel_max(kind, job):
     j = job_at(job)
     scratch = open_scratch(j)
     memory = empty(scratch, FIELDS, np.int64)
-    own = job_at(int64(memory.ctypes.data))
+    own = job_at(address_of(memory))
     samples = uint64(j.samples)
     lanes, x = workspace(scratch, kind, LANES), empty(scratch, BLOCK, np.uint32)
     keys, winners = empty(scratch, samples, np.float64), empty(scratch, samples, np.int64)

@@ -22,7 +22,7 @@ from .job import job_at, out_address, row_address, row_and_segment, row_id, row_
 from .memory import atomic_add, atomic_min, load, store, zero
 from .noise import fill_noise, fill_noise_and_ask, transform_float32, transform_float64
 from .runs import SAME, fill_run, read_run, write_run
-from .scratch import empty, measures, open_scratch, workspace
+from .scratch import address_of, empty, fill, measures, open_scratch, workspace
 
 _INF = math.inf
 _NAN = math.nan
@@ -54,7 +54,7 @@ def _largest(d, g, count, largest):
 def _weights(d, g, count, largest, top, high, low, w, first, lanes):
     """w[first + i] = weight of a perturbed logit relative to `top`; their sum in the canonical order."""
     zero = largest - largest
-    lanes[:] = zero
+    fill(lanes, 0, LANES, zero)
     for start in range(uint64(0), uint64(count), uint64(LANES)):
         at = uint64(first) + start
         for i in range(min(uint64(LANES), uint64(count) - start)):
@@ -73,11 +73,11 @@ def _block(kind, j, transform, wide, address, block, identities, key, mask, fact
     count = min(j.columns - block * BLOCK, int64(BLOCK))
     at = address + block * BLOCK * j.column_stride
     read_run(kind, j.element, at, j.column_stride, j.item_size, count, d)
-    m, nan = block_max(kind, int64(d.ctypes.data), count)
+    m, nan = block_max(kind, address_of(d), count)
     if nan or m == _INF:
         return m, m, _NAN
     if m == -_INF:
-        w[uint64(first) : uint64(first) + uint64(count)] = 0
+        fill(w, first, first + count, zero(kind))
         return m, m, 0.0
     if j.noise != 0:
         column = uint64(block) * uint64(BLOCK)
@@ -86,7 +86,7 @@ def _block(kind, j, transform, wide, address, block, identities, key, mask, fact
         if wide:
             fill_noise(y, count, column, uint64(0), identities[0], uint64(REFINEMENT), key, mask)
         z, zero_width = zero(kind), uint64(0)
-        at, tag = int64(g.ctypes.data), uint64(REFINEMENT)
+        at, tag = address_of(g), uint64(REFINEMENT)
         transform(z, at, x, y, count, z, type(z)(1), tag, key, mask, column, identities, zero_width)
     top = m - m
     total = _weights(d, g, count, m, top, high, low, w, first, lanes)
@@ -112,7 +112,7 @@ def _normalise(nodes, blocks, high64, low64, lanes):
         if total > 0.0:
             top = max(top, offset)
     good = good and top > -_INF
-    lanes[:] = 0.0
+    fill(lanes, 0, LANES, 0.0)
     for b in range(blocks):
         total = load(float64(0), nodes, 3 * b + 2)
         scale = relaxed.block_scale(load(float64(0), nodes, 3 * b + 1), top, high64, low64) if total > 0.0 else 0.0
@@ -153,7 +153,7 @@ def _rows(kind, j, transform, wide):
             row, segment = row_and_segment(j, item)
             first = segment * j.segment_blocks
             last = min(first + j.segment_blocks, blocks)
-            nodes = int64(own.ctypes.data) if j.segments == 1 else j.node_s + 24 * blocks * (row - j.first_row)
+            nodes = address_of(own) if j.segments == 1 else j.node_s + 24 * blocks * (row - j.first_row)
             address, target = row_address(j, row), out_address(j, row)
             identities[0] = uint64(row_id(j, row))
             temperature = row_temperature(j, row)

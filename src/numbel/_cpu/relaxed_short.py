@@ -20,7 +20,7 @@ from .job import job_at, out_address, row_id, row_temperature, row_wanted
 from .memory import atomic_add, atomic_min, zero
 from .noise import fill_across, transform_float32, transform_float64
 from .runs import fill_run
-from .scratch import empty, measures, open_scratch, workspace
+from .scratch import address_of, empty, measures, open_scratch, workspace
 from .tiles import read_logits, write_out
 
 _INF = math.inf
@@ -121,7 +121,7 @@ def _short(kind, j, transform, wide):
             if wide:
                 fill_across(refinements, j.columns, identities, width, uint64(0), uint64(REFINEMENT), key, mask)
             transform(
-                z, int64(g.ctypes.data), words, refinements, size, z, type(z)(1),
+                z, address_of(g), words, refinements, size, z, type(z)(1),
                 uint64(REFINEMENT), key, mask, uint64(0), identities, width,
             )  # fmt: skip
         _perturb(x, g, j.columns, width, largest)

@@ -13,7 +13,8 @@ from numba import float64, int64, uint64
 
 from .._jit import njit
 from .._scalar.relaxed import below
-from .memory import LINE, element_size, load, rounded, spacing, store, stream
+from .memory import LINE, element_size, load, rounded, spacing, store, stream, zero
+from .scratch import address_of
 
 _INF = math.inf
 
@@ -69,9 +70,10 @@ def stream_run(kind, address, count, source, first, divisor):
     for i in range(uint64(lead)):
         x = source[uint64(first) + i]
         store(kind, address, int64(i), x if divisor is None else x / divisor)
-    at = int64(source.ctypes.data) + (first + lead) * source.itemsize
+    wide = element_size(zero(kind))
+    at = address_of(source) + (first + lead) * wide
     for line in range(lines):
-        stream(kind, address + lead * size + line * LINE, at + line * step * source.itemsize, divisor)
+        stream(kind, address + lead * size + line * LINE, at + line * step * wide, divisor)
     for i in range(uint64(end), uint64(count)):
         x = source[uint64(first) + i]
         store(kind, address, int64(i), x if divisor is None else x / divisor)

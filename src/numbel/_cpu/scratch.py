@@ -1,4 +1,7 @@
-"""Scratch arrays of a worker, in memory that is reserved before any worker starts.
+"""Arrays of a worker, in memory that is reserved before any worker starts.
+
+An array is a pointer: no length, no strides, no negative index. As Numba's arrays of seven fields, those that the
+workers hand on were two thirds of their code before LLVM saw it.
 
 A worker allocates nothing: in a parallel loop it could neither raise nor return. The driver runs a worker once on a job
 that only measures, reserves what all workers need, and raises MemoryError if that cannot be had. A worker therefore takes
@@ -10,10 +13,9 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import int64
+from numba import int64, uint64
 from numba.core import cgutils, types
 from numba.extending import intrinsic
-from numba.np.arrayobj import make_array, populate_array
 
 from .._jit import inlined
 from .memory import atomic_add, store
@@ -66,55 +68,70 @@ def _take(module: Any) -> Any:
     return function
 
 
-def _array(context: Any, builder: Any, form: Any, lengths: list[Any], data: Any) -> Any:
-    """A C-contiguous array at `data`, or in the scratch whose address that is."""
-    size = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(form.dtype)))
-    strides: list[Any] = []
-    total = size
-    for length in reversed(lengths):
-        strides.insert(0, total)
-        total = builder.mul(total, length)
-    if data.type == _WORD:
-        data = builder.call(_take(builder.module), [data, total])
-    array = make_array(form)(context, builder)
-    pointer = builder.bitcast(data, context.get_data_type(form.dtype).as_pointer())
-    populate_array(array, data=pointer, shape=lengths, strides=strides, itemsize=size, meminfo=None)
-    return array._getvalue()
+def _pointer(context: Any, dtype: Any) -> Any:
+    return context.get_data_type(dtype).as_pointer()
+
+
+def _taken(context: Any, builder: Any, dtype: Any, scratch: Any, length: Any) -> Any:
+    size = builder.mul(length, context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(dtype))))
+    return builder.bitcast(builder.call(_take(builder.module), [scratch, size]), _pointer(context, dtype))
 
 
 @intrinsic
-def empty(typingctx: Any, scratch: Any, shape: Any, dtype: Any) -> Any:
-    """An uninitialised array in a scratch; `shape` is a length or a tuple of lengths."""
-    several = isinstance(shape, types.BaseTuple)
-    form: Any = types.Array(dtype.dtype, len(shape) if several else 1, "C")
-    wanted = types.UniTuple(types.intp, len(shape)) if several else types.intp  # type: ignore[attr-defined]
+def empty(typingctx: Any, scratch: Any, length: Any, dtype: Any) -> Any:
+    """An uninitialised array in a scratch."""
+    kept = dtype.dtype
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        lengths = cgutils.unpack_tuple(builder, args[1]) if several else [args[1]]
-        return _array(context, builder, form, lengths, args[0])
+        return _taken(context, builder, kept, args[0], args[1])
 
-    return form(types.int64, wanted, dtype), codegen
+    return types.CPointer(kept)(types.int64, types.intp, dtype), codegen
 
 
 @intrinsic
 def workspace(typingctx: Any, scratch: Any, kind: Any, length: Any) -> Any:
     """`empty` of the type that `kind` is widened to."""
-    form: Any = types.Array(types.float64 if kind == types.float64 else types.float32, 1, "C")
+    dtype = types.float64 if kind == types.float64 else types.float32
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _array(context, builder, form, [args[2]], args[0])
+        return _taken(context, builder, dtype, args[0], args[2])
 
-    return form(types.int64, kind, types.intp), codegen
+    return types.CPointer(dtype)(types.int64, kind, types.intp), codegen
 
 
 @intrinsic(prefer_literal=True)
 def local(typingctx: Any, length: Any, dtype: Any) -> Any:
     """An uninitialised array on the stack, of a constant, small length."""
-    form: Any = types.Array(dtype.dtype, 1, "C")
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        memory = ir.ArrayType(context.get_data_type(form.dtype), length.literal_value)
-        data = builder.bitcast(cgutils.alloca_once(builder, memory), _POINTER)
-        return _array(context, builder, form, [context.get_constant(types.intp, length.literal_value)], data)
+        memory = ir.ArrayType(context.get_data_type(dtype.dtype), length.literal_value)
+        return builder.bitcast(cgutils.alloca_once(builder, memory), _pointer(context, dtype.dtype))
 
-    return form(length, dtype), codegen
+    return types.CPointer(dtype.dtype)(length, dtype), codegen
+
+
+@intrinsic
+def address_of(typingctx: Any, array: Any) -> Any:
+    """The address of an array's first element."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ptrtoint(args[0], _WORD)
+
+    return types.int64(array), codegen
+
+
+@intrinsic
+def tail(typingctx: Any, array: Any, first: Any) -> Any:
+    """The array from element `first` on."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.gep(args[0], [args[1]])
+
+    return array(array, types.intp), codegen
+
+
+@inlined
+def fill(array, first, end, value):
+    """Set elements first .. end - 1."""
+    for i in range(uint64(first), uint64(end)):
+        array[i] = value

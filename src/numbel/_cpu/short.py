@@ -189,7 +189,7 @@ def _short(kind, j, race, cut):
     tags = empty(scratch, width, np.uint64)
     rows_cut, size_cut = (uint64(0), uint64(0)) if cut is None else (width, size)
     top_k, top_p = empty(scratch, rows_cut, np.int64), empty(scratch, rows_cut, np.float64)
-    reach, off = empty(scratch, rows_cut, np.float64), empty(scratch, rows_cut, np.bool_)
+    reach, off = empty(scratch, rows_cut, np.float64), empty(scratch, rows_cut, np.uint8)
     copy, masses = workspace(scratch, kind, size_cut), empty(scratch, size_cut, np.uint64)
     ordered = workspace(scratch, kind, uint64(padded_columns(j.columns)) * rows_cut)
     mass_limits, before = empty(scratch, rows_cut, np.uint64), empty(scratch, rows_cut, np.uint64)

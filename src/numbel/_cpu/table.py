@@ -23,7 +23,7 @@ from .job import job_at, row_address, row_id, row_temperature, take_items
 from .memory import load, store
 from .results import store_float
 from .runs import read_one, read_run
-from .scratch import empty, measures, open_scratch
+from .scratch import address_of, empty, measures, open_scratch
 
 _I = np.int64(0)
 #: Draws whose words are made together.
@@ -361,7 +361,7 @@ def table_rows(kind, job):
     blocks = (j.columns + BLOCK - 1) // BLOCK
     q, entries = empty(scratch, j.columns, np.int64), empty(scratch, j.columns, np.int64)
     memory = empty(scratch, HEAD + FIELDS * blocks, np.int64)
-    masses, table, plan = int64(q.ctypes.data), int64(entries.ctypes.data), int64(memory.ctypes.data)
+    masses, table, plan = address_of(q), address_of(entries), address_of(memory)
     key, mask = draw_key(j.seed, j.draw)
     if measures(j):
         return

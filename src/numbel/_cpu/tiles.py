@@ -9,6 +9,7 @@ from .._jit import njit
 from .job import offset
 from .memory import TILE, element_size, load, store, transpose_in, transpose_out, zero
 from .runs import BRAIN, HALF
+from .scratch import address_of
 
 
 @njit
@@ -68,7 +69,7 @@ def _read(kind, place, first, rows, width, x):
     done = int64(0)
     if dims == 0 and column_stride == element_size(kind):
         done = columns // TILE * TILE
-        address, at, size = base + first * row_stride, int64(x.ctypes.data), element_size(zero(kind))
+        address, at, size = base + first * row_stride, address_of(x), element_size(zero(kind))
         for i in range(0, rows // TILE * TILE, TILE):
             for c in range(0, done, TILE):
                 source = address + i * row_stride + c * column_stride
@@ -95,7 +96,7 @@ def _write(kind, place, first, rows, width, x):
     done = int64(0)
     if dims == 0 and column_stride == element_size(kind):
         done = columns // TILE * TILE
-        address, at, size = base + first * row_stride, int64(x.ctypes.data), element_size(zero(kind))
+        address, at, size = base + first * row_stride, address_of(x), element_size(zero(kind))
         for i in range(0, rows // TILE * TILE, TILE):
             for c in range(0, done, TILE):
                 target = address + i * row_stride + c * column_stride

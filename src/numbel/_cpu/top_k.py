@@ -27,7 +27,7 @@ from .job import job_at, row_address, row_and_segment, row_id, row_temperature, 
 from .memory import atomic_add, atomic_max, atomic_min, copy, element_size, load, store, zero
 from .noise import fill_noise, fill_noise_and_ask
 from .results import store_float
-from .scratch import empty, measures, open_scratch, workspace
+from .scratch import address_of, empty, measures, open_scratch, tail, workspace
 
 _INF = math.inf
 _NAN = math.nan
@@ -92,7 +92,7 @@ def _select(keys, places, n, wanted, spare):
     """Keep the `wanted` largest of n keys, the first of equals, in their order; the smallest of those kept."""
     for i in range(uint64(n)):
         spare[i] = keys[i]
-    least = _nth_largest(spare, n, wanted - 1, spare[n:])
+    least = _nth_largest(spare, n, wanted - 1, tail(spare, n))
     above = int64(0)
     for i in range(uint64(n)):
         above += int64(keys[i] > least)
@@ -353,7 +353,7 @@ def _rest(kind, j, row, temperature, k, nodes_r, nodes_s, places, lanes, stack_r
             r, total = load(float64(0), nodes_r, block), load(float64(0), nodes_s, block)
         else:
             at = block_address(kind, address, j.column_stride, j.item_size, block, count, buffer)
-            copied = int64(buffer.ctypes.data)
+            copied = address_of(buffer)
             if end != chosen and at != copied:
                 for i in range(count):
                     copy(kind, copied, int64(i), at + int64(i) * element_size(kind))
@@ -372,6 +372,7 @@ def _log_prob(kind, j, row, temperature, r, total, places, terms):
     """Sum of phi_i - R_i over the places in order, (r, total) being the node of all other columns."""
     high64, low64 = scalar.scale(temperature)
     address = row_address(j, row)
+    terms_r, terms_s = tail(terms, _TILE), tail(terms, 2 * _TILE)
     result = 0.0
     for end in range(j.k, 0, -_TILE):
         n = uint64(min(int64(end), int64(_TILE)))
@@ -379,17 +380,17 @@ def _log_prob(kind, j, row, temperature, r, total, places, terms):
         # four loops: only that of the sums waits for the one before
         for i in range(n):
             x = load(kind, address + places[first + i] * j.column_stride, int64(0))
-            terms[0, i] = float64(x)
+            terms[i] = float64(x)
         for i in range(n):
-            terms[1, i], terms[2, i] = category_node(terms[0, i], high64, low64)
+            terms_r[i], terms_s[i] = category_node(terms[i], high64, low64)
         for i in range(n):
             at = n - uint64(1) - i
-            r, total = join(terms[1, at], terms[2, at], r, total)
-            terms[1, at], terms[2, at] = r, total
+            r, total = join(terms_r[at], terms_s[at], r, total)
+            terms_r[at], terms_s[at] = r, total
         for i in range(n):
-            terms[0, i] = log_prob(terms[0, i], high64, low64, terms[1, i], terms[2, i])
+            terms[i] = log_prob(terms[i], high64, low64, terms_r[i], terms_s[i])
         for i in range(n):
-            result += terms[0, n - uint64(1) - i]
+            result += terms[n - uint64(1) - i]
     return result
 
 
@@ -479,7 +480,7 @@ def top_k(kind, job):
     x, y = empty(scratch, padded, np.uint32), empty(scratch, _TILE, np.uint32)
     values, hits = empty(scratch, _TILE, np.float64), empty(scratch, BLOCK // _GROUP, np.int32)
     lanes, buffer = workspace(scratch, kind, LANES), empty(scratch, min(j.columns, int64(BLOCK)), np.float64)
-    stack_r, stack_s, terms = empty(scratch, LEVELS, np.float64), empty(scratch, LEVELS, np.float64), empty(scratch, (3, min(j.k, int64(_TILE))), np.float64)
+    stack_r, stack_s, terms = empty(scratch, LEVELS, np.float64), empty(scratch, LEVELS, np.float64), empty(scratch, 3 * _TILE, np.float64)
     nodes = empty(scratch, 2 * blocks if j.keeps_nodes and j.segments == 1 else 0, np.float64)
     if measures(j):
         return
@@ -496,7 +497,7 @@ def top_k(kind, job):
             own_row = row - j.first_row
             nodes_r, nodes_s = int64(0), int64(0)
             if j.keeps_nodes:
-                nodes_r = int64(nodes.ctypes.data) if j.segments == 1 else j.node_r + 16 * blocks * own_row
+                nodes_r = address_of(nodes) if j.segments == 1 else j.node_r + 16 * blocks * own_row
                 nodes_s = nodes_r + 8 * blocks
             temperature = row_temperature(j, row)
             first = segment * j.segment_blocks

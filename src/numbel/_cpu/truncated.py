@@ -22,7 +22,7 @@ from .gumbel_max import best_of_block, filters, race_key
 from .job import job_at, row_address, row_id, row_min_p, row_temperature, row_top_k, row_top_p, row_wanted, take_items
 from .memory import load, zero
 from .results import write_argmax, write_bad, write_empty, write_logsumexp, write_sample
-from .scratch import empty, measures, open_scratch, workspace
+from .scratch import address_of, empty, measures, open_scratch, workspace
 from .truncation import BUCKETS, COARSE, LIST, block_at, find_cut, span_of, survey
 
 _INF = math.inf
@@ -195,7 +195,7 @@ def _masked_block(kind, j, address, block, t, last, masked, buffer):
     for i in range(uint64(ties), uint64(count)):
         x = load(kind, at, int64(i))
         masked[i] = x if x > t else lowest
-    return int64(masked.ctypes.data), count
+    return address_of(masked), count
 
 
 @inlined

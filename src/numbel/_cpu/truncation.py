@@ -21,6 +21,7 @@ from .._scalar.elementary import log_float64, power_of_two_float64
 from .ahead import ask_ahead
 from .blocks import block_address, block_node, collapse, push
 from .memory import element_size, load, zero
+from .scratch import fill, tail
 
 _INF = math.inf
 #: Lanes of a coarse group: 32 of them share a block's 512.
@@ -197,7 +198,7 @@ def _gather(kind, j, address, span, tops, coarse, t, last, hits, values, columns
     z = zero(kind)
     blocks = (j.columns + BLOCK - 1) // BLOCK
     n = int64(0)
-    coarse_hits = hits[LANES:]
+    coarse_hits = tail(hits, LANES)
     for s in range((blocks + span - 1) // span):
         first_block = int64(s) * span
         ties = first_block * BLOCK <= last
@@ -337,8 +338,8 @@ def _histogram(
     z = zero(kind)
     place = scalar.ordered(z)
     bottom, top = type(place)(low), type(place)(high)
-    counts[:] = 0
-    table[:] = uint64(0)
+    fill(counts, 0, BUCKETS, int64(0))
+    fill(table, 0, BUCKETS, uint64(0))
     total = uint64(0)
     for b in range((j.columns + BLOCK - 1) // BLOCK):
         at, count = block_at(kind, j, address, int64(b), buffer)
@@ -434,7 +435,7 @@ def _refine(
             bucket -= 1
         start = int64(uint64(low) + (uint64(bucket) << uint64(shift)))
         end = min(int64(uint64(start) + (uint64(1) << uint64(shift)) - uint64(1)), high)
-        if counts[bucket] <= len(values):
+        if counts[bucket] <= min(j.columns, int64(LIST)):
             n = _list_between(kind, j, address, start, end, values, buffer)
             if by_mass:
                 _mass_units(values, n, minus, factor, factor_low, r, mass, weights, masses)

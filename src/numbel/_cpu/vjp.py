@@ -20,7 +20,7 @@ from .job import cotangent_address, job_at, out_address, row_address, row_and_se
 from .memory import atomic_add, load, store
 from .relaxed_short import row_sums
 from .runs import read_run, write_run
-from .scratch import empty, measures, open_scratch, workspace
+from .scratch import address_of, empty, fill, measures, open_scratch, workspace
 from .tiles import read_cotangent, read_logits, write_out
 
 
@@ -51,7 +51,7 @@ def _gradient(y, u, count, mean, rate):
 @njit
 def _both_gradients(y, u, count, mean, rate, logs, lanes):
     """The same, and minus the sum of ln(y) times it (where y is 0, so is that)."""
-    lanes[:] = 0.0
+    fill(lanes, 0, LANES, 0.0)
     for start in range(uint64(0), uint64(count), uint64(LANES)):
         n = min(uint64(LANES), uint64(count) - start)
         for i in range(n):
@@ -89,7 +89,7 @@ def vjp(kind, job):
             row, segment = row_and_segment(j, item)
             first = segment * j.segment_blocks
             last = min(first + j.segment_blocks, blocks)
-            nodes = int64(own.ctypes.data) if j.segments == 1 else j.node_s + 24 * blocks * (row - j.first_row)
+            nodes = address_of(own) if j.segments == 1 else j.node_s + 24 * blocks * (row - j.first_row)
             sources = row_address(j, row), cotangent_address(j, row)
             rate = _rate(row_temperature(j, row))
             for phase in range(j.phase, j.phase + 1 if j.segments > 1 else 2):
@@ -123,7 +123,7 @@ def vjp(kind, job):
 @njit
 def _total(nodes, which, blocks, lanes):
     """The sum over blocks of one of their numbers."""
-    lanes[:] = 0.0
+    fill(lanes, 0, LANES, 0.0)
     for b in range(blocks):
         lanes[uint64(b) % uint64(LANES)] += load(float64(0), nodes, 3 * b + which)
     halve(lanes, min(uint64(LANES), uint64(blocks)))
