@@ -6,8 +6,9 @@ Importing compiles nothing and touches no CUDA.
 from __future__ import annotations
 
 from . import estimators
-from ._info import show_config, warmup
+from ._info import show_config
 from ._top_k import top_k_weights
+from ._warmup import warmup
 from .accumulate import CategoricalAccumulator
 from .densities import entropy, log_prob, logsumexp
 from .generator import Generator, default_rng

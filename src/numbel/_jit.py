@@ -12,13 +12,14 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import itertools
+import logging
 import os
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numba
 from numba.core import config
@@ -42,7 +43,12 @@ inlined = inner(force=True)
 def source_stamp(kernels: str = "_cpu") -> str:
     """Hash of every source file that a target's machine code comes from, and of the versions that generate it."""
     digest = hashlib.sha256()
-    sources = [_PACKAGE / "_jit.py", _PACKAGE / "_compiler.py", *(_PACKAGE / "_scalar").rglob("*.py"), *(_PACKAGE / kernels).rglob("*.py")]
+    sources = [
+        _PACKAGE / "_jit.py",
+        _PACKAGE / "_compiler.py",
+        *(_PACKAGE / "_scalar").rglob("*.py"),
+        *(_PACKAGE / kernels).rglob("*.py"),
+    ]
     for path in sorted(sources):
         digest.update(path.relative_to(_PACKAGE).as_posix().encode())
         digest.update(path.read_bytes())
@@ -113,16 +119,22 @@ class Entry:
             path = self._path()
             kept = load(path) if path is not None else None
             if kept is None:
-                if self._parallel:
-                    code, symbol = compile_parallel(self.function, self.arguments)
-                else:
-                    code, symbol = compile_entry(self.function, f"numbel_{self.name}", self.arguments)
+                with _announced(self.name):
+                    if self._parallel:
+                        code, symbol = compile_parallel(self.function, self.arguments)
+                    else:
+                        code, symbol = compile_entry(self.function, f"numbel_{self.name}", self.arguments)
                 if path is not None:
                     save(path, symbol.encode() + b"\0" + code)
             else:
                 name, _, code = kept.partition(b"\0")
                 symbol = name.decode()
             return load_entry(code, symbol, parallel=self._parallel)
+
+    def is_kept(self) -> bool:
+        """Whether it need not be compiled."""
+        path = self._path()
+        return "address" in vars(self) or (path is not None and load(path) is not None)
 
     def _path(self) -> Path | None:
         folder = cache_folder()
@@ -137,6 +149,42 @@ class Entry:
         types = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * self.arguments
         self._call = form(ctypes.c_int32, *types)(self.address)
         return self._call
+
+
+_logger = logging.getLogger("numbel")
+#: Seconds of silence before a compile is announced.
+_PATIENCE = 1.0
+_announcements = itertools.count()
+
+
+@contextlib.contextmanager
+def _announced(name: str) -> Iterator[None]:
+    """Say once in a process that code is being compiled, if that takes longer than a second."""
+    timer = threading.Timer(_PATIENCE, _announce, [name])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _announce(name: str) -> None:
+    """Write to stderr where somebody watches, or to the log where one is kept."""
+    if os.environ.get("NUMBEL_QUIET", "0") not in ("", "0") or next(_announcements):
+        return
+    where = "" if cache_folder() is None else ", once on this machine"
+    text = f"compiling {name}, some seconds{where}; `numbel warmup` compiles everything beforehand"
+    if _logger.hasHandlers() or _logger.level > logging.INFO:
+        _logger.info(text)
+    elif _watched():
+        sys.stderr.write(f"numbel: {text}\n")
+        sys.stderr.flush()
+
+
+def _watched() -> bool:
+    """Whether stderr is a terminal's or a notebook's."""
+    return "ipykernel" in sys.modules or bool(sys.stderr and sys.stderr.isatty())
 
 
 #: Where an entry point writes that it returns nothing.

@@ -20,7 +20,7 @@ import rich.table
 import typer
 from rich import progress
 
-from . import _checks, _files, _host, _info, _zipf, bench
+from . import _checks, _files, _host, _info, _jit, _warmup, _zipf, bench
 from .generator import Generator, default_rng
 from .results import Sample
 
@@ -312,6 +312,28 @@ def info() -> None:
             except metadata.PackageNotFoundError:
                 version = "not installed"
             typer.echo(f"{name:<16} {version}")
+
+
+@app.command()
+def warmup(
+    functions: Annotated[
+        list[str] | None, typer.Argument(help=f"Of {', '.join(_warmup.FUNCTIONS)}; all without.", show_default=False)
+    ] = None,
+    dtype: Annotated[list[str] | None, typer.Option(help="float32 (the default), float64, float16, bfloat16.")] = None,
+) -> None:
+    """Compile kernels beforehand, once on this machine, on all cores."""
+    with _one_line():
+        work = _warmup.needed(dtype or ["float32"], functions or None)
+        columns = (progress.TextColumn("compiling"), progress.BarColumn(), progress.TaskProgressColumn())
+        console = rich.console.Console(stderr=True)
+        start = time.perf_counter()
+        with progress.Progress(*columns, progress.TimeRemainingColumn(), console=console) as bar:
+            task = bar.add_task("", total=1.0)
+            _warmup.prepare(work, lambda share: bar.update(task, completed=share))
+        kernels = sum(map(len, work))
+        folder = _jit.cache_folder()
+        where = f"kept in {folder}" if folder is not None else "not kept: the disk cache is off"
+        typer.echo(f"{kernels} kernels ready after {time.perf_counter() - start:.1f} s, {where}")
 
 
 @app.command(name="bench")

@@ -102,7 +102,11 @@ def conditional_short(kind, job):
     x, z = workspace(scratch, kind, size), empty(scratch, size, np.float64)
     words, refinements = empty(scratch, padded, np.uint32), empty(scratch, padded, np.uint32)
     identities, good = empty(scratch, width, np.uint64), empty(scratch, width, np.uint8)
-    top, limit, temperature = empty(scratch, width, np.float64), empty(scratch, width, np.float64), empty(scratch, width, np.float64)
+    top, limit, temperature = (
+        empty(scratch, width, np.float64),
+        empty(scratch, width, np.float64),
+        empty(scratch, width, np.float64),
+    )
     if measures(j):
         return
     while True:

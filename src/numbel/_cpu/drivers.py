@@ -128,3 +128,6 @@ def driver(worker: str, dtype: str) -> Driver:
 spawn_seeds = Entry(noise.spawn_seeds.py_func, "spawn_seeds")
 join_rows = Entry(accumulate.join_rows.py_func, "join_rows")
 merge_winners = Entry(accumulate.merge_winners.py_func, "merge_winners")
+
+#: The entry points beside the workers'.
+ENTRIES = (_parallel, spawn_seeds, join_rows, merge_winners)

@@ -58,7 +58,9 @@ def fill_noise_and_ask(address, size, x, count, column, sample, row, key, mask):
     for first in range(0, count, step):
         if asks:
             ask_later(address + (_BLOCKS * BLOCK + first) * size)
-        fill_noise(tail(x, first), min(step, count - first), column + uint64(first), sample, row, uint64(NOISE), key, mask)
+        fill_noise(
+            tail(x, first), min(step, count - first), column + uint64(first), sample, row, uint64(NOISE), key, mask
+        )
 
 
 @njit

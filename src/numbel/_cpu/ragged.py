@@ -97,7 +97,11 @@ def ragged_grouped(kind, job):
     lanes, weights = workspace(scratch, kind, LANES), workspace(scratch, kind, BLOCK)
     sums = empty(scratch, CHUNKS, np.uint64)
     words = empty(scratch, max(j.segment_blocks, j.samples), np.uint64)
-    keys, rs, winners = empty(scratch, samples, np.float64), empty(scratch, samples, np.float64), empty(scratch, samples, np.int64)
+    keys, rs, winners = (
+        empty(scratch, samples, np.float64),
+        empty(scratch, samples, np.float64),
+        empty(scratch, samples, np.int64),
+    )
     stack_r, stack_s = empty(scratch, LEVELS, np.float64), empty(scratch, LEVELS, np.float64)
     buffer = empty(scratch, BLOCK if j.column_stride != j.item_size else 0, np.float64)
     if measures(j):

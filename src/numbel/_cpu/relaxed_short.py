@@ -88,7 +88,12 @@ def _short(kind, j, transform, wide):
     width = uint64(j.segment_blocks)
     size = uint64(j.columns) * width
     padded = (uint64(j.columns) + uint64(3)) // uint64(4) * uint64(4) * width
-    x, w, g, sums = workspace(scratch, kind, size), workspace(scratch, kind, size), workspace(scratch, kind, padded), workspace(scratch, kind, size)
+    x, w, g, sums = (
+        workspace(scratch, kind, size),
+        workspace(scratch, kind, size),
+        workspace(scratch, kind, padded),
+        workspace(scratch, kind, size),
+    )
     largest, top = workspace(scratch, kind, width), workspace(scratch, kind, width)
     high, low = workspace(scratch, kind, width), workspace(scratch, kind, width)
     words, refinements = empty(scratch, padded, np.uint32), empty(scratch, padded if wide else uint64(0), np.uint32)

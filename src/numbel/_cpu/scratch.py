@@ -3,9 +3,9 @@
 An array is a pointer: no length, no strides, no negative index. As Numba's arrays of seven fields, those that the
 workers hand on were two thirds of their code before LLVM saw it.
 
-A worker allocates nothing: in a parallel loop it could neither raise nor return. The driver runs a worker once on a job
-that only measures, reserves what all workers need, and raises MemoryError if that cannot be had. A worker therefore takes
-all its arrays first, and returns where the job `measures`.
+A worker allocates nothing, because it could not raise in a parallel loop. The driver first runs it on a job that only
+measures, reserves what all workers need, and raises MemoryError if that cannot be had. So a worker takes all its arrays
+first, and returns there if the job `measures`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from llvmlite import ir
 from numba import int64, uint64
 from numba.core import cgutils, types
+from numba.core.types import CPointer  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 
 from .._jit import inlined
@@ -34,9 +35,9 @@ def measures(j):
 
 @inlined
 def open_scratch(j):
-    """This worker's part of the reserved memory; its first word counts the bytes that are taken.
+    """The worker's part of the reserved memory; its first word counts the bytes that are taken.
 
-    When a job only measures, that word is the job's own, and the arrays lie nowhere.
+    If the job only measures, that word is the job's own, and the arrays lie nowhere.
     """
     scratch = j.next_scratch_at
     if j.scratch_size != 0:
@@ -85,7 +86,7 @@ def empty(typingctx: Any, scratch: Any, length: Any, dtype: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _taken(context, builder, kept, args[0], args[1])
 
-    return types.CPointer(kept)(types.int64, types.intp, dtype), codegen
+    return CPointer(kept)(types.int64, types.intp, dtype), codegen
 
 
 @intrinsic
@@ -96,7 +97,7 @@ def workspace(typingctx: Any, scratch: Any, kind: Any, length: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _taken(context, builder, dtype, args[0], args[2])
 
-    return types.CPointer(dtype)(types.int64, kind, types.intp), codegen
+    return CPointer(dtype)(types.int64, kind, types.intp), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -107,7 +108,7 @@ def local(typingctx: Any, length: Any, dtype: Any) -> Any:
         memory = ir.ArrayType(context.get_data_type(dtype.dtype), length.literal_value)
         return builder.bitcast(cgutils.alloca_once(builder, memory), _pointer(context, dtype.dtype))
 
-    return types.CPointer(dtype.dtype)(length, dtype), codegen
+    return CPointer(dtype.dtype)(length, dtype), codegen
 
 
 @intrinsic

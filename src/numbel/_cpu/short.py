@@ -169,7 +169,12 @@ def _short(kind, j, race, cut):
     sums = j.log_prob != 0 or (cut is None and (j.logsumexp != 0 or j.row_result != 0 or j.row_node != 0))
     width = uint64(j.segment_blocks)
     size = uint64(j.columns) * width
-    x, largest, r, shift = workspace(scratch, kind, size), workspace(scratch, kind, width), workspace(scratch, kind, width), workspace(scratch, kind, width)
+    x, largest, r, shift = (
+        workspace(scratch, kind, size),
+        workspace(scratch, kind, width),
+        workspace(scratch, kind, width),
+        workspace(scratch, kind, width),
+    )
     weights = workspace(scratch, kind, size if sums else uint64(0)) if race else x  # the race needs the logits again
     high, low = workspace(scratch, kind, width), workspace(scratch, kind, width)
     high64, low64, node_r, node_s, values = (
@@ -181,7 +186,11 @@ def _short(kind, j, race, cut):
     chosen, identities = empty(scratch, width, np.uint64), empty(scratch, width, np.uint64)
     # grouped
     quantised = empty(scratch, uint64(0) if race else size, np.uint64)
-    totals, targets, running = empty(scratch, width, np.uint64), empty(scratch, width, np.uint64), empty(scratch, width, np.uint64)
+    totals, targets, running = (
+        empty(scratch, width, np.uint64),
+        empty(scratch, width, np.uint64),
+        empty(scratch, width, np.uint64),
+    )
     # gumbel_max
     padded = (uint64(j.columns) + uint64(3)) // uint64(4) * uint64(4) * width if race else uint64(0)
     words, refinements = empty(scratch, padded, np.uint32), empty(scratch, padded, np.uint32)

@@ -480,7 +480,11 @@ def top_k(kind, job):
     x, y = empty(scratch, padded, np.uint32), empty(scratch, _TILE, np.uint32)
     values, hits = empty(scratch, _TILE, np.float64), empty(scratch, BLOCK // _GROUP, np.int32)
     lanes, buffer = workspace(scratch, kind, LANES), empty(scratch, min(j.columns, int64(BLOCK)), np.float64)
-    stack_r, stack_s, terms = empty(scratch, LEVELS, np.float64), empty(scratch, LEVELS, np.float64), empty(scratch, 3 * _TILE, np.float64)
+    stack_r, stack_s, terms = (
+        empty(scratch, LEVELS, np.float64),
+        empty(scratch, LEVELS, np.float64),
+        empty(scratch, 3 * _TILE, np.float64),
+    )
     nodes = empty(scratch, 2 * blocks if j.keeps_nodes and j.segments == 1 else 0, np.float64)
     if measures(j):
         return

@@ -91,8 +91,16 @@ def top_k_short(kind, job):
     largest, left = workspace(scratch, kind, width), workspace(scratch, kind, width)
     r, shift = workspace(scratch, kind, width), workspace(scratch, kind, width)
     high, low = workspace(scratch, kind, width), workspace(scratch, kind, width)
-    high64, low64, temperatures = empty(scratch, width, np.float64), empty(scratch, width, np.float64), empty(scratch, width, np.float64)
-    node_r, node_s, logs = empty(scratch, width, np.float64), empty(scratch, width, np.float64), empty(scratch, width, np.float64)
+    high64, low64, temperatures = (
+        empty(scratch, width, np.float64),
+        empty(scratch, width, np.float64),
+        empty(scratch, width, np.float64),
+    )
+    node_r, node_s, logs = (
+        empty(scratch, width, np.float64),
+        empty(scratch, width, np.float64),
+        empty(scratch, width, np.float64),
+    )
     rise, sampled = empty(scratch, width, np.int64), empty(scratch, width, np.uint8)
     identities, possible = empty(scratch, width, np.uint64), empty(scratch, width, np.int32)
     drawn = (uint64(j.columns) + uint64(3)) // uint64(4) * uint64(4) * width

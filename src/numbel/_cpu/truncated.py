@@ -310,7 +310,11 @@ def truncated(kind, job):
     lanes, masked = workspace(scratch, kind, LANES), workspace(scratch, kind, min(j.columns, int64(BLOCK)))
     sums = empty(scratch, CHUNKS, np.uint64)
     words = empty(scratch, BLOCK if j.race != 0 else 0, np.uint32)
-    keys, rs, winners = empty(scratch, samples, np.float64), empty(scratch, samples, np.float64), empty(scratch, samples, np.int64)
+    keys, rs, winners = (
+        empty(scratch, samples, np.float64),
+        empty(scratch, samples, np.float64),
+        empty(scratch, samples, np.int64),
+    )
     stack_r, stack_s = empty(scratch, LEVELS, np.float64), empty(scratch, LEVELS, np.float64)
     buffer = empty(scratch, BLOCK if j.column_stride != j.item_size else 0, np.float64)
     if measures(j):

@@ -77,7 +77,11 @@ def vjp(kind, job):
     scratch = open_scratch(j)
     blocks = (j.columns + BLOCK - 1) // BLOCK
     y, u = workspace(scratch, kind, BLOCK), workspace(scratch, kind, BLOCK)
-    logs, products, totals = workspace(scratch, kind, LANES), empty(scratch, LANES, np.float64), empty(scratch, LANES, np.float64)
+    logs, products, totals = (
+        workspace(scratch, kind, LANES),
+        empty(scratch, LANES, np.float64),
+        empty(scratch, LANES, np.float64),
+    )
     own = empty(scratch, 3 * blocks if j.segments == 1 else 0, np.float64)
     if measures(j):
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +37,7 @@ class _KernelCache(NullCache):  # type: ignore[misc]
         with contextlib.suppress(Exception), numba_target_override():
             states = _jit.load(self._path)
             if states is not None:
-                kernel = _Kernel._rebuild(**states)
+                kernel = _Kernel._rebuild(**pickle.loads(states))
                 kernel.bind()  # which the driver may refuse: then it is compiled
                 return kernel
         return None

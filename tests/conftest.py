@@ -1,0 +1,36 @@
+"""One cache of kernels for a whole run, filled on all cores before the first test; processes where they help."""
+
+import os
+import sys
+import time
+
+import pytest
+
+
+def is_whole(config):
+    """Whether the command names no file: then everything in `testpaths` is run."""
+    return config.args_source is pytest.Config.ArgsSource.TESTPATHS
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Tests of single files run in this process, and benchmarks too: they would measure each other."""
+    given = [
+        argument for argument in config.invocation_params.args if str(argument).startswith(("-n", "--numprocesses"))
+    ]
+    measures = "--benchmark-enable" in map(str, config.invocation_params.args)
+    if hasattr(config.option, "numprocesses") and (measures or not (given or is_whole(config))):
+        config.option.numprocesses, config.option.dist, config.option.tx = None, "no", []
+
+
+def pytest_sessionstart(session):
+    """Compile what the tests need, unless only few of them are run; workers and subprocesses find it on disk."""
+    config = session.config
+    if hasattr(config, "workerinput") or not is_whole(config) or config.option.collectonly:
+        return
+    import numbel._warmup
+
+    start = time.perf_counter()
+    numbel.warmup(("float32", "float64", "float16", "bfloat16"))
+    print(f"kernels ready after {time.perf_counter() - start:.0f} s", file=sys.stderr)
+    os.environ.setdefault("NUMBEL_QUIET", "1")
