@@ -13,7 +13,7 @@ from numba import float64, int64
 import numbel
 import oracle
 from numbel._cpu import blocks as cpu
-from numbel._cpu.memory import workspace, zero
+from numbel._cpu.memory import zero
 from numbel._scalar import blocks as scalar
 
 njit = numba.njit(error_model="numpy")
@@ -21,17 +21,16 @@ KINDS = {np.float32: np.float32(0), np.float64: np.float64(0)}
 
 
 @njit
-def _node(kind, address, count, temperature, guess):
+def _node(kind, address, count, temperature, guess, lanes):
     high64, low64 = scalar.scale(temperature)
     high, low = scalar.narrow(zero(kind), high64, low64)
-    lanes = workspace(kind, scalar.LANES)
     return cpu.block_node(kind, address, count, high64, low64, high, low, guess, lanes)
 
 
 def node(x, temperature=1.0, guess=0.0):
     """(reference, r, S) of a block by the library."""
-    dtype = x.dtype.type
-    r, node_r, node_s = _node(KINDS[dtype], x.ctypes.data, len(x), float(temperature), dtype(guess))
+    dtype, lanes = x.dtype.type, np.empty(scalar.LANES, x.dtype)
+    r, node_r, node_s = _node(KINDS[dtype], x.ctypes.data, len(x), float(temperature), dtype(guess), lanes)
     return float(r), float(node_r), float(node_s)
 
 
@@ -206,10 +205,9 @@ def test_choice_inside_a_block(dtype):
     """Every extreme choice word, and the words at the edges of each category, against Python integers."""
 
     @njit
-    def run(kind, address, count, temperature, words, chosen):
+    def run(kind, address, count, temperature, words, chosen, weights):
         high64, low64 = scalar.scale(temperature)
         high, low = scalar.narrow(zero(kind), high64, low64)
-        weights = workspace(kind, scalar.BLOCK)
         sums = np.empty(cpu.CHUNKS, np.uint64)
         total, rise = cpu.quantise_block(kind, address, count, high, low, weights, sums)
         for i in range(words.size):
@@ -232,7 +230,8 @@ def test_choice_inside_a_block(dtype):
             words = [0, 1, 2**32, 2**63, 2**64 - 2, 2**64 - 1]
             words += [w for e in edges for w in (e - 1, e, e + 1) if 0 <= w < 2**64]
             chosen = np.empty(len(words), np.int64)
-            assert run(KINDS[dtype], x.ctypes.data, count, 1.0, np.array(words, np.uint64), chosen) == total
+            weights = np.empty(scalar.BLOCK, dtype)
+            assert run(KINDS[dtype], x.ctypes.data, count, 1.0, np.array(words, np.uint64), chosen, weights) == total
             expected = [int(np.searchsorted(running, (w * total) >> 64, side="right")) for w in words]
             assert chosen.tolist() == expected
             assert np.all(x[chosen] > -np.inf), "an impossible category was chosen"

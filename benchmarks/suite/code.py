@@ -47,34 +47,32 @@ def _kept(folder: Path | None, what: str) -> Path | None:
 def kernels(work: str) -> dict[str, dict[str, int]]:
     """The kernels that a call runs, by their names, and the counts of their machine code.
 
-    They are compiled once more, because Numba shows no code that it loaded; the counts are kept beside its cache.
+    They are compiled once more, to assembly; the counts are kept beside the machine code.
     """
-    from numba.core.caching import NullCache
-
-    from numbel import _jit
+    from numbel import _compiler, _jit
     from numbel._cpu import drivers as module
 
     drivers: Any = module
     kept = _kept(_jit.cache_folder(), work)
     if kept is not None and kept.exists():
         return dict(json.loads(kept.read_text()))
-    made: list[tuple[str, Any]] = []
-    make = drivers.kernel
+    run: dict[str, Any] = {}
+    plain = drivers.driver
 
-    def record(function: Any, name: str, *, parallel: bool) -> Any:
-        dispatcher = make(function, name, parallel=parallel)
-        dispatcher._cache = NullCache()
-        made.append((name, dispatcher))
-        return dispatcher
+    def record(worker: str, dtype: str) -> Any:
+        entry = plain(worker, dtype).serial
+        run[entry.name] = entry
+        return plain(worker, dtype)
 
-    drivers.kernel = record
-    drivers.driver.cache_clear()
+    drivers.driver = record
     try:
         bench.GRID[work]["numbel"](bench.FULL).call()
     finally:
-        drivers.kernel = make
-        drivers.driver.cache_clear()
-    found = {name: count(one.inspect_asm(signature)) for name, one in made for signature in one.signatures}
+        drivers.driver = plain
+    found = {
+        name: count(_compiler.assembly_of(entry.function, f"numbel_{name}", entry.arguments))
+        for name, entry in run.items()
+    }
     if kept is not None:
         kept.write_text(json.dumps(found))
     return found

@@ -340,7 +340,19 @@ def _optimised(function: Callable[..., None], symbol: str, arguments: int) -> tu
     library._final_module = library.linked("linkonce_odr", symbol)
     library._optimize_final_module()
     library._final_module.verify()
+    _refuse_unknown(library._final_module)
     return library._final_module, library._codegen
+
+
+#: What machine code may call: functions that every C library has.
+_KNOWN = {"memcpy", "memmove", "memset"}
+
+
+def _refuse_unknown(module: Any) -> None:
+    """An object file that calls anything else would end the process when it is loaded."""
+    called = {each.name for each in module.functions if each.is_declaration and not each.name.startswith("llvm.")}
+    if called - _KNOWN:
+        raise RuntimeError(f"compiled code calls {', '.join(sorted(called - _KNOWN))}, which nobody has")
 
 
 def compile_parallel(function: Callable[..., None], arguments: int) -> tuple[bytes, str]:
