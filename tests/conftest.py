@@ -30,7 +30,14 @@ def pytest_sessionstart(session):
         return
     import numbel._warmup
 
-    start = time.perf_counter()
-    numbel.warmup(("float32", "float64", "float16", "bfloat16"))
+    work = numbel._warmup.needed(("float32", "float64", "float16", "bfloat16"))
+    start, told = time.perf_counter(), [0]
+
+    def report(share):
+        if share * 10 >= told[0] + 1:
+            told[0] = int(share * 10)
+            print(f"compiling kernels, once for these sources: {told[0] * 10} %", file=sys.stderr)
+
+    numbel._warmup.prepare(work, report)
     print(f"kernels ready after {time.perf_counter() - start:.0f} s", file=sys.stderr)
     os.environ.setdefault("NUMBEL_QUIET", "1")

@@ -45,7 +45,6 @@ TWO = np.array([[0.0, 1.0], [2.0, 0.0]], np.float32)
         ("numba.core.base", "BaseContext.refresh BaseContext.install_registry"),
         ("numba.core.typing.context", "BaseContext.refresh BaseContext.resolve_function_type"),
         ("numba.np.ufunc.parallel", "_launch_threads"),
-        ("numba._helperlib", "c_helpers"),
     ],
 )
 def test_numba_still_has_what_we_rest_on(module, names):
@@ -407,5 +406,3 @@ def test_two_warmups_at_once(tmp_path):
         assert one.communicate(timeout=600)[1] == b""
         assert one.returncode == 0
     assert counted("numbel.warmup(functions=['gumbel', 'entropy', 'multinomial'])", NUMBA_CACHE_DIR=tmp_path) == 0
-
-

@@ -21,7 +21,6 @@ import llvmlite
 import llvmlite.binding as llvm
 import numba
 from llvmlite.ir import Module
-from numba import _helperlib
 from numba.core import cgutils, compiler, config, ir, lowering, typed_passes, types, untyped_passes
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
@@ -344,8 +343,8 @@ def _optimised(function: Callable[..., None], symbol: str, arguments: int) -> tu
     return library._final_module, library._codegen
 
 
-#: What machine code may call: functions that every C library has.
-_KNOWN = {"memcpy", "memmove", "memset"}
+#: What machine code may call: functions that the C library has on every platform (the last one on Apple's).
+_KNOWN = {"memcpy", "memmove", "memset", "sqrt", "memset_pattern16"}
 
 
 def _refuse_unknown(module: Any) -> None:
@@ -383,8 +382,7 @@ def _engine() -> Any:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine()
-    for name in ("gil_ensure", "gil_release"):
-        llvm.add_symbol(f"numba_{name}", _helperlib.c_helpers[name])  # type: ignore[attr-defined]
+    _ = cpu_target.target_context  # which lets LLVM know of Numba's C functions
     return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine, use_lmm=config.USE_LLVMLITE_MEMORY_MANAGER)
 
 
