@@ -16,22 +16,26 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError('numbel.torch needs PyTorch: pip install "numbel[torch]"', name=error.name) from None
 
-from . import _checks
 from ._autograd import (
     AnyGenerator,
+    Drawn,
     Method,
     Relaxed,
     Sampled,
     Tensor,
     address_of,
-    as_tensor,
+    addressed,
+    apply,
     check,
     compiled,
-    draw_of,
-    plain,
-    source,
+    draw_traced,
+    from_end,
+    known,
+    operand,
+    own_temperature,
+    positive,
+    sampled,
 )
-from .generator import Generator
 from .results import Sample
 
 __all__ = ["ExponentialSchedule", "GumbelSoftmax", "categorical", "gumbel_softmax", "sample"]
@@ -98,15 +102,17 @@ def gumbel_softmax(
     torch.Size([2, 3])
     """
     check(logits)
+    if logits.ndim == 0:
+        one = logits.reshape(1)
+        return gumbel_softmax(one, tau, hard, dim=from_end(dim, one), generator=generator).reshape(())
     if torch.compiler.is_compiling():
-        at = tau if isinstance(tau, torch.Tensor) else torch.tensor(float(tau), dtype=torch.float64)
-        return compiled(logits, at, address_of(generator), bool(hard), dim)
-    with draw_of(generator) as draw:
-        found: Tensor = Relaxed.apply(logits, tau, bool(hard), dim, draw)
+        return compiled(logits, operand(tau), address_of(generator), bool(hard), dim)
+    dim, tau = from_end(dim, logits), tau if isinstance(tau, torch.Tensor) else float(tau)
+    with addressed(generator, logits, tau=tau) as address:
+        found: Tensor = apply(Relaxed, logits, tau, address, bool(hard), dim)
     return found
 
 
-@torch.compiler.disable
 def categorical(
     logits: Tensor,
     num_samples: int | None = None,
@@ -154,21 +160,16 @@ def categorical(
     torch.Size([2, 3])
     """
     check(logits)
-    with draw_of(generator) as (seed, draw):
-        indices = Generator(seed, draw).categorical(
-            source(logits),
-            num_samples,
-            axis=dim,
-            temperature=plain(temperature, logits),
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            method=method,
-        )
-    return as_tensor(indices)
+    if torch.compiler.is_compiling():
+        address = address_of(generator)
+        return draw_traced(logits, temperature, top_k, top_p, min_p, address, num_samples, dim, method)
+    dim = from_end(dim, logits)
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    with addressed(generator, logits, **options) as address:
+        found: Tensor = apply(Drawn, logits.detach(), *options.values(), address, num_samples, dim, method)
+    return found
 
 
-@torch.compiler.disable
 def sample(
     logits: Tensor,
     num_samples: int | None = None,
@@ -213,10 +214,12 @@ def sample(
     True
     """
     check(logits)
-    if isinstance(temperature, torch.Tensor) and temperature.requires_grad:
-        raise TypeError("temperature requires a gradient, which sample does not give: pass its .detach()")
-    with draw_of(generator) as draw:
-        return Sample(*Sampled.apply(logits, num_samples, dim, plain(temperature, logits), method, draw))
+    if torch.compiler.is_compiling():
+        address = address_of(generator)
+        return Sample(*sampled(logits, operand(temperature), address, num_samples, dim, method))
+    dim, temperature = from_end(dim, logits), own_temperature(temperature)
+    with addressed(generator, logits, temperature=temperature) as address:
+        return Sample(*apply(Sampled, logits, temperature, address, num_samples, dim, method))
 
 
 class ExponentialSchedule(NamedTuple):
@@ -288,13 +291,13 @@ class GumbelSoftmax(torch.nn.Module):
             self.tau = tau
         else:
             first = schedule(0) if schedule is not None else 1.0 if tau is None else float(tau)
-            self.register_buffer("tau", torch.tensor(_positive(first), dtype=torch.float64))
+            self.register_buffer("tau", torch.tensor(positive(first), dtype=torch.float64))
 
     def step(self) -> None:
         """Count an optimizer step, and set the temperature that the schedule has for it."""
         self.steps += 1
         if self.schedule is not None:
-            self.tau.fill_(_positive(self.schedule(int(self.steps))))
+            self.tau.fill_(positive(self.schedule(int(self.steps))))
 
     def forward(self, logits: Tensor) -> Tensor:
         """A relaxed sample of logits at the present temperature."""
@@ -302,9 +305,5 @@ class GumbelSoftmax(torch.nn.Module):
 
     def extra_repr(self) -> str:
         """What `repr` shows."""
-        return f"tau={float(self.tau):g}, schedule={self.schedule}, hard={self.hard}, dim={self.dim}"
-
-
-def _positive(tau: float) -> float:
-    _checks.temperature(float(tau), (), "tau")
-    return float(tau)
+        tau = f"{float(self.tau):g}" if known(self.tau) else f"<of shape {tuple(self.tau.shape)} on {self.tau.device}>"
+        return f"tau={tau}, schedule={self.schedule}, hard={self.hard}, dim={self.dim}"
