@@ -237,8 +237,11 @@ def test_gradient_of_sample_in_odd_rows():
 
 def test_first_order_only_and_what_has_no_gradient():
     x = jnp.asarray(logits((4,)))
-    with pytest.raises(ValueError, match="cannot be differentiated"):
-        jax.hessian(lambda x: nj.gumbel_softmax(x, seed=5)[0])(x)
+    for twice in (jax.hessian, lambda f: jax.grad(lambda x: jax.grad(f)(x)[1])):
+        with pytest.raises(ValueError, match=r"numbel\.jax\.gumbel_softmax cannot be differentiated twice"):
+            twice(lambda x: nj.gumbel_softmax(x, seed=5)[0])(x)
+        with pytest.raises(ValueError, match=r"numbel\.jax\.sample cannot be differentiated twice"):
+            twice(lambda x: nj.sample(x, seed=5).log_prob)(x)
     with pytest.raises(TypeError, match=r"forward-mode|custom_vjp"):
         jax.jvp(lambda x: nj.gumbel_softmax(x, seed=5), (x,), (x,))
     assert not jax.grad(lambda x: nj.categorical(x, seed=5) * 1.0)(x).any()
@@ -343,10 +346,17 @@ def test_traced_temperatures_are_flagged(t):
         assert got.indices[1] == -1
     same(got.indices[::2], nj.categorical(x, seed=5)[::2])
     y = jax.jit(lambda t: nj.gumbel_softmax(x, t, seed=5))(rows)
-    if t == 0:
-        same(y[1], nj.gumbel_softmax(x, seed=5, hard=True)[1])
-    assert np.isnan(y).all(1).tolist() == [False, t != 0, False]
+    assert np.isnan(y).all(1).tolist() == [False, True, False]
     same(draw(1.0).indices, nj.categorical(x, seed=5))  # nothing is left behind
+
+
+@pytest.mark.parametrize(
+    "t", [0, 0.0, np.zeros(()), np.array([1.0, 0.0]), jnp.float32(0), jnp.array([1.0, 0.0])], ids=str
+)
+@pytest.mark.parametrize("hard", [False, True])
+def test_temperature_0_was_taken_for_rows_of_relaxed_samples(t, hard):
+    with pytest.raises(ValueError, match=r"temperature is 0.*hard=True"):
+        nj.gumbel_softmax(np.zeros((2, 3), np.float32), t, seed=5, hard=hard)
 
 
 @pytest.mark.parametrize(
