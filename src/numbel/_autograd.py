@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -143,11 +143,37 @@ def _signed(number: int) -> int:
 
 
 def _draw(address: Any) -> Any:
-    """Seed and draw id as numbers."""
+    """Seed and draw id as numbers, or with an id on a device."""
+    if isinstance(address, _Replay):
+        return address.draw()
     if not isinstance(address, torch.Tensor):
         return address
     seed, at = address.numpy().view(np.uint64)
     return int(seed), int(at)
+
+
+class _Replay(NamedTuple):
+    """A draw whose id was on a CUDA device, where it has moved on."""
+
+    seed: int
+    at: Tensor | None
+
+    def draw(self) -> _Draw:
+        """The same draw each time: kernels advance the id that they are given."""
+        if self.at is None:
+            raise TypeError(
+                "the draw id of this Generator has moved on, and the gradient of a hard sample needs it: "
+                "keep the id in a torch.uint64 tensor"
+            )
+        return self.seed, self.at.clone().view(torch.uint64)
+
+
+def _again(address: Any) -> Any:
+    """What makes the draw of this address again, after it."""
+    if not isinstance(address, tuple) or isinstance(address, _Replay) or isinstance(address[1], int):
+        return address
+    seed, counter = address
+    return _Replay(seed, counter.detach().view(torch.int64) - 1 if isinstance(counter, torch.Tensor) else None)
 
 
 # --- tensors and arrays
@@ -490,7 +516,7 @@ class Relaxed(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         logits, tau, address, ctx.hard, ctx.dim = inputs
-        _keep(ctx, logits if ctx.hard else output, tau, address)
+        _keep(ctx, logits if ctx.hard else output, tau, _again(address) if ctx.hard else None)
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> Any:

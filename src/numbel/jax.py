@@ -67,9 +67,9 @@ def gumbel_softmax(
     A temperature that is neither a JAX array nor traced is taken in double precision.
 
     The first derivative in logits and temperature is defined; a second one, which `numbel.torch` has, is a ValueError.
-    The soft sample itself is kept for it; with `hard`
-    it is made again from (logits, seed, draw). Under `vmap` every element is a call of its own: it shares seed and
-    draw, and so the noise, with the others unless these are mapped, too.
+    The soft sample itself is kept for it; with `hard` it is made again from (logits, seed, draw). Under `vmap` every
+    element is a call of its own: it shares seed and draw, and so the noise, with the others unless these are mapped,
+    too.
 
     Examples
     --------
@@ -209,7 +209,7 @@ def _like(array: Any) -> Any:
 def _temperature(value: Any, rows: tuple[int, ...], relaxed: bool = False) -> Any:
     """Temperatures as a floating-point array, or as the two words of each double where JAX has none."""
     traced = isinstance(value, jax.core.Tracer)
-    if relaxed and not traced and np.any(np.equal(value, 0)):
+    if relaxed and not traced and np.any(np.asarray(value) == 0):
         raise ValueError(
             "temperature is 0, where no sample is relaxed: "
             "for one-hot samples pass hard=True and a positive temperature"
