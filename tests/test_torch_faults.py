@@ -488,6 +488,17 @@ def test_sample_in_a_full_graph(num_samples):
         close(found, due)
 
 
+def test_the_operators_are_sound():
+    x, t, address = logits(4, 6, grad=True), scalar(0.5, grad=False), torch.tensor([3, -1])
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor")  # the last one adds up indices with reals
+    torch.library.opcheck(torch.ops.numbel.sample.default, (x, t, address, 3, -1, "grouped"), test_utils=tests)
+    x = x.detach()
+    torch.library.opcheck(
+        torch.ops.numbel.categorical.default, (x, t, torch.tensor(3), None, None, address, None, 0, "gumbel_max")
+    )
+    torch.library.opcheck(torch.ops.numbel.gumbel_softmax_vjp.default, (x.softmax(-1), x, t, address, False, -1))
+
+
 # --- torch.func
 
 
@@ -645,9 +656,13 @@ def test_torch_func_of_samples():
         lambda f: torch.func.jvp(f, (x, t), (logits(3, 4, seed=1), logits(3, seed=2))),
         lambda f: jacfwd(torch.func.jacrev(f, argnums=1))(x, t),
         lambda f: torch.func.jacrev(jacfwd(f), argnums=1)(x, t),
+        lambda f: jacfwd(jacfwd(f), argnums=1)(x, t),
     )
     for transform in transforms:
         close(transform(ours), transform(due))
+    drawn, moved = torch.func.jvp(lambda x, t: nt.categorical(x, temperature=t, generator=rng()), (x, t), (x, t))
+    assert torch.equal(drawn, nt.categorical(x, temperature=t, generator=rng()))
+    assert not moved.any()
     many = logits(5, 3, 4)
     found = torch.func.vmap(lambda x: nt.sample(x, 2, generator=rng()), randomness="same")(many)
     picked = torch.func.vmap(lambda x: nt.categorical(x, 2, top_k=4, generator=rng()), randomness="same")(many)

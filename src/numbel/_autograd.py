@@ -824,6 +824,10 @@ class Drawn(torch.autograd.Function):
         return (None,) * 9
 
     @staticmethod
+    def jvp(ctx: Any, *_: Any) -> Any:
+        return None
+
+    @staticmethod
     def vmap(info: Any, dims: Any, *inputs: Any) -> Any:
         calls = _elements(info, dims, inputs)
         return torch.stack([apply(Drawn, *call) for call in calls]), 0
