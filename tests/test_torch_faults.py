@@ -108,6 +108,15 @@ def test_numpy_temperatures_of_sample_changed_in_place_before_backward():
     assert torch.equal(*gradients)
 
 
+def test_temperatures_of_sample_in_any_array():
+    x, gradients = logits(3, 4, grad=True), []
+    t = np.array([0.5, 1.0, 2.0])
+    for given in (t, t.astype(np.float16), t.astype(pytest.importorskip("ml_dtypes").bfloat16), torch.from_numpy(t)):
+        drawn = nt.sample(x, temperature=given, generator=rng())
+        gradients.append(torch.autograd.grad(drawn.log_prob.sum(), x)[0])
+    assert all(torch.equal(gradients[0], other) for other in gradients)
+
+
 def test_numpy_tau_changed_in_place_before_backward():
     gradients = []
     for factor in (1, 2):
@@ -636,6 +645,9 @@ def test_batched_gradients():
     due = torch.stack([torch.autograd.grad(relaxed(x), x, row)[0] for row in eye])
     close(found, due)
     close(torch.autograd.functional.jacobian(relaxed, x, vectorize=True), due)
+    drawn = nt.sample(x, 3, generator=rng()).log_prob
+    (found,) = torch.autograd.grad(drawn, x, eye[:3, :3], is_grads_batched=True, retain_graph=True)
+    close(found, torch.stack([torch.autograd.grad(drawn, x, row, retain_graph=True)[0] for row in eye[:3, :3]]))
 
 
 def test_torch_func_of_samples():

@@ -315,9 +315,14 @@ def apply(function: Any, *arguments: Any) -> Any:
     """A function's result, with its derivatives where something may ask for them."""
     if torch._C._are_functorch_transforms_active():
         return function.apply(*arguments)
-    if torch.is_grad_enabled() or forward_ad._current_level >= 0:
-        return function.eager.apply(*arguments)
-    return function.forward(*arguments)
+    return function.eager.apply(*arguments) if _derivable() else function.forward(*arguments)
+
+
+def _derivable() -> bool:
+    """Whether autograd follows what is computed now."""
+    return bool(
+        torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+    )
 
 
 def _twin(function: Any) -> Any:
@@ -352,7 +357,11 @@ def _relax(logits: Tensor, tau: Any, address: Any, hard: bool, dim: int) -> Tens
 
 def operand(value: Any) -> Tensor:
     """A temperature as a tensor."""
-    return value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float64, device="cpu")
+    if isinstance(value, torch.Tensor):
+        return value
+    if isinstance(value, np.ndarray):  # of any real type, bfloat16 included
+        value = value.astype(np.float64)
+    return torch.tensor(value, dtype=torch.float64, device="cpu")
 
 
 def _address(address: Any) -> Tensor:
@@ -497,10 +506,10 @@ def _sum_to(rows: Tensor, tau: Tensor) -> Tensor:
 
 def _forth(y: Tensor, of_logits: Any, of_tau: Any, tau: Any, dim: int) -> Tensor:
     """The tangent of a relaxed sample y; None stands for a tangent of 0."""
-    direction = 0 if of_logits is None else of_logits
+    direction = torch.zeros_like(y) if of_logits is None else of_logits
     if of_tau is not None:
-        direction = direction - _like(of_tau, wide := _wide(y)) * _log(wide)
-    direction = (direction + torch.zeros_like(y)).to(y.dtype) if of_tau is not None or of_logits is None else of_logits
+        wide = _wide(y)
+        direction = (_wide(direction) - _like(of_tau, wide) * _log(wide)).to(y.dtype)
     found: Tensor = apply(PullBack, y, direction, tau, None, False, dim, False)
     return found
 
@@ -520,8 +529,9 @@ class Relaxed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> Any:
+        array, tau, address = _kept(ctx)
         wanted = ctx.needs_input_grad[1]
-        found = apply(PullBack, *_arranged(_kept(ctx), cotangent), ctx.hard, ctx.dim, wanted)
+        found = apply(PullBack, array, cotangent, tau, address, ctx.hard, ctx.dim, wanted)
         return (*(found if wanted else (found, None)), None, None, None)
 
     @staticmethod
@@ -536,11 +546,6 @@ class Relaxed(torch.autograd.Function):
         # calls of their own: each element has the rows of the first, and perhaps a seed
         calls = _elements(info, dims, (logits, tau, address))
         return torch.stack([apply(Relaxed, *call, hard, dim) for call in calls]), 0
-
-
-def _arranged(kept: list[Any], cotangent: Tensor) -> tuple[Any, ...]:
-    array, tau, address = kept
-    return array, cotangent, tau, address
 
 
 def _elements(info: Any, dims: Any, values: tuple[Any, ...]) -> Iterator[list[Any]]:
@@ -742,7 +747,7 @@ class Sampled(torch.autograd.Function):
         single = (of_log_prob * _on_columns(rate)).to(rows.dtype)
         # a row that could not be sampled has index -1, and NaN already
         at = indices.clamp_min(0)
-        if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
+        if _derivable() or not _plain(result, shared, single):
             rows = (rows * shared).scatter_add(-1, at, single)
             result = rows.movedim(-1, ctx.dim)
         else:  # no memory but the result's
