@@ -625,6 +625,11 @@ def test_torch_func_vmap_within_vmap():
     assert len({tuple(row) for row in twice.reshape(10, 4).tolist()}) == 10
 
 
+def test_torch_func_vmap_over_nothing():
+    for function, shape in ((nt.gumbel_softmax, (0, 4)), (nt.categorical, (0,)), (lambda x: nt.sample(x)[2], (0,))):
+        assert torch.func.vmap(function, randomness="different")(torch.zeros(0, 4)).shape == shape
+
+
 def test_torch_func_with_seeds_of_torch():
     x = logits(3, 4)
     torch.manual_seed(7)

@@ -80,7 +80,7 @@ def _check_generator(generator: AnyGenerator) -> None:
 
 def addressed(generator: AnyGenerator, logits: Tensor, **options: Any) -> AbstractContextManager[_Draw | Tensor]:
     """Seed and draw id of a call: numbers, or int64 in a tensor where torch transforms or traces the call."""
-    if not torch._C._are_functorch_transforms_active() and _plain(logits, *options.values()):
+    if not torch._C._are_functorch_transforms_active() and _readable(logits, *options.values()):
         return draw_of(generator)
     for name, value in options.items():
         if isinstance(value, torch.Tensor) and value.is_meta and not logits.is_meta:
@@ -193,7 +193,7 @@ def from_end(dim: int, logits: Tensor) -> int:
     return dim if dim == -1 else normalize_axis_index(dim, logits.ndim) - logits.ndim
 
 
-def _plain(*values: Any) -> bool:
+def _readable(*values: Any) -> bool:
     """Whether a call may look at the memory of these, which torch then need not know of."""
     for value in values:
         if isinstance(value, torch.Tensor) and (
@@ -205,7 +205,7 @@ def _plain(*values: Any) -> bool:
 
 def known(tensor: Tensor) -> bool:
     """Whether this is one number, which can be read."""
-    return tensor.numel() == 1 and _plain(tensor)
+    return tensor.numel() == 1 and _readable(tensor)
 
 
 def _on_cuda(tensor: Tensor) -> bool:
@@ -347,7 +347,7 @@ def _twin(function: Any) -> Any:
 
 def _relax(logits: Tensor, tau: Any, address: Any, hard: bool, dim: int) -> Tensor:
     """Relaxed samples, or, where address is None, softmax(logits / tau)."""
-    if _plain(logits, tau, address):
+    if _readable(logits, tau, address):
         return _relax_now(logits, tau, hard, dim, _draw(address))
     if address is None:
         return torch.softmax(logits / tau, dim).to(logits.dtype)
@@ -542,16 +542,28 @@ class Relaxed(torch.autograd.Function):
         return _forth(y, of_logits, of_tau, tau, ctx.dim)
 
     @staticmethod
-    def vmap(info: Any, dims: Any, logits: Tensor, tau: Any, address: Any, hard: bool, dim: int) -> Any:
-        # calls of their own: each element has the rows of the first, and perhaps a seed
-        calls = _elements(info, dims, (logits, tau, address))
-        return torch.stack([apply(Relaxed, *call, hard, dim) for call in calls]), 0
+    def vmap(info: Any, dims: Any, *inputs: Any) -> Any:
+        return _each(Relaxed, info, dims, *inputs)
 
 
-def _elements(info: Any, dims: Any, values: tuple[Any, ...]) -> Iterator[list[Any]]:
-    """Of each element of a `vmap`, its part of these values."""
-    for at in range(info.batch_size):
-        yield [value if where is None else value.select(where, at) for value, where in zip(values, dims, strict=False)]
+def _each(function: Any, info: Any, dims: Any, *inputs: Any) -> Any:
+    """Of a `vmap`, calls of their own: each element has the rows of the first, and perhaps a seed."""
+    calls = [
+        [value if where is None else value.select(where, at) for value, where in zip(inputs, dims, strict=True)]
+        for at in range(info.batch_size)
+    ]
+    if not calls:  # one of anything, for the shapes
+        calls = [
+            [
+                value if where is None else value.new_ones(value.movedim(where, 0).shape[1:])
+                for value, where in zip(inputs, dims, strict=True)
+            ]
+        ]
+    results = [apply(function, *call) for call in calls]
+    if isinstance(results[0], tuple):
+        stacks = tuple(torch.stack(parts)[: info.batch_size] for parts in zip(*results, strict=True))
+        return stacks, (0,) * len(stacks)
+    return torch.stack(results)[: info.batch_size], 0
 
 
 @_twin
@@ -562,7 +574,7 @@ class PullBack(torch.autograd.Function):
     def forward(
         kept: Tensor, cotangent: Tensor, tau: Any, address: Any, hard: bool, dim: int, wanted: bool
     ) -> Tensor | tuple[Tensor, Tensor]:
-        if _plain(kept, cotangent, tau, address):
+        if _readable(kept, cotangent, tau, address):
             in_logits, in_tau = _pull_back(kept, cotangent, tau, hard, dim, _draw(address), wanted)
         else:
             in_logits, in_tau = torch.ops.numbel.gumbel_softmax_vjp(
@@ -632,7 +644,9 @@ class PullBack(torch.autograd.Function):
             if of_kept is of_tau is of_address is None:
                 kept = apply(Relaxed, kept, tau, address, False, dim)
             else:
-                kept, of_kept = Relaxed.vmap(info, (of_kept, of_tau, of_address), kept, tau, address, False, dim)
+                kept, of_kept = _each(
+                    Relaxed, info, (of_kept, of_tau, of_address, None, None), kept, tau, address, False, dim
+                )
         shape = tau.shape if isinstance(tau, torch.Tensor) else ()
         if of_tau is not None:
             tau = tau.movedim(of_tau, 0)
@@ -721,7 +735,7 @@ class Sampled(torch.autograd.Function):
     def forward(
         logits: Tensor, temperature: Any, address: Any, num_samples: int | None, dim: int, method: Method
     ) -> tuple[Tensor, ...]:
-        if _plain(logits, temperature, address):
+        if _readable(logits, temperature, address):
             return _sample_now(logits, temperature, _draw(address), num_samples, dim, method)
         found: tuple[Tensor, ...] = torch.ops.numbel.sample(
             logits, operand(temperature), _address(address), num_samples, dim, method
@@ -747,7 +761,7 @@ class Sampled(torch.autograd.Function):
         single = (of_log_prob * _on_columns(rate)).to(rows.dtype)
         # a row that could not be sampled has index -1, and NaN already
         at = indices.clamp_min(0)
-        if _derivable() or not _plain(result, shared, single):
+        if _derivable() or not _readable(result, shared, single):
             rows = (rows * shared).scatter_add(-1, at, single)
             result = rows.movedim(-1, ctx.dim)
         else:  # no memory but the result's
@@ -782,12 +796,8 @@ class Sampled(torch.autograd.Function):
         return None, of_log_prob.to(kind), of_logsumexp.to(kind)
 
     @staticmethod
-    def vmap(
-        info: Any, dims: Any, logits: Tensor, temperature: Any, address: Any, num_samples: Any, dim: int, method: Method
-    ) -> Any:
-        calls = _elements(info, dims, (logits, temperature, address))
-        results = [apply(Sampled, *call, num_samples, dim, method) for call in calls]
-        return tuple(torch.stack(parts) for parts in zip(*results, strict=True)), (0, 0, 0)
+    def vmap(info: Any, dims: Any, *inputs: Any) -> Any:
+        return _each(Sampled, info, dims, *inputs)
 
 
 def _sample_now(
@@ -816,7 +826,7 @@ class Drawn(torch.autograd.Function):
         method: Method,
     ) -> Tensor:
         operands = logits, temperature, top_k, top_p, min_p, address
-        if _plain(*operands):
+        if _readable(*operands):
             return _draw_now(*operands[:5], _draw(address), num_samples, dim, method)
         return draw_traced(*operands, num_samples, dim, method)
 
@@ -834,8 +844,7 @@ class Drawn(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, dims: Any, *inputs: Any) -> Any:
-        calls = _elements(info, dims, inputs)
-        return torch.stack([apply(Drawn, *call) for call in calls]), 0
+        return _each(Drawn, info, dims, *inputs)
 
 
 def _draw_now(
