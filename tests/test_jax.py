@@ -332,8 +332,11 @@ def test_traced_temperatures_are_flagged(t):
     x = logits((3, 20))
     draw = jax.jit(lambda t: nj.sample(x, seed=5, temperature=t))
     relax = jax.jit(jax.value_and_grad(lambda x, t: nj.gumbel_softmax(x, t, seed=5).sum(), (0, 1)))
-    assert (draw(t).indices == -1).all()
-    assert np.isnan(draw(t).logsumexp).all()
+    if t == 0:
+        same(draw(t).indices, x.argmax(-1))
+    else:
+        assert (draw(t).indices == -1).all()
+        assert np.isnan(draw(t).logsumexp).all()
     value, (of_x, of_t) = relax(x, t)
     assert np.isnan(value)
     assert np.isnan(of_x).all()
@@ -359,6 +362,19 @@ def test_temperature_0_was_taken_for_rows_of_relaxed_samples(t, hard):
         nj.gumbel_softmax(np.zeros((2, 3), np.float32), t, seed=5, hard=hard)
 
 
+@pytest.mark.parametrize("t", [0, 0.0, np.zeros(()), jnp.float32(0)], ids=str)
+@pytest.mark.parametrize(("shape", "axis"), [((20,), -1), ((3, 20), 1), ((3, 20), 0), ((2, 3, 20), 1)])
+def test_temperature_0_is_the_argmax(t, shape, axis):
+    x = logits(shape)
+    for num_samples in (None, 3):
+        drawn = nj.sample(x, num_samples, seed=5, axis=axis, temperature=t)
+        best = np.argmax(x, axis)
+        same(drawn.indices, best if num_samples is None else np.repeat(best[..., None], 3, -1))
+        same(nj.categorical(x, num_samples, seed=5, axis=axis, temperature=t), drawn.indices)
+        assert not drawn.log_prob.any()
+    assert not jax.grad(lambda x: nj.sample(x, seed=5, axis=axis, temperature=t).log_prob.sum())(x).any()
+
+
 @pytest.mark.parametrize(
     ("kind", "change"),
     [
@@ -367,7 +383,6 @@ def test_temperature_0_was_taken_for_rows_of_relaxed_samples(t, hard):
         (ValueError, {"logits": np.float32(1)}),
         (ValueError, {"logits": np.zeros((2, 0), np.float32)}),
         (np.exceptions.AxisError, {"axis": 2}),
-        (ValueError, {"temperature": 0.0}),
         (ValueError, {"temperature": -1.0}),
         (ValueError, {"temperature": np.nan}),
         (ValueError, {"temperature": np.array([1.0, -1.0])}),

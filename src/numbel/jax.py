@@ -63,7 +63,8 @@ def gumbel_softmax(
     Notes
     -----
     Nothing is raised for values that are traced, nor for those of logits: a row that holds NaN or +inf or nothing
-    but -inf, and a row whose traced temperature is not positive or not finite, is NaN, and so are its gradients.
+    but -inf, and a row whose traced temperature is not positive (in the other functions: negative) or not finite, is
+    NaN, and so are its gradients.
     A temperature that is neither a JAX array nor traced is taken in double precision.
 
     The first derivative in logits and temperature is defined; a second one, which `numbel.torch` has, is a ValueError.
@@ -105,7 +106,7 @@ def categorical(
     num_samples : int, optional
         Samples of each row. The first of them is what None gives.
     temperature : float or array, optional
-        As in `gumbel_softmax`; 0 in an array means that row's argmax.
+        As in `gumbel_softmax`; 0, for all or for a row, means the argmax.
     method : {"grouped", "gumbel_max"}, optional
         As in `numbel.Generator.categorical`.
 
@@ -209,12 +210,14 @@ def _like(array: Any) -> Any:
 def _temperature(value: Any, rows: tuple[int, ...], relaxed: bool = False) -> Any:
     """Temperatures as a floating-point array, or as the two words of each double where JAX has none."""
     traced = isinstance(value, jax.core.Tracer)
-    if relaxed and not traced and np.any(np.asarray(value) == 0):
+    zero = False if traced else np.asarray(value) == 0
+    if relaxed and np.any(zero):
         raise ValueError(
             "temperature is 0, where no sample is relaxed: "
             "for one-hot samples pass hard=True and a positive temperature"
         )
-    _checks.temperature(_like(value) if traced else value, rows)
+    if np.ndim(zero) or not zero:  # 0 for all is the argmax, as it is for a row
+        _checks.temperature(_like(value) if traced else value, rows)
     if isinstance(value, jax.Array):
         return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(float)
     doubles = np.asarray(value, np.float64)
@@ -389,6 +392,9 @@ def _serve_one(name: str, axis: int, option: str, operands: list[Any], results: 
     words = temperature.dtype == np.uint32
     if words:
         temperature = temperature.view(np.float64)[..., 0]
+    if name == "categorical" and temperature.ndim == 0 and temperature == 0:  # which a Generator has for rows
+        array, results = array[None], [result[None] for result in results]
+        temperature = np.zeros(np.moveaxis(array, axis, -1).shape[:-1])
     temperature, row_mask = _sane(temperature, array, axis, name != "categorical")
     common: dict[str, Any] = {"axis": axis, "row_mask": row_mask, "on_invalid": "flag"}
     if name == "categorical":
