@@ -237,8 +237,11 @@ def test_gradient_of_sample_in_odd_rows():
 
 def test_first_order_only_and_what_has_no_gradient():
     x = jnp.asarray(logits((4,)))
-    with pytest.raises(ValueError, match="cannot be differentiated"):
-        jax.hessian(lambda x: nj.gumbel_softmax(x, seed=5)[0])(x)
+    for twice in (jax.hessian, lambda f: jax.grad(lambda x: jax.grad(f)(x)[1])):
+        with pytest.raises(ValueError, match=r"numbel\.jax\.gumbel_softmax cannot be differentiated twice"):
+            twice(lambda x: nj.gumbel_softmax(x, seed=5)[0])(x)
+        with pytest.raises(ValueError, match=r"numbel\.jax\.sample cannot be differentiated twice"):
+            twice(lambda x: nj.sample(x, seed=5).log_prob)(x)
     with pytest.raises(TypeError, match=r"forward-mode|custom_vjp"):
         jax.jvp(lambda x: nj.gumbel_softmax(x, seed=5), (x,), (x,))
     assert not jax.grad(lambda x: nj.categorical(x, seed=5) * 1.0)(x).any()
@@ -329,8 +332,11 @@ def test_traced_temperatures_are_flagged(t):
     x = logits((3, 20))
     draw = jax.jit(lambda t: nj.sample(x, seed=5, temperature=t))
     relax = jax.jit(jax.value_and_grad(lambda x, t: nj.gumbel_softmax(x, t, seed=5).sum(), (0, 1)))
-    assert (draw(t).indices == -1).all()
-    assert np.isnan(draw(t).logsumexp).all()
+    if t == 0:
+        same(draw(t).indices, x.argmax(-1))
+    else:
+        assert (draw(t).indices == -1).all()
+        assert np.isnan(draw(t).logsumexp).all()
     value, (of_x, of_t) = relax(x, t)
     assert np.isnan(value)
     assert np.isnan(of_x).all()
@@ -343,10 +349,30 @@ def test_traced_temperatures_are_flagged(t):
         assert got.indices[1] == -1
     same(got.indices[::2], nj.categorical(x, seed=5)[::2])
     y = jax.jit(lambda t: nj.gumbel_softmax(x, t, seed=5))(rows)
-    if t == 0:
-        same(y[1], nj.gumbel_softmax(x, seed=5, hard=True)[1])
-    assert np.isnan(y).all(1).tolist() == [False, t != 0, False]
+    assert np.isnan(y).all(1).tolist() == [False, True, False]
     same(draw(1.0).indices, nj.categorical(x, seed=5))  # nothing is left behind
+
+
+@pytest.mark.parametrize(
+    "t", [0, 0.0, np.zeros(()), np.array([1.0, 0.0]), jnp.float32(0), jnp.array([1.0, 0.0])], ids=str
+)
+@pytest.mark.parametrize("hard", [False, True])
+def test_temperature_0_was_taken_for_rows_of_relaxed_samples(t, hard):
+    with pytest.raises(ValueError, match=r"temperature is 0.*hard=True"):
+        nj.gumbel_softmax(np.zeros((2, 3), np.float32), t, seed=5, hard=hard)
+
+
+@pytest.mark.parametrize("t", [0, 0.0, np.zeros(()), jnp.float32(0)], ids=str)
+@pytest.mark.parametrize(("shape", "axis"), [((20,), -1), ((3, 20), 1), ((3, 20), 0), ((2, 3, 20), 1)])
+def test_temperature_0_is_the_argmax(t, shape, axis):
+    x = logits(shape)
+    for num_samples in (None, 3):
+        drawn = nj.sample(x, num_samples, seed=5, axis=axis, temperature=t)
+        best = np.argmax(x, axis)
+        same(drawn.indices, best if num_samples is None else np.repeat(best[..., None], 3, -1))
+        same(nj.categorical(x, num_samples, seed=5, axis=axis, temperature=t), drawn.indices)
+        assert not drawn.log_prob.any()
+    assert not jax.grad(lambda x: nj.sample(x, seed=5, axis=axis, temperature=t).log_prob.sum())(x).any()
 
 
 @pytest.mark.parametrize(
@@ -357,7 +383,6 @@ def test_traced_temperatures_are_flagged(t):
         (ValueError, {"logits": np.float32(1)}),
         (ValueError, {"logits": np.zeros((2, 0), np.float32)}),
         (np.exceptions.AxisError, {"axis": 2}),
-        (ValueError, {"temperature": 0.0}),
         (ValueError, {"temperature": -1.0}),
         (ValueError, {"temperature": np.nan}),
         (ValueError, {"temperature": np.array([1.0, -1.0])}),

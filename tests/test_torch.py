@@ -155,13 +155,6 @@ def test_impossible_categories_have_no_gradient():
     assert x.grad.isfinite().all()
 
 
-def test_a_second_derivative_is_refused():
-    x = logits(3, grad=True)
-    (g,) = torch.autograd.grad(nt.gumbel_softmax(x).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        g.sum().backward()
-
-
 def test_greedy_rows_have_no_gradient():
     x = logits(2, 5, grad=True)
     drawn = nt.sample(x, temperature=torch.tensor([0.0, 1.0]), generator=rng())
@@ -403,16 +396,13 @@ def test_wrong_tensors():
             function(np.zeros(3))
         with pytest.raises(TypeError, match=r"got torch\.int64"):
             function(torch.zeros(3, dtype=torch.int64))
-        with pytest.raises(TypeError, match="is on meta"):
-            function(torch.zeros(3, device="meta"))
         with pytest.raises(IndexError):
             function(torch.zeros(3), dim=1)
-        with pytest.raises(ValueError):  # noqa: PT011 (two wordings)
+    for function in (nt.categorical, nt.sample):
+        with pytest.raises(ValueError, match="scalar"):
             function(torch.zeros(()))
         with pytest.raises(ValueError, match="zero categories"):
             function(torch.zeros(3, 0))
-    with pytest.raises(TypeError, match=r"pass its \.detach"):
-        nt.sample(torch.zeros(3), temperature=torch.tensor(1.0, requires_grad=True))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

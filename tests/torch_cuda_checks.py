@@ -102,6 +102,78 @@ def check(dtype):
         torch.testing.assert_close(found.cpu(), expected, rtol=tolerance, atol=tolerance)
 
 
+def finite(*shape):
+    """Logits of which every row can be sampled."""
+    x = 2 * torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x[0, 1] = -torch.inf
+    return x
+
+
+def check_derivatives(dtype):
+    """Second derivatives, and those of samples in the temperature."""
+    x = finite(3, 5).to(dtype).requires_grad_()
+    tau = torch.tensor([[0.5], [2.0], [1.0]], dtype=torch.float64, requires_grad=True)
+
+    def relaxed(hard):
+        return lambda x, tau: numbel.torch.gumbel_softmax(x, tau, hard, generator=numbel.Generator(5))
+
+    def sample(x, tau):
+        drawn = numbel.torch.sample(x, 2, temperature=tau[:, 0], generator=numbel.Generator(5))
+        return drawn.log_prob.sum(-1, keepdim=True) * drawn.logsumexp[:, None].detach()
+
+    def penalty(function):
+        def value(x, tau):
+            y = function(x, tau)
+            weights = torch.linspace(-1, 1, y.numel()).reshape(y.shape).to(y)
+            in_x, in_tau = torch.autograd.grad((weights * y).sum(), (x, tau), create_graph=True)
+            return in_x.double().square().sum() + in_tau.square().sum()
+
+        return value
+
+    tolerance = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 1e-1, torch.bfloat16: 1}[dtype]
+    for function in (relaxed(False), relaxed(True), sample):
+        for expected, found in both(penalty(function), x, tau):
+            torch.testing.assert_close(found.detach().cpu(), expected.detach(), rtol=tolerance, atol=tolerance)
+
+
+def check_tau_of_0():
+    """Rows of a temperature that the host does not read, and that no relaxed sample has."""
+    x = finite(3, 5).float().to(DEVICE)
+    with Pretended():
+        y = numbel.torch.gumbel_softmax(x, torch.tensor([[1.0], [0.0], [1.0]], device=DEVICE))
+    assert y.isnan().all(-1).tolist() == [False, True, False]
+
+
+def check_negative_bits():
+    """A view whose memory holds the negatives."""
+    x = finite(3, 5)
+    view = torch.complex(torch.zeros_like(x), -x).to(DEVICE).conj().imag
+    assert view.is_neg()
+    for function in (numbel.torch.gumbel_softmax, numbel.torch.categorical):
+        expected = function(x, generator=numbel.Generator(5))
+        with Pretended():
+            same(function(view, generator=numbel.Generator(5)), expected, "negative bit")
+    with Pretended():
+        assert "resolve_neg" in raised(lambda: numbel.Generator(5).categorical(view))
+
+
+def check_counter():
+    """A hard sample whose draw id moves on in memory of the device."""
+    weights = torch.linspace(-1, 1, 15, dtype=torch.float64).reshape(3, 5)
+    for retained in (1, 2):
+        x = finite(3, 5).requires_grad_()
+        y = numbel.torch.gumbel_softmax(x, 0.5, hard=True, generator=numbel.Generator(5, 7))
+        (expected,) = torch.autograd.grad(y, x, weights)
+        x = x.detach().to(DEVICE).requires_grad_()
+        counter = torch.tensor([7], dtype=torch.uint64, device=DEVICE)
+        with Pretended():
+            y = numbel.torch.gumbel_softmax(x, 0.5, hard=True, generator=numbel.Generator(5, counter))
+            for _ in range(retained):
+                (found,) = torch.autograd.grad(y, x, weights.to(DEVICE), retain_graph=True)
+        same(found, expected, "counter")
+        assert counter.tolist() == [8]
+
+
 def check_truncation(dtype):
     """Numbers, and tensors of one for each row, of any dtype, on the CPU and on the device."""
     x = torch.tensor(logits((2, 3, 9), "float64")).to(dtype)
@@ -143,9 +215,13 @@ def check_results():
 def check_all(dtype):
     kind = getattr(torch, np.dtype(dtype).name)
     check(kind)
+    check_derivatives(kind)
     check_truncation(kind)
     if kind is torch.float32:
         check_results()
+        check_tau_of_0()
+        check_negative_bits()
+        check_counter()
 
 
 if __name__ == "__main__":

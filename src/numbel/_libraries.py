@@ -291,6 +291,8 @@ class Torch(_OwnAllocator):
                 f"{name} is a tensor that requires a gradient, which these methods would drop: "
                 "use numbel.torch, or pass its .detach()"
             )
+        if array.is_neg():
+            raise TypeError(f"{name} is a view whose memory holds its negatives: pass its .resolve_neg()")
         size = array.element_size()
         strides = tuple(size * step for step in array.stride())
         kind = str(array.dtype).removeprefix("torch.")

@@ -42,8 +42,7 @@ def gumbel_softmax(
     logits : array of float16, bfloat16, float32 or float64
         Unnormalised natural log-probabilities, the categories along `axis`; -inf is impossible.
     temperature : float or array, optional
-        Positive; an array broadcasts to the shape of logits without `axis`, and 0 there means the limit: that row's
-        one-hot, as if `hard`, with gradient 0.
+        Positive; an array broadcasts to the shape of logits without `axis`.
     seed, draw : int or array
         An integer in 0 .. 2**64 - 1, or an array: uint32 of shape (2,), the low word first, or an unsigned scalar.
     axis : int, optional
@@ -64,13 +63,14 @@ def gumbel_softmax(
     Notes
     -----
     Nothing is raised for values that are traced, nor for those of logits: a row that holds NaN or +inf or nothing
-    but -inf, and a row whose traced temperature is not positive (in an array: negative) or not finite, is NaN, and so
-    are its gradients.
+    but -inf, and a row whose traced temperature is not positive (in the other functions: negative) or not finite, is
+    NaN, and so are its gradients.
     A temperature that is neither a JAX array nor traced is taken in double precision.
 
-    The first derivative in logits and temperature is defined. The soft sample itself is kept for it; with `hard`
-    it is made again from (logits, seed, draw). Under `vmap` every element is a call of its own: it shares seed and
-    draw, and so the noise, with the others unless these are mapped, too.
+    The first derivative in logits and temperature is defined; a second one, which `numbel.torch` has, is a ValueError.
+    The soft sample itself is kept for it; with `hard` it is made again from (logits, seed, draw). Under `vmap` every
+    element is a call of its own: it shares seed and draw, and so the noise, with the others unless these are mapped,
+    too.
 
     Examples
     --------
@@ -83,7 +83,7 @@ def gumbel_softmax(
     True
     """
     logits, axis, rows = _logits(logits, axis)
-    temperature = _temperature(temperature, rows)
+    temperature = _temperature(temperature, rows, relaxed=True)
     return _relaxed(axis, bool(hard), logits, temperature, _words(seed, "seed"), _words(draw, "draw"))
 
 
@@ -106,7 +106,7 @@ def categorical(
     num_samples : int, optional
         Samples of each row. The first of them is what None gives.
     temperature : float or array, optional
-        As in `gumbel_softmax`; 0 in an array means that row's argmax.
+        As in `gumbel_softmax`; 0, for all or for a row, means the argmax.
     method : {"grouped", "gumbel_max"}, optional
         As in `numbel.Generator.categorical`.
 
@@ -207,10 +207,17 @@ def _like(array: Any) -> Any:
     return np.broadcast_to(np.ones((), array.dtype), array.shape)
 
 
-def _temperature(value: Any, rows: tuple[int, ...]) -> Any:
+def _temperature(value: Any, rows: tuple[int, ...], relaxed: bool = False) -> Any:
     """Temperatures as a floating-point array, or as the two words of each double where JAX has none."""
     traced = isinstance(value, jax.core.Tracer)
-    _checks.temperature(_like(value) if traced else value, rows)
+    zero = False if traced else np.asarray(value) == 0
+    if relaxed and np.any(zero):
+        raise ValueError(
+            "temperature is 0, where no sample is relaxed: "
+            "for one-hot samples pass hard=True and a positive temperature"
+        )
+    if np.ndim(zero) or not zero:  # 0 for all is the argmax, as it is for a row
+        _checks.temperature(_like(value) if traced else value, rows)
     if isinstance(value, jax.Array):
         return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(float)
     doubles = np.asarray(value, np.float64)
@@ -244,7 +251,17 @@ def _call(text: str, results: Any, *operands: Any) -> Any:
         if not _registered:
             _xla.register(_TARGET, _serve)
             _registered = True
-    return jax.ffi.ffi_call(_TARGET, results, vmap_method="expand_dims")(*operands, call=text)
+
+    def call(*operands: Any) -> Any:
+        return jax.ffi.ffi_call(_TARGET, results, vmap_method="expand_dims")(*operands, call=text)
+
+    def refuse(*_: Any) -> Any:
+        name = "sample" if text.startswith("categorical") else "gumbel_softmax"
+        raise ValueError(f"numbel.jax.{name} cannot be differentiated twice; numbel.torch.{name} can")
+
+    once = jax.custom_jvp(call)
+    once.defjvp(refuse)
+    return once(*operands)
 
 
 def _soft_or_hard(axis: int, hard: bool, logits: Any, temperature: Any, seed: Any, draw: Any) -> Any:
@@ -375,7 +392,10 @@ def _serve_one(name: str, axis: int, option: str, operands: list[Any], results: 
     words = temperature.dtype == np.uint32
     if words:
         temperature = temperature.view(np.float64)[..., 0]
-    temperature, row_mask = _sane(temperature, array, axis)
+    if name == "categorical" and temperature.ndim == 0 and temperature == 0:  # which a Generator has for rows
+        array, results = array[None], [result[None] for result in results]
+        temperature = np.zeros(np.moveaxis(array, axis, -1).shape[:-1])
+    temperature, row_mask = _sane(temperature, array, axis, name != "categorical")
     common: dict[str, Any] = {"axis": axis, "row_mask": row_mask, "on_invalid": "flag"}
     if name == "categorical":
         indices = results[0]
@@ -397,7 +417,7 @@ def _serve_one(name: str, axis: int, option: str, operands: list[Any], results: 
         results[1][...] = 0 if words else in_temperature
 
 
-def _sane(temperature: Any, array: Any, axis: int) -> tuple[Any, Any]:
+def _sane(temperature: Any, array: Any, axis: int, relaxed: bool) -> tuple[Any, Any]:
     """Temperatures that no check refuses, and the rows that they leave; traced ones come as they may."""
     if temperature.ndim == 0:
         scalar = float(temperature)
@@ -405,7 +425,7 @@ def _sane(temperature: Any, array: Any, axis: int) -> tuple[Any, Any]:
         temperature = scalar if good else 1.0
     else:
         temperature = temperature.astype(np.float64)
-        good = (temperature >= 0) & (temperature < math.inf)
+        good = (temperature > 0 if relaxed else temperature >= 0) & (temperature < math.inf)
         temperature = np.where(good, temperature, 1.0)
     if good.all():
         return temperature, None

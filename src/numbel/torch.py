@@ -3,6 +3,13 @@
 `generator` is a `numbel.Generator`, of which a call takes one draw id, or a `torch.Generator`, from which it takes a
 seed; None is torch's own default generator on the CPU, so that `torch.manual_seed`, the workers of a DataLoader and
 checkpointing behave as with torch's functions. The results are bit for bit those of `numbel.Generator`.
+
+`torch.utils.checkpoint` restores the state of torch's default generators alone. A draw of another one is refused while
+a backward pass runs, since it would not be that of the forward pass.
+
+Within `torch.func.vmap` and what uses it, `randomness` says what a draw means, as for torch's functions: "error"
+refuses it, "same" makes each element a call of its own at one seed and draw id, "different" gives each a seed of its
+own. A call with a `numbel.Generator` takes one draw id there, too, and the first element has its seed.
 """
 
 from __future__ import annotations
@@ -16,22 +23,26 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError('numbel.torch needs PyTorch: pip install "numbel[torch]"', name=error.name) from None
 
-from . import _checks
 from ._autograd import (
     AnyGenerator,
+    Drawn,
     Method,
     Relaxed,
     Sampled,
     Tensor,
     address_of,
-    as_tensor,
+    addressed,
+    apply,
     check,
     compiled,
-    draw_of,
-    plain,
-    source,
+    draw_traced,
+    from_end,
+    known,
+    operand,
+    own_temperature,
+    positive,
+    sampled,
 )
-from .generator import Generator
 from .results import Sample
 
 __all__ = ["ExponentialSchedule", "GumbelSoftmax", "categorical", "gumbel_softmax", "sample"]
@@ -54,7 +65,8 @@ def gumbel_softmax(
         Unnormalised natural log-probabilities, on the CPU or on a CUDA device: float16, bfloat16, float32 or float64;
         -inf is impossible.
     tau : float or Tensor, optional
-        Temperature, positive; a tensor broadcasts against logits and has size 1 along `dim`.
+        Temperature, positive (for 0, the limit, there is `hard`); a tensor broadcasts against logits and has size 1
+        along `dim`.
     hard : bool, optional
         Return the one-hot of the sampled category; the gradient is that of the soft sample (straight-through).
     eps : float, optional
@@ -72,9 +84,11 @@ def gumbel_softmax(
     Raises
     ------
     TypeError
-        If logits is not a tensor of one of the four dtypes on the CPU or on CUDA.
+        If logits is not a tensor of one of the four dtypes on the CPU, on CUDA or on meta; if `make_fx` would put the
+        one draw of a numbel.Generator into a graph.
     RuntimeError
-        If logits is on a CUDA device and CUDA does not work in Numba: what is missing.
+        If logits is on a CUDA device and CUDA does not work in Numba: what is missing. If generator is not torch's
+        default one and a backward pass runs.
     ValueError
         If tau is not positive and finite or does not fit. On a CUDA device, rows of which a tensor tau is neither
         become NaN: nothing waits for the device.
@@ -83,10 +97,17 @@ def gumbel_softmax(
 
     Notes
     -----
-    Rows that hold NaN or +inf, or nothing but -inf, become NaN, as in torch: nothing is raised. The gradient is
-    defined once, in logits and, where tau is a tensor that requires it, in tau. It needs the soft sample, which is
-    the result itself; with `hard` it is made anew from logits and the draw, so that nothing else is stored. Within
-    `torch.compile` it is one operator of the graph, whose seed is drawn by the graph.
+    Rows that hold NaN or +inf, or nothing but -inf, become NaN, as in torch: nothing is raised. A tensor without
+    dimensions is a row of one category; rows without categories stay empty, unless `hard`.
+
+    Derivatives of any order are defined, in logits and, where tau is a tensor that requires it, in tau, in reverse and
+    in forward mode, and under the transforms of `torch.func`. The first one in reverse mode needs the soft sample,
+    which is the result itself; with `hard` it is made anew from logits and the draw, so that nothing else is stored.
+    Further ones are those of torch's operations, in memory of the size of logits. What the backward pass needs must
+    not be changed in place before it: torch raises.
+
+    Within `torch.compile` it is one operator of the graph, whose seed is drawn by the graph: with a backend that draws
+    as torch does, the samples are those of a plain call. Fake tensors and tensors on meta give their like.
 
     Examples
     --------
@@ -98,15 +119,17 @@ def gumbel_softmax(
     torch.Size([2, 3])
     """
     check(logits)
+    if logits.ndim == 0:
+        one = logits.reshape(1)
+        return gumbel_softmax(one, tau, hard, dim=from_end(dim, one), generator=generator).reshape(())
     if torch.compiler.is_compiling():
-        at = tau if isinstance(tau, torch.Tensor) else torch.tensor(float(tau), dtype=torch.float64)
-        return compiled(logits, at, address_of(generator), bool(hard), dim)
-    with draw_of(generator) as draw:
-        found: Tensor = Relaxed.apply(logits, tau, bool(hard), dim, draw)
+        return compiled(logits, operand(tau), address_of(generator), bool(hard), dim)
+    dim, tau = from_end(dim, logits), tau if isinstance(tau, torch.Tensor) else float(tau)
+    with addressed(generator, logits, tau=tau) as address:
+        found: Tensor = apply(Relaxed, logits, tau, address, bool(hard), dim)
     return found
 
 
-@torch.compiler.disable
 def categorical(
     logits: Tensor,
     num_samples: int | None = None,
@@ -146,6 +169,12 @@ def categorical(
     ------
     TypeError, ValueError, numpy.exceptions.AxisError
         As in `numbel.Generator.categorical`, rows that cannot be sampled included; on a CUDA device those get -1.
+    RuntimeError
+        As in `gumbel_softmax`.
+
+    Notes
+    -----
+    Within `torch.compile` it is one operator of the graph, like `sample`.
 
     Examples
     --------
@@ -154,21 +183,16 @@ def categorical(
     torch.Size([2, 3])
     """
     check(logits)
-    with draw_of(generator) as (seed, draw):
-        indices = Generator(seed, draw).categorical(
-            source(logits),
-            num_samples,
-            axis=dim,
-            temperature=plain(temperature, logits),
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            method=method,
-        )
-    return as_tensor(indices)
+    if torch.compiler.is_compiling():
+        address = address_of(generator)
+        return draw_traced(logits, temperature, top_k, top_p, min_p, address, num_samples, dim, method)
+    dim = from_end(dim, logits)
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    with addressed(generator, logits, **options) as address:
+        found: Tensor = apply(Drawn, logits.detach(), *options.values(), address, num_samples, dim, method)
+    return found
 
 
-@torch.compiler.disable
 def sample(
     logits: Tensor,
     num_samples: int | None = None,
@@ -193,15 +217,15 @@ def sample(
 
     Raises
     ------
-    TypeError
-        As in `categorical`, or if temperature is a tensor that requires a gradient.
-    ValueError, numpy.exceptions.AxisError
+    TypeError, ValueError, RuntimeError, numpy.exceptions.AxisError
         As in `categorical`.
 
     Notes
     -----
-    The gradients are those of `torch.log_softmax(logits / temperature)` at the indices and of `torch.logsumexp`: what
-    the score-function estimator (REINFORCE) needs. They take one more pass over logits and no memory but the result.
+    The gradients, in logits and in a temperature that requires one, are those of `torch.log_softmax(logits /
+    temperature)` at the indices and of `torch.logsumexp`: what the score-function estimator (REINFORCE) needs. Rows of
+    temperature 0 have gradient 0. In logits, the first takes one more pass over logits and no memory but the result. As
+    in `gumbel_softmax`, there are derivatives of any order, and what they need must not be changed in place before.
 
     Examples
     --------
@@ -213,10 +237,12 @@ def sample(
     True
     """
     check(logits)
-    if isinstance(temperature, torch.Tensor) and temperature.requires_grad:
-        raise TypeError("temperature requires a gradient, which sample does not give: pass its .detach()")
-    with draw_of(generator) as draw:
-        return Sample(*Sampled.apply(logits, num_samples, dim, plain(temperature, logits), method, draw))
+    if torch.compiler.is_compiling():
+        address = address_of(generator)
+        return Sample(*sampled(logits, operand(temperature), address, num_samples, dim, method))
+    dim, temperature = from_end(dim, logits), own_temperature(temperature)
+    with addressed(generator, logits, temperature=temperature) as address:
+        return Sample(*apply(Sampled, logits, temperature, address, num_samples, dim, method))
 
 
 class ExponentialSchedule(NamedTuple):
@@ -288,13 +314,13 @@ class GumbelSoftmax(torch.nn.Module):
             self.tau = tau
         else:
             first = schedule(0) if schedule is not None else 1.0 if tau is None else float(tau)
-            self.register_buffer("tau", torch.tensor(_positive(first), dtype=torch.float64))
+            self.register_buffer("tau", torch.tensor(positive(first), dtype=torch.float64))
 
     def step(self) -> None:
-        """Count an optimizer step, and set the temperature that the schedule has for it."""
+        """Count an optimizer step, and set the temperature that the schedule has for it: after the backward pass."""
         self.steps += 1
         if self.schedule is not None:
-            self.tau.fill_(_positive(self.schedule(int(self.steps))))
+            self.tau.fill_(positive(self.schedule(int(self.steps))))
 
     def forward(self, logits: Tensor) -> Tensor:
         """A relaxed sample of logits at the present temperature."""
@@ -302,9 +328,9 @@ class GumbelSoftmax(torch.nn.Module):
 
     def extra_repr(self) -> str:
         """What `repr` shows."""
-        return f"tau={float(self.tau):g}, schedule={self.schedule}, hard={self.hard}, dim={self.dim}"
-
-
-def _positive(tau: float) -> float:
-    _checks.temperature(float(tau), (), "tau")
-    return float(tau)
+        tau = (
+            f"{float(self.tau.detach()):g}"
+            if known(self.tau)
+            else f"<of shape {tuple(self.tau.shape)} on {self.tau.device}>"
+        )
+        return f"tau={tau}, schedule={self.schedule}, hard={self.hard}, dim={self.dim}"
