@@ -36,7 +36,7 @@ PIECES = {
         r"CpuCode.*'gumbel 1 x 2\^26 float32",
     ),
     "cuda": ("CudaCode.*'float32'",),
-    "first call ever": (r"Compile.*'categorical ",),
+    "first calls": (r"FirstCall.*'(categorical|gumbel_softmax|top_k)'",),
     "accuracy": ("accuracy",),
 }
 

@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..suite import start
 from ..suite.common import ROOT, bench
 from ..suite.memory import FRESH
 from . import rule
@@ -136,6 +137,20 @@ def figure_rows(folders: tuple[Path, Path], cache: Path, request: dict[str, Any]
     return rows
 
 
+def first_rows(folders: tuple[Path, Path]) -> list[Row]:
+    """First calls of every method in fresh processes that compile, the versions in turn; the least of three."""
+    rows = []
+    for method in start.FIRST:
+        seconds: list[list[float]] = [[], []]
+        for _ in range(3):
+            for taken, folder in zip(seconds, folders, strict=True):
+                taken.append(start.first_call(method, NUMBEL_CACHE="0", PYTHONPATH=str(folder)))
+        base, head = map(min, seconds)
+        verdict = "WORSE" if rule.slower_start(base, head) else "same"
+        rows.append(Row(f"first call of {method}, s", f"{base:.2f}", f"{head:.2f}", f"x {head / base:.2f}", verdict))
+    return rows
+
+
 def table(rows: list[Row]) -> str:
     """The rows as a Markdown table."""
     rule_off = Row("---", "---", "---", "---", "---")
@@ -174,6 +189,8 @@ def main(arguments: list[str] | None = None) -> int:
             large = [work for work in works if " 1 x " not in work]
             request = FAST_FIGURES if options.fast else {"memory": large, "code": works, "values": 1 << 30}
             rows += figure_rows(folders, cache, request)
+        if not (options.fast or options.no_time):
+            rows += first_rows(folders)
     print(table(rows))
     failed = [row for row in alarms(rows) if not any(re.search(part, row.what) for part in options.allow)]
     print(f"\n{len(failed)} regressions: {'; '.join(row.what for row in failed)}" if failed else "\nno regression")

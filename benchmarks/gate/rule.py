@@ -26,6 +26,8 @@ FEWEST, MOST = 30, 600
 #: Memory beyond inputs and outputs may grow by 5 % and 0.25 MiB (what the allocator varies by), errors by 5 %.
 MEMORY, SLACK = 1.05, 0.25
 ERROR, ERROR_SLACK = 1.05, 0.02
+#: A first call may take a fifth longer, and a quarter of a second: what a busy machine adds to the smallest.
+FIRST, FIRST_SLACK = 1.2, 0.25
 #: Probability that a tail of a sound sampler raises an alarm.
 ALPHA = 1e-6
 
@@ -61,6 +63,11 @@ def decided(found: Interval) -> bool:
 def more_memory(base: float, head: float) -> bool:
     """Whether a call takes more beyond inputs and outputs, in MiB."""
     return head > MEMORY * base + SLACK
+
+
+def slower_start(base: float, head: float) -> bool:
+    """Whether a first call compiles longer, in seconds."""
+    return head > FIRST * base + FIRST_SLACK
 
 
 def less_accurate(base: float, head: float) -> bool:

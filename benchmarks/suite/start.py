@@ -1,14 +1,37 @@
-"""What a process pays before its first draw."""
+"""What a process pays before its first draw, and for it."""
 
 import os
 import statistics
 import subprocess
 import sys
 
-from .common import bench
-
 _ROUNDS = 7
-_FIRST = "rng = numbel.default_rng(5); rng.categorical([[0.0, 1.0]])"
+#: A first call of each public method, on logits that several threads share.
+FIRST = {
+    "categorical": "rng.categorical(x)",
+    "sample": "rng.sample(x)",
+    "gumbel": "rng.gumbel(size=(4, 100_000))",
+    "gumbel_max": "rng.categorical(x, method='gumbel_max')",
+    "gumbel_softmax": "rng.gumbel_softmax(x)",
+    "top_k": "rng.categorical(x, top_k=50)",
+    "top_p": "rng.categorical(x, top_p=0.9)",
+    "gumbel_top_k": "rng.gumbel_top_k(x, 5)",
+    "many samples": "rng.categorical(x, 10_000)",
+    "multinomial": "rng.multinomial(100, x)",
+    "conditional_gumbel": "rng.conditional_gumbel(x, np.zeros(4, np.int64))",
+    "ragged": "rng.categorical(x.ravel(), offsets=[0, 10, 200_000, 400_000])",
+    "log_prob": "numbel.log_prob(x, np.zeros(4, np.int64))",
+    "entropy": "numbel.entropy(x)",
+    "gumbel_softmax_vjp": "numbel.gumbel_softmax_vjp(x, x, 1.0)",
+    "CategoricalTable": "numbel.CategoricalTable(x[0]).sample(rng, 10)",
+    "CategoricalAccumulator": "numbel.CategoricalAccumulator(rng).update(x).result()",
+}
+_BEFORE = "import numpy as np, numbel\nrng, x = numbel.default_rng(5), np.zeros((4, 100_000), np.float32)\n"
+
+
+def first_call(method: str, rounds: int = 1, **environment: str) -> float:
+    """Seconds of a method's first call in a fresh process, imports apart; without a cache it compiles."""
+    return _seconds(f"{_BEFORE}start = perf_counter(); {FIRST[method]}", rounds, **environment)
 
 
 class Start:
@@ -16,34 +39,31 @@ class Start:
     version = "1"
 
     def setup(self) -> None:
-        _seconds(f"import numbel; {_FIRST}", 1)
+        _seconds("import numbel; rng = numbel.default_rng(5); rng.categorical([[0.0, 1.0]])", 1)
 
     def track_import_beyond_numba(self) -> float:
         return _seconds("import numba; start = perf_counter(); import numbel")
 
-    def track_first_call_with_machine_code_on_disk(self) -> float:
-        return _seconds(f"import numbel; start = perf_counter(); {_FIRST}")
-
     track_import_beyond_numba.unit = "seconds"  # type: ignore[attr-defined]
-    track_first_call_with_machine_code_on_disk.unit = "seconds"  # type: ignore[attr-defined]
 
 
-class Compile:
-    """The first call ever: machine code is made, not loaded. Once a method, on float32."""
+class FirstCall:
+    """A method's first call: where nothing is compiled, and where machine code lies on disk."""
 
     timeout = 600
     version = "1"
-    params = (list({work.rsplit(" ", 4)[0]: work for work in bench.GRID if " 65536 x 128 float32" in work}.values()),)
-    param_names = ("work",)
+    params = (list(FIRST),)
+    param_names = ("method",)
 
-    def track_first_call_ever(self, work: str) -> float:
-        program = (
-            "from benchmarks.suite.common import bench\n"
-            f"case = bench.GRID[{work!r}]['numbel'](bench.QUICK)\nstart = perf_counter(); case.call()"
-        )
-        return _seconds(program, 1, NUMBEL_CACHE="0")
+    def track_cold_seconds(self, method: str) -> float:
+        return first_call(method, NUMBEL_CACHE="0")
 
-    track_first_call_ever.unit = "seconds"  # type: ignore[attr-defined]
+    def track_warm_seconds(self, method: str) -> float:
+        first_call(method)
+        return first_call(method, _ROUNDS)
+
+    track_cold_seconds.unit = "seconds"  # type: ignore[attr-defined]
+    track_warm_seconds.unit = "seconds"  # type: ignore[attr-defined]
 
 
 def _seconds(code: str, rounds: int = _ROUNDS, **environment: str) -> float:

@@ -338,6 +338,9 @@ def _optimised(function: Callable[..., None], symbol: str, arguments: int) -> tu
     entry.name = symbol
     library._final_module = library.linked("linkonce_odr", symbol)
     library._optimize_final_module()
+    for each in library._final_module.functions:
+        if not each.is_declaration and each.name != symbol:
+            each.linkage = "internal"  # or an object file might call the code of another
     library._final_module.verify()
     _refuse_unknown(library._final_module)
     return library._final_module, library._codegen

@@ -93,9 +93,12 @@ def save(path: Path, body: bytes) -> None:
     """Keep code in a file, written beside and renamed, unless that cannot be."""
     with contextlib.suppress(OSError):
         handle, beside = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(body).digest() + body)
-        os.replace(beside, path)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(hashlib.sha256(body).digest() + body)
+            os.replace(beside, path)
+        except OSError:  # no space, or a folder in the file's place
+            os.unlink(beside)
 
 
 class Entry:
