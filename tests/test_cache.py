@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 import numbel
+from numbel import _jit, _kernel_cache
+from numbel._cpu import drivers
 
 _SCRIPT = """
 import sys
@@ -180,6 +182,118 @@ def test_an_edit_anywhere_is_seen(noise, tmp_path):
 
 def test_the_disk_serves_this_process_too(noise):
     assert draw(NUMBEL_CACHE="1", HOME=os.environ.get("HOME", ""))[1] == noise
+
+
+def test_where_nothing_is_home(noise):
+    """No HOME, and a user that the system does not know: no cache, and no error."""
+    if not hasattr(os, "getuid"):
+        pytest.skip("homes are another matter on Windows")
+    left_out = ("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR")
+    program = (
+        f"import os, pathlib\npathlib.Path.home = lambda: (_ for _ in ()).throw(RuntimeError('no home'))\n{_SCRIPT}"
+    )
+    kept = {name: value for name, value in os.environ.items() if name not in left_out}
+    done = subprocess.run([sys.executable, "-c", program], env=kept, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split()[2] == noise
+
+
+posix = pytest.mark.skipif(not hasattr(os, "getuid"), reason="owners and modes are POSIX's")
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o702])
+def test_a_folder_that_others_may_write_to_is_not_used(mode, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(_kernel_cache, "_said", set())
+    monkeypatch.delenv("NUMBEL_QUIET", raising=False)
+    folder = tmp_path / "numbel" / _kernel_cache.source_stamp()
+    folder.mkdir(parents=True)
+    folder.chmod(mode)
+    monkeypatch.setattr(_kernel_cache.config, "CACHE_DIR", str(tmp_path))
+    assert _kernel_cache.cache_folder.__wrapped__() is None
+    assert _kernel_cache.cache_folder.__wrapped__() is None
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the disk cache of compiled kernels is off: others may write to {folder}"
+    ]
+
+
+@posix
+def test_a_folder_below_one_that_others_may_rename_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(_kernel_cache.config, "CACHE_DIR", str(tmp_path / "shared"))
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o777)
+    assert _kernel_cache.cache_folder.__wrapped__() is None
+    (tmp_path / "shared").chmod(0o1777)  # sticky: what is in it is renamed by its owner alone
+    assert _kernel_cache.cache_folder.__wrapped__() is not None
+
+
+@posix
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root gives files away")
+def test_another_users_folder_and_files_are_not_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(_kernel_cache.config, "CACHE_DIR", str(tmp_path))
+    folder = _kernel_cache.cache_folder.__wrapped__()
+    _kernel_cache.save(folder / "kept.bin", b"code")
+    assert _kernel_cache.load(folder / "kept.bin") == b"code"
+    os.chown(folder / "kept.bin", 12345, -1)
+    assert _kernel_cache.load(folder / "kept.bin") is None
+    os.chown(folder, 12345, -1)
+    assert _kernel_cache.cache_folder.__wrapped__() is None
+
+
+@posix
+def test_folders_are_made_for_us_alone_whatever_the_umask(tmp_path, monkeypatch):
+    monkeypatch.setattr(_kernel_cache.config, "CACHE_DIR", str(tmp_path / "a" / "b"))
+    before = os.umask(0)
+    try:
+        folder = _kernel_cache.cache_folder.__wrapped__()
+    finally:
+        os.umask(before)
+    for made in (folder, folder.parent, tmp_path / "a" / "b", tmp_path / "a"):
+        assert made.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_relative_folder_and_a_home_are_resolved_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for given, meant in (("here", tmp_path / "here"), ("~/there", tmp_path / "home" / "there")):
+        monkeypatch.setattr(_kernel_cache.config, "CACHE_DIR", given)
+        assert _kernel_cache.cache_folder.__wrapped__().parent.parent == meant
+
+
+@posix
+def test_a_pipe_a_link_or_a_folder_in_a_files_place(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert _kernel_cache.load(tmp_path / "pipe") is None
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    _kernel_cache.save(tmp_path / "file", b"code")
+    assert _kernel_cache.load(tmp_path / "link") is None
+    (tmp_path / "folder").mkdir()
+    assert _kernel_cache.load(tmp_path / "folder") is None
+    for name in ("pipe", "link", "folder"):  # repaired
+        _kernel_cache.save(tmp_path / name, b"code")
+        assert _kernel_cache.load(tmp_path / name) == b"code"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "link", "pipe"]
+
+
+def test_a_body_that_is_no_code_is_compiled_instead(noise, tmp_path):
+    """A right digest proves nothing about what it is of."""
+    entry = _jit.Entry(drivers.spawn_seeds.function, "spawn_seeds")
+    path = entry._path()
+    try:
+        for body in (b"", b"no code", b"symbol\0no code"):
+            _kernel_cache.save(path, body)
+            assert _jit.Entry(drivers.spawn_seeds.function, "spawn_seeds").address
+    finally:
+        path.unlink(missing_ok=True)
+        assert _jit.Entry(drivers.spawn_seeds.function, "spawn_seeds").address  # and kept again
+
+
+@pytest.mark.parametrize("name", ["OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK"])
+def test_settings_that_change_code_name_another_file(name, monkeypatch):
+    entry = _jit.Entry(drivers.spawn_seeds.function, "spawn_seeds")
+    before = entry._path()
+    monkeypatch.setattr(_kernel_cache.config, name, "another")
+    assert entry._path() != before
 
 
 _DRAWN = """

@@ -49,11 +49,11 @@ def kernels(work: str) -> dict[str, dict[str, int]]:
 
     They are compiled once more, to assembly; the counts are kept beside the machine code.
     """
-    from numbel import _compiler, _jit
+    from numbel import _compiler, _kernel_cache
     from numbel._cpu import drivers as module
 
     drivers: Any = module
-    kept = _kept(_jit.cache_folder(), work)
+    kept = _kept(_kernel_cache.cache_folder(), work)
     if kept is not None and kept.exists():
         return dict(json.loads(kept.read_text()))
     run: dict[str, Any] = {}

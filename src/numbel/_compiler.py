@@ -389,8 +389,14 @@ def _engine() -> Any:
     return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine, use_lmm=config.USE_LLVMLITE_MEMORY_MANAGER)
 
 
+#: How object files begin: ELF, Mach-O, COFF for x86-64 and for ARM.
+_MAGIC = (b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\x64\x86", b"\x64\xaa")
+
+
 def load_entry(code: bytes, symbol: str, *, parallel: bool = False) -> int:
-    """Load an object file, and return the address of its symbol."""
+    """Load an object file, and return the address of its symbol; ValueError if it is no object file."""
+    if not code.startswith(_MAGIC):
+        raise ValueError("no object file, which LLVM ends the process for")
     if parallel:
         _launch_threads()  # and let LLVM know of their functions
     with global_compiler_lock:

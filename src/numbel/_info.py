@@ -8,7 +8,7 @@ from importlib import metadata
 import numba
 import numpy as np
 
-from . import _jit
+from . import _kernel_cache
 
 
 def show_config() -> None:
@@ -34,7 +34,7 @@ def config() -> dict[str, str]:
         layer = numba.threading_layer()
     except ValueError:
         layer = "not started"
-    folder = _jit.cache_folder()
+    folder = _kernel_cache.cache_folder()
     return {
         "numbel": f"{__version__} (bits version {BITS_VERSION})",
         "python": platform.python_version(),

@@ -1,10 +1,4 @@
-"""The one jit decorator: compile options, the machine-code cache, and when a kernel may run in parallel.
-
-Numba's own disk cache has two faults that matter here: it does not notice an edit in another file, and
-two processes that write the index of one function at once can load each other's code. So kernels get a
-cache of ours: one file per (function, signature, CPU, versions), written beside and renamed, in a folder
-named after a hash of the kernels' sources.
-"""
+"""The jit decorators, entry points that are compiled or loaded when needed, and when they may run in parallel."""
 
 from __future__ import annotations
 
@@ -16,19 +10,15 @@ import itertools
 import logging
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numba
-from numba.core import config
 from numba.core.compiler_lock import global_compiler_lock
 
 from ._compiler import compile_entry, compile_parallel, inner, load_entry, target
-
-_PACKAGE = Path(__file__).parent
-
+from ._kernel_cache import cache_folder, load, save
 
 #: Workers. No fastmath: -inf and NaN are ordinary input, and the order of sums is promised.
 njit = inner()
@@ -37,68 +27,6 @@ njit = inner()
 apart = inner(apart=True)
 #: Scalars, inlined by force: a call left in a loop keeps it from being vectorised (0.6 against 4 G/s).
 inlined = inner(force=True)
-
-
-@functools.cache
-def source_stamp(kernels: str = "_cpu") -> str:
-    """Hash of every source file that a target's machine code comes from, and of the versions that generate it."""
-    digest = hashlib.sha256()
-    sources = [
-        _PACKAGE / "_jit.py",
-        _PACKAGE / "_compiler.py",
-        *(_PACKAGE / "_scalar").rglob("*.py"),
-        *(_PACKAGE / kernels).rglob("*.py"),
-    ]
-    for path in sorted(sources):
-        digest.update(path.relative_to(_PACKAGE).as_posix().encode())
-        digest.update(path.read_bytes())
-    digest.update(repr((numba.__version__, sys.version_info[:3], sys.implementation.cache_tag)).encode())
-    return digest.hexdigest()[:16]
-
-
-@functools.cache
-def cache_folder(kernels: str = "_cpu") -> Path | None:
-    """Where a target's machine code is kept: None with NUMBEL_CACHE=0, or when nothing can be written there."""
-    if os.environ.get("NUMBEL_CACHE", "1") == "0":
-        return None
-    root = Path(config.CACHE_DIR) / "numbel" if config.CACHE_DIR else _user_cache() / "numbel"
-    folder = root / source_stamp(kernels)
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except (OSError, RuntimeError):
-        return None
-    return folder
-
-
-def _user_cache() -> Path:
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-
-
-def load(path: Path) -> bytes | None:
-    """What `save` kept there; None if it is not there, or spoilt."""
-    try:
-        payload = path.read_bytes()
-    except OSError:
-        return None
-    digest, body = payload[:32], payload[32:]
-    return body if hashlib.sha256(body).digest() == digest else None
-
-
-def save(path: Path, body: bytes) -> None:
-    """Keep code in a file, written beside and renamed, unless that cannot be."""
-    with contextlib.suppress(OSError):
-        handle, beside = tempfile.mkstemp(dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(body).digest() + body)
-            os.replace(beside, path)
-        except OSError:  # no space, or a folder in the file's place
-            os.unlink(beside)
 
 
 class Entry:
@@ -121,17 +49,17 @@ class Entry:
         with global_compiler_lock:
             path = self._path()
             kept = load(path) if path is not None else None
-            if kept is None:
-                with _announced(self.name):
-                    if self._parallel:
-                        code, symbol = compile_parallel(self.function, self.arguments)
-                    else:
-                        code, symbol = compile_entry(self.function, f"numbel_{self.name}", self.arguments)
-                if path is not None:
-                    save(path, symbol.encode() + b"\0" + code)
-            else:
+            if kept is not None:
                 name, _, code = kept.partition(b"\0")
-                symbol = name.decode()
+                with contextlib.suppress(ValueError):
+                    return load_entry(code, name.decode(), parallel=self._parallel)
+            with _announced(self.name):
+                if self._parallel:
+                    code, symbol = compile_parallel(self.function, self.arguments)
+                else:
+                    code, symbol = compile_entry(self.function, f"numbel_{self.name}", self.arguments)
+            if path is not None:
+                save(path, symbol.encode() + b"\0" + code)
             return load_entry(code, symbol, parallel=self._parallel)
 
     def is_kept(self) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import _checks, _jit
+from . import _checks, _jit, _kernel_cache
 from ._cpu import drivers
 
 _TABLES = ("table_weights", "table_head", "table_split", "table_draw", "table_rows")
@@ -90,7 +90,7 @@ def prepare(work: Iterable[list[Spec]], report: Callable[[float], None] = lambda
         done += weights[spec]
         report(done / total)
 
-    if len(weights) > 2 and _jit.cache_folder() is not None:
+    if len(weights) > 2 and _kernel_cache.cache_folder() is not None:
         _in_processes(missing, finished)
     for spec in everything:  # what no process did is compiled here
         made = not entry(spec).is_kept()

@@ -20,7 +20,7 @@ import rich.table
 import typer
 from rich import progress
 
-from . import _checks, _files, _host, _info, _jit, _warmup, _zipf, bench
+from . import _checks, _files, _host, _info, _kernel_cache, _warmup, _zipf, bench
 from .generator import Generator, default_rng
 from .results import Sample
 
@@ -331,7 +331,7 @@ def warmup(
             task = bar.add_task("", total=1.0)
             _warmup.prepare(work, lambda share: bar.update(task, completed=share))
         kernels = sum(map(len, work))
-        folder = _jit.cache_folder()
+        folder = _kernel_cache.cache_folder()
         where = f"kept in {folder}" if folder is not None else "not kept: the disk cache is off"
         typer.echo(f"{kernels} kernels ready after {time.perf_counter() - start:.1f} s, {where}")
 

@@ -289,10 +289,10 @@ def table_weights(kind, job):
     j = job_at(job)
     scratch = open_scratch(j)
     x = empty(scratch, BLOCK, np.float64)
-    factors = _factors(j, j.first_row)
-    address = row_address(j, j.first_row)
     if measures(j):
         return
+    factors = _factors(j, j.first_row)
+    address = row_address(j, j.first_row)
     while True:
         begin, end = take_items(j)
         if begin >= end:

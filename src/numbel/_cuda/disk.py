@@ -15,14 +15,14 @@ from typing import Any
 from numba import cuda
 from numba.core.caching import NullCache
 
-from .. import _jit
+from .. import _kernel_cache
 
 
 class _KernelCache(NullCache):  # type: ignore[misc]
     """What numba-cuda's own cache does, but one file for each kernel, signature, GPU's kind and versions."""
 
     def __init__(self, *key: Any) -> None:
-        folder = _jit.cache_folder("_cuda")
+        folder = _kernel_cache.cache_folder("_cuda")
         versions = cuda.runtime.get_version(), importlib.metadata.version("numba-cuda")
         made_for = cuda.get_current_device().compute_capability, *versions
         digest = hashlib.sha256(repr((key, made_for)).encode()).hexdigest()
@@ -35,7 +35,7 @@ class _KernelCache(NullCache):  # type: ignore[misc]
         if self._path is None:
             return None
         with contextlib.suppress(Exception), numba_target_override():
-            states = _jit.load(self._path)
+            states = _kernel_cache.load(self._path)
             if states is not None:
                 kernel = _Kernel._rebuild(**pickle.loads(states))
                 kernel.bind()  # which the driver may refuse: then it is compiled
@@ -47,7 +47,7 @@ class _KernelCache(NullCache):  # type: ignore[misc]
 
         if self._path is not None:
             with contextlib.suppress(Exception):
-                _jit.save(self._path, serialize.dumps(kernel._reduce_states()))
+                _kernel_cache.save(self._path, serialize.dumps(kernel._reduce_states()))
 
 
 def kernel(function: Callable[..., Any], name: str, form: str, layout: str, signature: Any, bounds: Any) -> Any:
