@@ -217,7 +217,7 @@ def test_raw_errors(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("logits", "message"),
     [
-        (np.zeros((2, 3), np.int64), "Expected float16, bfloat16, float32 or float64, got int64"),
+        (np.zeros((2, 3), np.int64), "expected float16, bfloat16, float32 or float64, got int64"),
         (np.zeros((2, 3), ">f4"), "got >f4"),
         (np.array([[0.0, 1.0], [math.nan, 0.0]]), "logits row 1 holds NaN at column 0"),
         (np.array([[0.0, math.inf]]), "logits row 0 holds +inf at column 1"),

@@ -184,7 +184,7 @@ def test_zeros_are_limits():
         ([0.5, 0.5], [0.0, INF], {}, ValueError, "logits row 0 holds +inf at column 1"),
         ([0.5, 0.5, 0.0], [0.0, 0.0], {}, ValueError, "y has shape (3,), expected 2 categories"),
         (np.ones((3, 2)), np.zeros((2, 2)), {}, ValueError, "the rows of y, shape (3,), do not broadcast"),
-        ([1, 0], [0.0, 0.0], {}, TypeError, "Expected float16, bfloat16, float32 or float64, got int64 for y"),
+        ([1, 0], [0.0, 0.0], {}, TypeError, "y: expected float16, bfloat16, float32 or float64, got int64"),
         ([0.5, 0.5], [0, 0], {}, TypeError, "got int64"),
         ([0.5, 0.5], [0.0, 0.0], {"temperature": 0.0}, ValueError, "temperature is 0"),
         (

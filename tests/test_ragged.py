@@ -180,7 +180,7 @@ def test_bad_offsets():
         rng.categorical(x.reshape(2, 5), offsets=[0, 10])
     with pytest.raises(np.exceptions.AxisError):
         rng.categorical(x, offsets=[0, 10], axis=1)
-    with pytest.raises(TypeError, match=r"Expected float16, bfloat16, float32 or float64, got int64"):
+    with pytest.raises(TypeError, match=r"logits: expected float16, bfloat16, float32 or float64, got int64"):
         rng.categorical(np.zeros(10, np.int64), offsets=[0, 10])
     for name, value in (("row_ids", [1]), ("row_mask", [True]), ("temperature", [1.0, 1.0, 1.0])):
         with pytest.raises(ValueError, match=name):

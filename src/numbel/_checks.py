@@ -16,18 +16,45 @@ _FLOATS = {"float16", "bfloat16", "float32", "float64"}
 METHODS = ("grouped", "gumbel_max")
 
 
-def float_dtype(dtype: Any, what: str = "") -> np.dtype[Any]:
-    """One of the four float dtypes in native byte order, or TypeError."""
+def float_dtype(dtype: Any, name: str = "dtype") -> np.dtype[Any]:
+    """One of the four float dtypes in native byte order, or TypeError that names the argument."""
     try:
         found: np.dtype[Any] = np.dtype(dtype)
-    except TypeError as error:
-        if isinstance(dtype, str) and dtype == "bfloat16":
-            raise TypeError('dtype "bfloat16" needs the package ml_dtypes: pip install "numbel[bf16]"') from error
-        raise
+    except (TypeError, ValueError, SyntaxError) as error:
+        if not (isinstance(dtype, str) and dtype == "bfloat16"):
+            raise TypeError(f"{name}: expected float16, bfloat16, float32 or float64, got {dtype!r}") from error
+        found = _bfloat16()
     if not _supported(found):
-        name = found.str if not found.isnative else found
-        raise TypeError(f"Expected float16, bfloat16, float32 or float64, got {name}{what}")
+        raise TypeError(_wrong_dtype(found, name))
     return found
+
+
+def _bfloat16() -> np.dtype[Any]:
+    """bfloat16, whose name NumPy knows only once its package is imported."""
+    try:
+        import ml_dtypes
+    except ModuleNotFoundError:
+        raise TypeError('dtype "bfloat16" needs the package ml_dtypes: pip install "numbel[bf16]"') from None
+    found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return found
+
+
+def _wrong_dtype(found: np.dtype[Any], name: str) -> str:
+    """What is wrong with a dtype, and what to do next."""
+    text = f"{name}: expected float16, bfloat16, float32 or float64, got {found if found.isnative else found.str}"
+    if name == "dtype":
+        return text
+    if not found.isnative:
+        return f"{text}, foreign byte order: pass {name}.astype({name}.dtype.newbyteorder('='))"
+    if found.kind in "iub":
+        return f"{text}: pass np.asarray({name}, np.float32), or np.log of it where it holds counts"
+    if found.kind == "O":
+        return f"{text}: pass np.asarray({name}, np.float64), which needs rows of equal length"
+    if found.kind == "f":
+        return f"{text}: pass {name}.astype(np.float64)"
+    if found.kind == "c":
+        return f"{text}: pass its real part"
+    return text
 
 
 @functools.lru_cache(maxsize=64)
@@ -39,7 +66,7 @@ def logits(value: Any, axis: int, name: str = "logits") -> np.ndarray[Any, Any]:
     """`value` as an array with the category axis last; a view where it is an array already."""
     if not isinstance(value, np.ndarray):
         value = _as_numpy(value, name)
-    float_dtype(value.dtype)
+    float_dtype(value.dtype, name)
     axis = category_axis(value.shape, axis, name)
     array: np.ndarray[Any, Any] = value if axis == -1 else np.moveaxis(value, axis, -1)
     return array
@@ -75,7 +102,7 @@ def on_device(value: Any) -> bool:
 def device_dtype(name: str) -> None:
     """One of the four float dtypes, by its name."""
     if name not in _FLOATS:
-        raise TypeError(f"Expected float16, bfloat16, float32 or float64, got {name}")
+        raise TypeError(f"logits: expected float16, bfloat16, float32 or float64, got {name}")
 
 
 def device_scalar(value: Any, name: str) -> Any:
@@ -238,7 +265,7 @@ def num_samples(value: Any) -> int:
 def ragged_logits(value: Any, axis: int) -> np.ndarray[Any, Any]:
     """1-D logits, which offsets cut into rows."""
     array = value if isinstance(value, np.ndarray) else _as_numpy(value, "logits")
-    float_dtype(array.dtype)
+    float_dtype(array.dtype, "logits")
     ragged_axis(array.ndim, axis)
     return array
 
@@ -373,7 +400,7 @@ def _real(value: Any, what: str) -> np.ndarray[Any, Any]:
 def relaxed_sample(value: Any, name: str, axis: int, columns: int, log: bool) -> np.ndarray[Any, Any]:
     """Points of the simplex, or their logarithms, with the category axis (negative) last."""
     array = value if isinstance(value, np.ndarray) else _as_numpy(value, name)
-    float_dtype(array.dtype, f" for {name}")
+    float_dtype(array.dtype, name)
     if array.ndim < -axis or array.shape[axis] != columns:
         raise ValueError(
             f"{name} has shape {array.shape}, expected {columns} categories along axis {axis}, as in logits"

@@ -29,7 +29,7 @@ def gumbel(
     progress: Callable[[int], None] | None = None,
 ) -> Any:
     """Noise; `progress` is told of each stretch that is done."""
-    kind = _checks.float_dtype(dtype, " as dtype")
+    kind = _checks.float_dtype(dtype)
     locs, scales = _checks.loc_and_scale(loc, scale)
     natural = np.broadcast_shapes(locs.shape, scales.shape)
     shape = _checks.gumbel_shape(size, natural, out)

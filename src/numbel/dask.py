@@ -86,7 +86,7 @@ def sample(
     rng._on_device(None, None)
     if any(math.isnan(length) for length in logits.shape):
         raise ValueError("logits has chunks of unknown size: call its compute_chunk_sizes() first")
-    kind = _checks.float_dtype(logits.dtype)
+    kind = _checks.float_dtype(logits.dtype, "logits")
     array = dask.array.moveaxis(logits, _checks.category_axis(logits.shape, axis, "logits"), -1)
     shape, columns = array.shape[:-1], array.shape[-1]
     samples = 1 if num_samples is None else _checks.num_samples(num_samples)

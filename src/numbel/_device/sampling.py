@@ -23,7 +23,7 @@ def gumbel(reserve: Reserve, loc: Any, scale: Any, size: Any, dtype: Any, out: A
     where = library(out if like is None else like, stream)
     locs, scales = (float(_checks.device_scalar(value, name)) for value, name in ((loc, "loc"), (scale, "scale")))
     _checks.loc_and_scale(locs, scales)
-    kind = _checks.float_dtype(dtype, " as dtype").name
+    kind = _checks.float_dtype(dtype).name
     shape = () if size is None else _checks.size(size)
     if out is not None:
         given = where.span(out, "out")
