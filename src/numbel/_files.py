@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
 import stat
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ Array = np.ndarray[Any, Any]
 def read_logits(path: Path, axis: int, key: str | None, dtype: str | None, columns: int | None) -> Array:
     """Logits of a file, categories last: .npy and raw files are mapped, .npz archives read whole."""
     archive, plain = path.suffix == ".npz", path.suffix == ".npy"
+    if path.exists() and not path.is_file():  # a pipe would be waited for, a folder has no bytes
+        raise ValueError(f"{path} is not a regular file: it cannot be mapped")
     if key is not None and not archive:
         raise ValueError(f"--key names an array of an .npz archive, which {path} is not")
     if archive or plain:
@@ -34,14 +36,32 @@ def read_logits(path: Path, axis: int, key: str | None, dtype: str | None, colum
     return _checks.logits(array, axis)
 
 
+class _NoSuchArrayError(ValueError):
+    """The archive is fine, and what is asked for is not in it."""
+
+
 def _npy(path: Path) -> Array:
     if zipfile.is_zipfile(path):
         raise ValueError(f"{path} is an .npz archive: give it that suffix")
-    try:
+    with _reading(path, "an .npy file"):
         array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is truncated, or not an .npy file of numbers: {error}") from None
     return array
+
+
+@contextlib.contextmanager
+def _reading(path: Path, what: str) -> Iterator[None]:
+    """Whatever parsers of foreign bytes raise is the file's fault; what the system refuses and memory are not."""
+    try:
+        yield
+    except _NoSuchArrayError:
+        raise
+    except MemoryError as error:
+        raise MemoryError(f"{path}: {error}") from None
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} is truncated, or not {what} of numbers: {reason}") from None
 
 
 def _npz(path: Path, key: str | None) -> Array:
@@ -50,23 +70,20 @@ def _npz(path: Path, key: str | None) -> Array:
         if not zipfile.is_zipfile(file):
             raise ValueError(f"{path} is truncated, or not an .npz archive")
         file.seek(0)
-        try:
-            with np.load(file, allow_pickle=False) as archive:
-                name = _choose(archive.files, path, key)
-                array: Array = archive[name]
-        except KeyError as error:
-            raise ValueError(error.args[0]) from None
-        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(f"{path} is truncated, or not an .npz archive of numbers: {error}") from None
+        with _reading(path, "an .npz archive"), np.load(file, allow_pickle=False) as archive:
+            name = _choose(archive.files, path, key)
+            array = archive[name]
+            if not isinstance(array, np.ndarray):  # NumPy hands out the bytes of other members
+                raise ValueError(f"its member {name!r} is no array")
     return array
 
 
 def _choose(names: list[str], path: Path, key: str | None) -> str:
-    """The name of the array to read; KeyError where there is no telling."""
+    """The name of the array to read."""
     if key is None and len(names) != 1:
-        raise KeyError(f"{path} holds {len(names)} arrays: choose one with --key: {', '.join(names)}")
+        raise _NoSuchArrayError(f"{path} holds {len(names)} arrays: choose one with --key: {', '.join(names)}")
     if key is not None and key not in names:
-        raise KeyError(f"{path} has no array {key!r}; it has {', '.join(names) or 'none'}")
+        raise _NoSuchArrayError(f"{path} has no array {key!r}; it has {', '.join(names) or 'none'}")
     return names[0] if key is None else key
 
 
@@ -135,6 +152,8 @@ def new_array(path: Path | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -
     if path is None:
         return None
     stored = np.dtype("V2") if dtype.name == "bfloat16" else dtype
+    if math.prod(shape) * dtype.itemsize >= 1 << 62:
+        raise ValueError(f"a result of shape {shape} fits on no disk")
     if 0 in shape:
         empty = np.empty(shape, stored)
         with path.open("wb") as file:
