@@ -7,7 +7,7 @@ import operator
 import os
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -208,7 +208,7 @@ class Generator:
         out : ndarray, optional
             Where to write, of this dtype (float32 unless given) and, where it is given, of shape `size`.
         like : array, optional
-            An array whose device, and library, is used.
+            An array whose device, and library, is used; one of the host gives NumPy's.
         stream
             As in `categorical`, of the device of `like` or of `out`.
 
@@ -239,6 +239,7 @@ class Generator:
         >>> noise.shape, noise.dtype
         ((2, 3), dtype('float32'))
         """
+        _checks.like(like)
         if self._on_device(out if like is None else like, stream):
             return _device().gumbel(self._reserve, loc, scale, size, dtype, out, like, stream)
         return _host.gumbel(self._reserve, loc, scale, size, dtype, out)
@@ -333,17 +334,17 @@ class Generator:
         axis : int, optional
             The category axis.
         temperature : float or array_like, optional
-            Positive; an array broadcasts to the shape of logits without `axis`, and 0 there means that
-            row's argmax, whatever the truncation.
+            Positive, or 0 for the argmax, whatever the truncation; an array broadcasts to the shape of logits without
+            `axis`.
         top_k : int or array_like of int, optional
-            Keep the k largest logits only, k >= 1; of equal ones the first. An array, as for top_p and min_p, holds
-            one for each row, or broadcasts to that shape.
+            Keep the k largest logits only; of equal ones the first; 0 and -1 keep all. An array, as for top_p and
+            min_p, holds one for each row, or broadcasts to that shape.
         top_p : float or array_like, optional
             Then keep the largest until their probabilities, renormalised, reach top_p, in (0, 1]; the one that reaches
             it is kept.
         min_p : float or array_like, optional
-            Then keep those of at least min_p times the largest probability, in [0, 1]. top_k >= n, top_p = 1 and
-            min_p = 0 truncate nothing: a row with all three is drawn as without.
+            Then keep those of at least min_p times the largest probability, in [0, 1]. top_k >= n, 0 or -1, top_p = 1
+            and min_p = 0 truncate nothing: a row with all three is drawn as without.
         method : {"grouped", "gumbel_max"}, optional
             "grouped" reads memory once and takes one exponential variate for each 4096 categories. "gumbel_max" is the
             argmax of logits / temperature + gumbel with the float64 noise of the same draw, smaller index on
@@ -508,8 +509,8 @@ class Generator:
         logits : array_like, shape (..., n) with the categories along `axis`
             Unnormalised natural log-probabilities: float16, bfloat16, float32 or float64; -inf is impossible.
         temperature : float or array_like, optional
-            Positive; it divides the logits and the noise. An array broadcasts to the shape of logits without `axis`,
-            and 0 there means the limit: that row's one-hot, as if `hard`.
+            Positive; it divides the logits and the noise. 0 means the limit: the one-hot, as if `hard`. An array
+            broadcasts to the shape of logits without `axis`.
         axis : int, optional
             The category axis.
         hard : bool, optional
@@ -650,8 +651,8 @@ class Generator:
         axis : int, optional
             The category axis.
         temperature : float or array_like, optional
-            Positive; an array broadcasts to the shape of logits without `axis`, and 0 there means the k largest logits
-            of that row, the first of equals first.
+            Positive, or 0 for the k largest logits, the first of equals first; an array broadcasts to the shape of
+            logits without `axis`.
         row_ids, row_mask, on_invalid
             As in `categorical`. Rows that are masked out or flagged get -1 and NaN; so do, with "flag", those with
             fewer than k possible categories.
@@ -788,14 +789,14 @@ def _device() -> Any:
     return _device
 
 
-def default_rng(seed: int | np.random.SeedSequence | Generator | None = None) -> Generator:
+def default_rng(seed: int | Sequence[int] | np.random.SeedSequence | Generator | None = None) -> Generator:
     """Make a Generator from a seed.
 
     Parameters
     ----------
-    seed : int, numpy.random.SeedSequence, Generator or None, optional
-        An int below 2**64 is the seed itself; a larger one, like a SeedSequence, goes through
-        `generate_state`. A Generator is returned as it is; None takes 64 bits from the operating system.
+    seed : int, sequence of int, numpy.random.SeedSequence, Generator or None, optional
+        An int below 2**64 is the seed itself; a larger one and a sequence become a SeedSequence, as in NumPy, which
+        goes through `generate_state`. A Generator is returned as it is; None takes 64 bits from the operating system.
 
     Returns
     -------
@@ -804,9 +805,9 @@ def default_rng(seed: int | np.random.SeedSequence | Generator | None = None) ->
     Raises
     ------
     ValueError
-        If seed is negative.
+        If seed is negative, or holds a negative number.
     TypeError
-        If seed is none of these.
+        If seed is none of these. Of a generator of NumPy's, pass its `.bit_generator.seed_seq`.
 
     Examples
     --------
@@ -820,12 +821,40 @@ def default_rng(seed: int | np.random.SeedSequence | Generator | None = None) ->
         return Generator(secrets.randbits(64))
     if isinstance(seed, np.random.SeedSequence):
         return Generator(int(seed.generate_state(1, np.uint64)[0]))
-    try:
-        number = operator.index(seed)
-    except TypeError:
-        raise TypeError(f"seed must be an int, SeedSequence, Generator or None, got {seed!r}") from None
+    number = _seed_number(seed)
+    if number is None:
+        return default_rng(_seed_sequence(seed))
     if number < 0:
         raise ValueError(f"seed must not be negative, got {number}")
     if number >= _LIMIT:
         return default_rng(np.random.SeedSequence(number))
     return Generator(number)
+
+
+def _seed_number(seed: Any) -> int | None:
+    """A seed that is an integer."""
+    try:
+        return operator.index(seed)
+    except TypeError:
+        return None
+
+
+def _seed_sequence(seed: Any) -> np.random.SeedSequence:
+    """Seeds that are several integers, as NumPy's SeedSequence takes them."""
+    way = {
+        np.random.Generator: ": pass its .bit_generator.seed_seq",
+        np.random.BitGenerator: ": pass its .seed_seq",
+        np.random.RandomState: ": pass a seed, such as its .randint(1 << 32)",
+    }
+    for kind, text in way.items():
+        if isinstance(seed, kind):
+            raise TypeError(f"seed is a {kind.__name__} of NumPy's, whose draws are its own{text}")
+    refusal = f"seed must be an int, a sequence of ints, SeedSequence, Generator or None, got {seed!r}"
+    if isinstance(seed, (str, bytes, bytearray, set, frozenset, dict)) or not np.iterable(seed):
+        raise TypeError(refusal)
+    numbers = [_seed_number(each) for each in np.asarray(seed, object).reshape(-1)]
+    if any(number is None for number in numbers):
+        raise TypeError(refusal)
+    if any(number is not None and number < 0 for number in numbers):
+        raise ValueError(f"seed must not hold negative numbers, got {seed!r}")
+    return np.random.SeedSequence([number for number in numbers if number is not None])

@@ -76,8 +76,7 @@ def gumbel_softmax_vjp(
         return _device.gumbel_softmax_vjp(y, cotangent, temperature, axis, out, stream)
     if stream is not None:
         raise TypeError("stream is for arrays on a CUDA device, and y lies on the host")
-    array = y if isinstance(y, np.ndarray) else np.asarray(y)
-    return pull_back(array, cotangent, temperature, axis, out, True)
+    return pull_back(_checks.plain(y, "y"), cotangent, temperature, axis, out, True)
 
 
 def pull_back(

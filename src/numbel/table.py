@@ -20,7 +20,7 @@ class CategoricalTable:
         Unnormalised natural log-probabilities: float16, bfloat16, float32 or float64; -inf is impossible. Of an array
         on a CUDA device the table is made there, and stays there, as do its draws.
     temperature : float, optional
-        Positive; it divides the logits.
+        Positive, and divides the logits; 0 gives all probability to the first largest one.
 
     Raises
     ------
@@ -52,6 +52,7 @@ class CategoricalTable:
 
     def __init__(self, logits: ArrayLike, *, temperature: float = 1.0) -> None:
         self._table: Any
+        limit = None
         if _checks.on_device(logits):
             self._table = _device().Table(logits, temperature)
             self._logsumexp = self._table.logsumexp
@@ -59,6 +60,9 @@ class CategoricalTable:
         array = _checks.one_row(logits)
         temperatures, _ = _checks.temperature(temperature, ())
         node, logsumexp = np.empty((1, 2)), np.empty(1)
+        if not temperatures[0]:
+            array, limit = _lone(array)
+            temperatures = np.ones(1)
         bad = _dispatch.categorical(
             array, 0, temperatures, False, None, None, "grouped", 0, 0, (None,) * 3, sums=logsumexp, nodes=node
         )
@@ -66,7 +70,7 @@ class CategoricalTable:
             _checks.invalid_row(array, bad)
         self._table = _tables.build(array, temperatures, node)
         self._table.entries.flags.writeable = False
-        self._logsumexp = logsumexp[0]
+        self._logsumexp = logsumexp[0] if limit is None else limit
 
     @property
     def categories(self) -> int:
@@ -154,3 +158,15 @@ class CategoricalTable:
             if target is not result:
                 result[...] = target
         return result if out is not None or shape else result[()]
+
+
+def _lone(array: NDArray[Any]) -> tuple[NDArray[Any], np.float64]:
+    """Logits of which only the first largest is possible, and the logsumexp at temperature 0."""
+    index, limit = np.empty(1, np.int64), np.empty(1)
+    results = (index, None, None)
+    bad = _dispatch.categorical(array, 1, np.zeros(1), True, None, None, "grouped", 0, 0, results, sums=limit)
+    if bad is not None:
+        _checks.invalid_row(array, bad)
+    lone: NDArray[Any] = np.full(array.shape, -np.inf, np.float32)
+    lone[index] = 0
+    return lone, limit[0]
