@@ -191,7 +191,7 @@ def test_it_takes_one_draw_of_its_generator():
     numbel.CategoricalAccumulator(source)
     assert source.draw == DRAW + 1
     with pytest.raises(ValueError, match="temperature"):
-        numbel.CategoricalAccumulator(source, temperature=0.0)
+        numbel.CategoricalAccumulator(source, temperature=-1.0)
     assert source.draw == DRAW + 1
 
 

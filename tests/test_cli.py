@@ -105,8 +105,8 @@ def test_truncation(tmp_path: Path, file: Path) -> None:
         assert run("sample", file, *given, "--num-samples", 20, "--seed", 5, "-o", out).exit_code == 0
         np.testing.assert_array_equal(np.load(out), numbel.Generator(5).categorical(LOGITS, 20, **options))
     for given, text in (
-        (("--top-k", -2), "top_k must be at least 1, or 0 or -1 to switch it off, got -2"),
-        (("--top-p", 1.5), "top_p must be in (0, 1] (1 switches it off, temperature=0 takes the argmax), got 1.5"),
+        (("--top-k", -2), "top_k must be at least 1, got -2: 0 and -1 switch it off"),
+        (("--top-p", 1.5), "top_p must be in (0, 1], got 1.5: 1 switches it off, temperature=0 takes the argmax"),
         (("--min-p", -1), "min_p must be in [0, 1], got -1.0"),
     ):
         assert text in fails(tmp_path, "sample", file, *given)

@@ -212,8 +212,8 @@ def test_bad_arguments():
             rng.multinomial(n, x)
     with pytest.raises(TypeError, match="out has dtype float64"):
         rng.multinomial(1, x, out=np.zeros((3, 4)))
-    with pytest.raises(ValueError, match="use argmax"):
-        rng.multinomial(1, x, temperature=0)
+    with pytest.raises(ValueError, match="or 0 for the argmax, got -1"):
+        rng.multinomial(1, x, temperature=-1)
     assert rng.draw == 0
     assert rng.multinomial(5, np.zeros((0, 4))).shape == (0, 4)
     assert rng.multinomial(5, np.zeros((2, 4, 3)), axis=1).sum(1).tolist() == [[5] * 3] * 2

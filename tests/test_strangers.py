@@ -251,3 +251,278 @@ def test_outputs_named_as_another_format_are_refused(tmp_path):
     result = numbel_run("sample", "--plot", tmp_path / "law.pdf")
     assert (result.exit_code, list(tmp_path.iterdir())) == (2, [path])
     assert "the picture is a .png file: name it law.png" in result.stderr
+
+
+# --- temperature 0, and truncation switched off
+
+HALVES = [np.float16, np.float32, np.float64]
+
+
+def greedy_logits(dtype, shape=(3, 4, 700)):
+    x = np.random.default_rng(2).standard_normal(shape).astype(dtype)
+    x[0, 0, [5, 9, 600]] = 7  # ties: the smallest index
+    x[1, 1, 3:] = -np.inf
+    return x
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("zero", [0, 0.0, -0.0, np.float32(0), np.array(0), False])
+def test_temperature_zero_as_a_scalar_is_the_argmax(dtype, zero):
+    x = greedy_logits(dtype)
+    rows = np.zeros(x.shape[:-1])
+    assert numbel.Generator(5).categorical(x, temperature=zero).tolist() == x.argmax(-1).tolist()
+    for method in ("grouped", "gumbel_max"):
+        for options in ({}, {"top_k": 3, "top_p": 0.5}, {"row_ids": np.arange(12).reshape(3, 4)}):
+            for count in (None, 3, 200):
+                one = numbel.Generator(5).sample(x, count, temperature=zero, method=method, **options)
+                each = numbel.Generator(5).sample(x, count, temperature=rows, method=method, **options)
+                for a, b in zip(one, each, strict=True):
+                    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_temperature_zero_as_a_scalar_in_every_function(dtype):
+    x = greedy_logits(dtype)
+    rows = np.zeros(x.shape[:-1])
+    rng = numbel.Generator
+    index = x.argmax(-1)
+    one_hot = rng(5).gumbel_softmax(x, 0)
+    np.testing.assert_array_equal(one_hot, rng(5).gumbel_softmax(x, hard=True))
+    np.testing.assert_array_equal(rng(5).gumbel_softmax(x, 0, hard=True), one_hot)
+    np.testing.assert_array_equal(rng(5).gumbel_softmax(x, 0, axis=0), rng(5).gumbel_softmax(x, axis=0, hard=True))
+    assert (numbel.entropy(x, temperature=0) == 0).all()
+    np.testing.assert_array_equal(numbel.logsumexp(x, temperature=0), numbel.logsumexp(x, temperature=rows))
+    np.testing.assert_array_equal(numbel.log_prob(x, index, temperature=0), np.zeros(index.shape))
+    counts = rng(5).multinomial(9, x, temperature=0)
+    np.testing.assert_array_equal(counts, 9 * (np.arange(700) == index[..., None]))
+    for a, b in zip(
+        rng(5).gumbel_top_k(x[2], 3, temperature=0), rng(5).gumbel_top_k(x[2], 3, temperature=rows[2]), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    gradient, slope = numbel.gumbel_softmax_vjp(one_hot, np.ones_like(x), 0)
+    assert not gradient.any()
+    assert np.shape(slope) == ()
+    found = numbel.CategoricalAccumulator(rng(5), temperature=0).update(x[..., :300]).update(x[..., 300:]).result()
+    np.testing.assert_array_equal(found.indices, index)
+    ragged = rng(5).categorical(x[0, 0], temperature=0, offsets=[0, 100, 700])
+    assert ragged.tolist() == [5, 500]
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_temperature_zero_of_a_table(dtype):
+    x = greedy_logits(dtype)[0, 0]
+    table = numbel.CategoricalTable(x, temperature=0)
+    assert set(table.sample(numbel.Generator(5), 10_000).tolist()) == {5}
+    assert table.logsumexp == np.inf == numbel.logsumexp(x, temperature=0)
+    assert numbel.CategoricalTable(-np.abs(x) - 1, temperature=0).logsumexp == -np.inf
+    assert "holds NaN at column 3" in message(
+        lambda: numbel.CategoricalTable(np.where(np.arange(700) == 3, np.nan, x), temperature=0)
+    )
+
+
+def test_temperature_zero_where_there_is_no_limit():
+    x = np.zeros((2, 3))
+    for call in (
+        lambda: numbel.Generator(5).conditional_gumbel(x, [0, 1], temperature=0),
+        lambda: numbel.concrete_log_prob(np.full((2, 3), 1 / 3), x, 0),
+        lambda: numbel.estimators.score_function(lambda d: (0.0, None), x, numbel.Generator(5), temperature=0.0),
+        lambda: numbel.Generator(5).conditional_gumbel(np.zeros((0, 3)), np.zeros(0, int), temperature=0),
+    ):
+        assert message(call).startswith("temperature is 0; it must be positive here")
+
+
+def test_temperature_zero_of_no_rows():
+    assert numbel.Generator(5).categorical(np.zeros((0, 3)), temperature=0).shape == (0,)
+    assert numbel.entropy(np.zeros((0, 3)), temperature=0).shape == (0,)
+
+
+def test_temperature_zero_on_the_command_line(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, LOGITS)
+    result = numbel_run("sample", path, "--temperature", 0)
+    assert result.stdout.split() == [str(index) for index in LOGITS.argmax(-1)]
+    result = numbel_run("sample", "--temperature", 0)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "name a FILE" in result.stderr
+
+
+@pytest.mark.parametrize("method", ["grouped", "gumbel_max"])
+def test_top_k_of_zero_and_minus_one_switches_it_off(method):
+    x = np.random.default_rng(3).standard_normal((3, 700)).astype(np.float32)
+    rng = numbel.Generator
+    for count in (None, 5, 300):
+        whole = rng(5).sample(x, count, method=method)
+        for k in (0, -1, np.int8(0), np.array(-1), [0, -1, 700], np.array([0, -1, 0], np.int8)):
+            for a, b in zip(rng(5).sample(x, count, top_k=k, method=method), whole, strict=True):
+                np.testing.assert_array_equal(a, b)
+    mixed = rng(5).categorical(x, 50, top_k=[0, 2, -1], top_p=[1, 1, 0.5], method=method)
+    same = rng(5).categorical(x, 50, top_k=[700, 2, 700], top_p=[1, 1, 0.5], method=method)
+    np.testing.assert_array_equal(mixed, same)
+    flat = rng(5).categorical(x.reshape(-1), offsets=[0, 100, 2100], top_k=[0, -1], method=method)
+    np.testing.assert_array_equal(flat, rng(5).categorical(x.reshape(-1), offsets=[0, 100, 2100], method=method))
+
+
+def test_top_p_of_zero_says_how_to_be_greedy():
+    x = np.zeros((2, 3))
+    way = "1 switches it off, temperature=0 takes the argmax"
+    assert message(lambda: numbel.Generator(5).categorical(x, top_p=0)) == f"top_p must be in (0, 1], got 0.0: {way}"
+    text = message(lambda: numbel.Generator(5).categorical(x, top_p=[0.5, 0]))
+    assert text == f"top_p row 1 is 0.0; it must be in (0, 1]: {way}"
+    text = message(lambda: numbel.Generator(5).categorical(x, top_k=-2))
+    assert text == "top_k must be at least 1, got -2: 0 and -1 switch it off"
+
+
+# --- messages
+
+
+def test_messages_of_dtype_name_the_argument_and_say_what_to_pass():
+    rng = numbel.Generator(5)
+    start = "logits: expected float16, bfloat16, float32 or float64, got "
+    for logits, got, way in (
+        ([1, 2, 3], "int64", "np.asarray(logits, np.float32), or np.log of it where it holds counts"),
+        (np.array([3, 0, 5], np.uint16), "uint16", "np.log"),
+        (np.zeros(3, ">f4"), ">f4", "newbyteorder"),
+        (np.zeros(3, complex), "complex128", "real part"),
+        (np.zeros(3, object), "object", "np.asarray(logits, np.float64)"),
+    ):
+        for call in (rng.categorical, rng.gumbel_softmax, numbel.logsumexp, numbel.CategoricalTable):
+            text = message(lambda c=call, x=logits: c(x), TypeError)
+            assert text.startswith(start + got)
+            assert way in text
+    assert message(lambda: rng.gumbel(dtype=int), TypeError).startswith("dtype: expected float16")
+    assert message(lambda: rng.gumbel(dtype="flaot32"), TypeError).endswith("got 'flaot32'")
+    text = message(lambda: numbel.concrete_log_prob([1, 0], [0.0, 0.0]), TypeError)
+    assert text.startswith("y: expected float16")
+
+
+def test_messages_of_axis_name_the_array():
+    rng = numbel.Generator(5)
+    text = message(lambda: rng.categorical(np.zeros((2, 3)), axis=2), np.exceptions.AxisError)
+    assert text == "logits has 2 axes: axis 2 is out of bounds for array of dimension 2"
+    text = message(
+        lambda: numbel.gumbel_softmax_vjp(np.zeros((2, 3)), np.zeros((2, 3)), axis=2), np.exceptions.AxisError
+    )
+    assert text.startswith("y has 2 axes")
+    text = message(lambda: rng.categorical(np.zeros((2, 3)), axis="vocabulary"), TypeError)
+    assert text.endswith("of an xarray array pass axis=array.get_axis_num('vocabulary')")
+    assert (
+        message(lambda: rng.categorical(np.zeros((2, 3)), axis=1.0), TypeError) == "axis must be one integer, got 1.0"
+    )
+
+
+def test_messages_of_lists_of_different_lengths():
+    rng = numbel.Generator(5)
+    text = message(lambda: rng.categorical([[0.0, 1.0], [0.0]]))
+    assert text.startswith("logits is not an array of equal rows, joined into one axis with offsets=")
+    assert "padded with -inf" in text
+    text = message(lambda: rng.categorical(np.zeros((2, 3)), temperature=[[1.0], [1.0, 2.0]]))
+    assert text.startswith("temperature is not an array of equal rows")
+
+
+def test_a_sample_where_an_index_is_due():
+    x = np.zeros((2, 3))
+    sample, top = numbel.Generator(5).sample(x), numbel.Generator(5).gumbel_top_k(x, 2)
+    for index in (sample, top):
+        for call in (
+            lambda i=index: numbel.log_prob(x, i),
+            lambda i=index: numbel.Generator(5).conditional_gumbel(x, i),
+        ):
+            assert message(call, TypeError) == f"index is a {type(index).__name__}, not an array: pass its .indices"
+
+
+def test_arrays_as_method():
+    for method in (np.array(["grouped", "gumbel_max"]), ["grouped"], ("grouped", "grouped")):
+        text = message(lambda m=method: numbel.Generator(5).categorical(np.zeros((2, 3)), method=m))
+        assert text.startswith('method must be "grouped" or "gumbel_max", got an array')
+        assert text.endswith("one serves all rows")
+    assert message(lambda: numbel.Generator(5).categorical(np.zeros(3), on_invalid=np.array(["raise"]))).startswith(
+        "on_invalid must be"
+    )
+
+
+def test_scipy_sparse_and_others_arrays():
+    sparse = pytest.importorskip("scipy.sparse")
+    for kind in (sparse.csr_array, sparse.coo_matrix):
+        text = message(lambda k=kind: numbel.Generator(5).categorical(k(np.eye(3))), TypeError)
+        assert "scipy.sparse" in text
+        assert "pass its .toarray()" in text
+
+
+def test_num_samples_of_several_axes():
+    text = message(lambda: numbel.Generator(5).categorical(np.zeros(3), (2, 3)), TypeError)
+    assert text.startswith("num_samples must be an integer or None, got (2, 3): ")
+    assert ".reshape()" in text
+
+
+# --- seeds
+
+
+def test_default_rng_takes_a_sequence_of_integers():
+    for seed in ([1, 2, 3], (1, 2, 3), np.array([1, 2, 3]), np.array([1, 2, 3], np.uint8)):
+        expected = int(np.random.SeedSequence([1, 2, 3]).generate_state(1, np.uint64)[0])
+        assert numbel.default_rng(seed).seed == expected
+    assert numbel.default_rng(range(1, 4)) == numbel.default_rng([1, 2, 3])
+    assert numbel.default_rng([2**70, 5]) == numbel.default_rng(np.random.SeedSequence([2**70, 5]))
+    assert numbel.default_rng(np.int16(5)).seed == numbel.default_rng(np.array(5)).seed == 5
+    assert "negative" in message(lambda: numbel.default_rng([1, -2]))
+    for seed in ([1.5], ["1"], "12", b"12", {1, 2}, {1: 2}, 1.5, object()):
+        assert message(lambda s=seed: numbel.default_rng(s), TypeError).startswith("seed must be an int, a sequence")
+
+
+def test_a_generator_of_numpy_is_refused_with_the_way():
+    theirs = np.random.default_rng(5)
+    assert message(lambda: numbel.default_rng(theirs), TypeError).endswith("pass its .bit_generator.seed_seq")
+    assert message(lambda: numbel.default_rng(theirs.bit_generator), TypeError).endswith("pass its .seed_seq")
+    assert "RandomState" in message(lambda: numbel.default_rng(np.random.RandomState(5)), TypeError)
+    assert numbel.default_rng(theirs.bit_generator.seed_seq) == numbel.default_rng(np.random.SeedSequence(5))
+    text = message(lambda: numbel.Generator([1, 2]), TypeError)
+    assert text.endswith("numbel.default_rng takes other seeds")
+
+
+# --- logsumexp, as SciPy, torch and JAX have it
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("columns", [7, 300, 9000])
+def test_logsumexp_of_a_row_of_only_minus_infinity(dtype, columns):
+    x = np.random.default_rng(0).standard_normal((4, columns)).astype(dtype)
+    x[2] = -np.inf
+    for temperature in (1.0, 0, [1.0, 2.0, 0.0, 3.0], [1.0, 2.0, 3.0, 3.0]):
+        for on_invalid in (None, "raise", "flag"):
+            found = numbel.logsumexp(x, temperature=temperature, on_invalid=on_invalid)
+            assert found[2] == -np.inf
+            assert not np.isnan(found).any()
+    assert numbel.logsumexp(x[2]) == -np.inf
+    assert numbel.logsumexp(np.full((2, 3, columns), -np.inf, dtype), axis=1).shape == (2, columns)
+    x[3, 1] = np.nan
+    assert message(lambda: numbel.logsumexp(x)) == "logits row 3 holds NaN at column 1"
+    assert np.isnan(numbel.logsumexp(x, on_invalid="flag")).tolist() == [False, False, False, True]
+    assert message(lambda: numbel.entropy(x)) == "logits row 2 has no possible category"
+
+
+@pytest.mark.parametrize("axis", [-1, 0, 1, None, (0, 1), (1, 2), (0, 2), (2, 0), (-1, 0), (0, 1, 2), (1,)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_logsumexp_over_axes(axis, order):
+    special = pytest.importorskip("scipy.special")
+    x = np.array(np.random.default_rng(0).standard_normal((3, 4, 5)), order=order)
+    x[1, 2], x[:, :, 3] = -np.inf, -np.inf
+    for keepdims in (False, True):
+        due = special.logsumexp(x, axis=axis, keepdims=keepdims)
+        for y in (x, x[:, ::-1][:, ::-1], np.ascontiguousarray(x)):
+            found = numbel.logsumexp(y, axis=axis, keepdims=keepdims)
+            assert np.shape(found) == np.shape(due)
+            np.testing.assert_allclose(found, due, rtol=1e-14)
+            np.testing.assert_array_equal(found, numbel.logsumexp(x, axis=axis, keepdims=keepdims))
+        out = np.empty(np.shape(due))
+        assert numbel.logsumexp(x, axis=axis, keepdims=keepdims, out=out) is out
+        np.testing.assert_allclose(out, due, rtol=1e-14)
+
+
+def test_logsumexp_of_axes_that_are_not_there():
+    x = np.zeros((2, 3))
+    assert message(lambda: numbel.logsumexp(x, axis=(0, 5)), np.exceptions.AxisError).startswith("logits has 2 axes")
+    assert "twice" in message(lambda: numbel.logsumexp(x, axis=(0, -2)))
+    assert "empty" in message(lambda: numbel.logsumexp(x, axis=()))
+    assert "no axis" in message(lambda: numbel.logsumexp(1.0, axis=None))
+    assert "one integer" in message(lambda: numbel.logsumexp(x, axis=[0, 1]), TypeError)
+    assert "one integer" in message(lambda: numbel.entropy(x, axis=(0, 1)), TypeError)

@@ -316,11 +316,11 @@ def positive_temperature(value: Any, shape: tuple[int, ...], least: float = 0.0)
     return flat, per_row
 
 
-#: Of each truncation: the values that it may have, and what they must be.
-_TRUNCATIONS: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "top_k": (lambda k: k >= -1, "at least 1, or 0 or -1 to switch it off"),
-    "top_p": (lambda p: (p > 0) & (p <= 1), "in (0, 1] (1 switches it off, temperature=0 takes the argmax)"),
-    "min_p": (lambda p: (p >= 0) & (p <= 1), "in [0, 1]"),
+#: Of each truncation: the values that it may have, what they must be, and what to do instead of others.
+_TRUNCATIONS: dict[str, tuple[Callable[[Any], Any], str, str]] = {
+    "top_k": (lambda k: k >= -1, "at least 1", ": 0 and -1 switch it off"),
+    "top_p": (lambda p: (p > 0) & (p <= 1), "in (0, 1]", ": 1 switches it off, temperature=0 takes the argmax"),
+    "min_p": (lambda p: (p >= 0) & (p <= 1), "in [0, 1]", ": 0 switches it off"),
 }
 
 
@@ -350,13 +350,13 @@ def one_truncation(name: str, value: Any, shape: tuple[int, ...], columns: int) 
     except ValueError:
         raise ValueError(f"{name} of shape {array.shape} does not broadcast to the rows' shape {shape}") from None
     flat = spread.reshape(-1)
-    allowed, wanted = _TRUNCATIONS[name]
+    allowed, wanted, way = _TRUNCATIONS[name]
     good = allowed(flat)
     if not good.all():
         if array.ndim == 0:
-            raise ValueError(f"{name} must be {wanted}, got {_short(array.item())}")
+            raise ValueError(f"{name} must be {wanted}, got {_short(array.item())}{way}")
         row = int(np.argmin(good))
-        raise ValueError(f"{name} row {row} is {flat[row]}; it must be {wanted}")
+        raise ValueError(f"{name} row {row} is {flat[row]}; it must be {wanted}{way}")
     if integral:
         # small types hold no number of categories, int64 not every k
         flat = np.where((flat < 1) | (flat > columns), np.int64(columns), flat).astype(np.int64)
