@@ -23,7 +23,7 @@ MODULES = {
 
 #: From the bottom up; what is not named here is an adapter.
 LAYERS = (
-    ("_scalar",),
+    ("_scalar", "results"),
     ("_cpu", "_cuda"),
     ("_checks", "_dispatch"),
     ("_libraries", "_tables", "_counts", "_pieces"),
@@ -33,7 +33,7 @@ LAYERS = (
     ("table", "accumulate"),
     ("estimators",),
 )
-LEAVES = ("_jit", "results")
+LEAVES = ("_jit", "_types")
 ADAPTERS = len(LAYERS)
 
 

@@ -136,7 +136,7 @@ def draw_rows(
 
 def gumbel_softmax(
     reserve: _Reserve,
-    logits: ArrayLike,
+    logits: Any,
     temperature: ArrayLike,
     axis: int,
     hard: bool,
@@ -162,7 +162,7 @@ def gumbel_softmax(
 
 def conditional_gumbel(
     reserve: _Reserve,
-    logits: ArrayLike,
+    logits: Any,
     index: ArrayLike,
     axis: int,
     temperature: ArrayLike,
@@ -189,7 +189,7 @@ def conditional_gumbel(
 def multinomial(
     reserve: _Reserve,
     n: ArrayLike,
-    logits: ArrayLike,
+    logits: Any,
     axis: int,
     temperature: ArrayLike,
     row_ids: ArrayLike | None,
@@ -251,7 +251,7 @@ class Rows(NamedTuple):
 
 
 def rows_of(
-    logits: ArrayLike,
+    logits: Any,
     axis: int,
     temperature: ArrayLike,
     row_ids: ArrayLike | None,

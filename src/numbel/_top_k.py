@@ -35,7 +35,7 @@ _NODES = 1 << 20
 
 def gumbel_top_k(
     reserve: _Reserve,
-    logits: ArrayLike,
+    logits: Any,
     k: int,
     axis: int,
     temperature: ArrayLike,

@@ -4,16 +4,78 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _checks, _dispatch
+from ._types import Elsewhere, FloatT, FloatTensor, FloatVector, ShapeT, Sums, Tensor, UnknownRank, Vector
+
+
+@overload
+def logsumexp(
+    logits: np.ndarray[Any, np.dtype[FloatT]],
+    *,
+    axis: None,
+    keepdims: Literal[False] = False,
+    out: None = None,
+    **options: Unpack[Sums],
+) -> FloatT: ...
+
+
+@overload
+def logsumexp(
+    logits: np.ndarray[ShapeT, np.dtype[FloatT]],
+    *,
+    axis: int | tuple[int, ...] | None = -1,
+    keepdims: Literal[True],
+    out: None = None,
+    **options: Unpack[Sums],
+) -> np.ndarray[ShapeT, np.dtype[FloatT]]: ...
+
+
+@overload
+def logsumexp(
+    logits: UnknownRank, *, axis: int = -1, keepdims: Literal[False] = False, out: None = None, **options: Unpack[Sums]
+) -> Any: ...
+
+
+@overload
+def logsumexp(
+    logits: FloatVector[FloatT],
+    *,
+    axis: int = -1,
+    keepdims: Literal[False] = False,
+    out: None = None,
+    **options: Unpack[Sums],
+) -> FloatT: ...
+
+
+@overload
+def logsumexp(
+    logits: FloatTensor[FloatT],
+    *,
+    axis: int = -1,
+    keepdims: Literal[False] = False,
+    out: None = None,
+    **options: Unpack[Sums],
+) -> NDArray[FloatT]: ...
+
+
+@overload
+def logsumexp(
+    logits: ArrayLike | Elsewhere,
+    *,
+    axis: int | tuple[int, ...] | None = -1,
+    keepdims: bool = False,
+    out: NDArray[Any] | None = None,
+    **options: Unpack[Sums],
+) -> Any: ...
 
 
 def logsumexp(
-    logits: ArrayLike,
+    logits: ArrayLike | Elsewhere,
     *,
     axis: int | tuple[int, ...] | None = -1,
     temperature: ArrayLike = 1.0,
@@ -79,14 +141,14 @@ def logsumexp(
             raise TypeError("on a CUDA device axis is one integer, and keepdims False")
         return _device.logsumexp(logits, axis, temperature, on_invalid, out, stream)
     given = _checks.plain_logits(logits)
-    axes = _checks.axes(axis, given.ndim, "logits")
+    axes, whole = _checks.axes(axis, given.ndim, "logits"), given.shape
     if axes is not None:
         given = np.moveaxis(given, axes, range(-len(axes), 0))
         given = given.reshape(*given.shape[: -len(axes)], -1)
     array, temperatures, per_row, raises = _rows(given, -1 if axes is not None else axis, temperature, on_invalid)  # type: ignore[arg-type]
     kind, shape = _dispatch.result_dtype(array.dtype), array.shape[:-1]
     if keepdims:
-        kept = list(np.shape(logits))
+        kept = list(whole)
         for at in (operator.index(axis),) if axes is None else axes:  # type: ignore[arg-type]
             kept[at] = 1
         shape = tuple(kept)
@@ -113,9 +175,53 @@ def _empty_sums(array: NDArray[Any], sums: NDArray[Any]) -> int | None:
     return bad
 
 
+@overload
 def log_prob(
-    logits: ArrayLike,
-    index: ArrayLike,
+    logits: np.ndarray[Any, np.dtype[FloatT]],
+    index: UnknownRank,
+    *,
+    axis: int = -1,
+    out: None = None,
+    **options: Unpack[Sums],
+) -> Any: ...
+
+
+@overload
+def log_prob(
+    logits: np.ndarray[Any, np.dtype[FloatT]],
+    index: int | np.integer[Any],
+    *,
+    axis: int = -1,
+    out: None = None,
+    **options: Unpack[Sums],
+) -> FloatT: ...
+
+
+@overload
+def log_prob(
+    logits: np.ndarray[Any, np.dtype[FloatT]],
+    index: Vector | Tensor | list[int],
+    *,
+    axis: int = -1,
+    out: None = None,
+    **options: Unpack[Sums],
+) -> NDArray[FloatT]: ...
+
+
+@overload
+def log_prob(
+    logits: ArrayLike | Elsewhere,
+    index: ArrayLike | Elsewhere,
+    *,
+    axis: int = -1,
+    out: NDArray[Any] | None = None,
+    **options: Unpack[Sums],
+) -> Any: ...
+
+
+def log_prob(
+    logits: ArrayLike | Elsewhere,
+    index: ArrayLike | Elsewhere,
     *,
     axis: int = -1,
     temperature: ArrayLike = 1.0,
@@ -204,8 +310,28 @@ def log_prob(
     return _finish(result, target, out, array, min(bad) if bad and raises else None)
 
 
+@overload
+def entropy(logits: UnknownRank, *, axis: int = -1, out: None = None, **options: Unpack[Sums]) -> Any: ...
+
+
+@overload
+def entropy(logits: FloatVector[FloatT], *, axis: int = -1, out: None = None, **options: Unpack[Sums]) -> FloatT: ...
+
+
+@overload
 def entropy(
-    logits: ArrayLike,
+    logits: FloatTensor[FloatT], *, axis: int = -1, out: None = None, **options: Unpack[Sums]
+) -> NDArray[FloatT]: ...
+
+
+@overload
+def entropy(
+    logits: ArrayLike | Elsewhere, *, axis: int = -1, out: NDArray[Any] | None = None, **options: Unpack[Sums]
+) -> Any: ...
+
+
+def entropy(
+    logits: ArrayLike | Elsewhere,
     *,
     axis: int = -1,
     temperature: ArrayLike = 1.0,
@@ -275,7 +401,7 @@ def _on_device(logits: Any, stream: Any) -> bool:
 
 
 def _rows(
-    logits: ArrayLike, axis: int, temperature: ArrayLike, on_invalid: str | None
+    logits: Any, axis: int, temperature: ArrayLike, on_invalid: str | None
 ) -> tuple[NDArray[Any], NDArray[Any], bool, bool]:
     """Logits with the categories last, the rows' temperatures, whether each has its own, and whether bad ones raise."""
     array = _checks.logits(logits, axis)

@@ -8,18 +8,32 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _checks, _dispatch, _host, _ragged, _top_k
+from ._types import (
+    AnyArray,
+    Draws,
+    DTypeT,
+    Elsewhere,
+    FloatT,
+    FloatTensor,
+    FloatUnknownRank,
+    FloatVector,
+    Indices,
+    Method,
+    OnInvalid,
+    Rows,
+    ScalarT,
+    ShapeT,
+    Tensor,
+    UnknownRank,
+    Vector,
+)
 from .results import Sample, TopK
-
-_Vector = np.ndarray[tuple[int], np.dtype[Any]]
-_Tensor = np.ndarray[tuple[int, int, *tuple[int, ...]], np.dtype[Any]]
-_Method = Literal["grouped", "gumbel_max"]
-_OnInvalid = Literal["raise", "flag"] | None
 
 _LIMIT = 1 << 64
 
@@ -183,6 +197,107 @@ class Generator:
         with self._reserve() as (seed, draw):
             return [Generator(child) for child in _dispatch.spawn_seeds(seed, draw, count)]
 
+    @overload
+    def gumbel(
+        self,
+        loc: float = 0.0,
+        scale: float = 1.0,
+        size: tuple[()] | None = None,
+        *,
+        dtype: type[ScalarT],
+        out: None = None,
+        like: None = None,
+        stream: None = None,
+    ) -> ScalarT: ...
+
+    @overload
+    def gumbel(
+        self,
+        loc: float = 0.0,
+        scale: float = 1.0,
+        size: tuple[()] | None = None,
+        *,
+        out: None = None,
+        like: None = None,
+        stream: None = None,
+    ) -> np.float32: ...
+
+    @overload
+    def gumbel(
+        self,
+        loc: ArrayLike = 0.0,
+        scale: ArrayLike = 1.0,
+        *,
+        size: int | tuple[int, *tuple[int, ...]],
+        dtype: type[ScalarT],
+        out: None = None,
+        like: None = None,
+        stream: None = None,
+    ) -> NDArray[ScalarT]: ...
+
+    @overload
+    def gumbel(
+        self,
+        loc: ArrayLike,
+        scale: ArrayLike,
+        size: int | tuple[int, *tuple[int, ...]],
+        *,
+        dtype: type[ScalarT],
+        out: None = None,
+        like: None = None,
+        stream: None = None,
+    ) -> NDArray[ScalarT]: ...
+
+    @overload
+    def gumbel(
+        self,
+        loc: ArrayLike = 0.0,
+        scale: ArrayLike = 1.0,
+        *,
+        size: int | tuple[int, *tuple[int, ...]],
+        out: None = None,
+        like: None = None,
+        stream: None = None,
+    ) -> NDArray[np.float32]: ...
+
+    @overload
+    def gumbel(
+        self,
+        loc: ArrayLike,
+        scale: ArrayLike,
+        size: int | tuple[int, *tuple[int, ...]],
+        *,
+        out: None = None,
+        like: None = None,
+        stream: None = None,
+    ) -> NDArray[np.float32]: ...
+
+    @overload
+    def gumbel(
+        self,
+        loc: ArrayLike = 0.0,
+        scale: ArrayLike = 1.0,
+        size: int | tuple[int, ...] | None = None,
+        *,
+        dtype: DTypeLike = ...,
+        out: np.ndarray[ShapeT, DTypeT],
+        like: None = None,
+        stream: None = None,
+    ) -> np.ndarray[ShapeT, DTypeT]: ...
+
+    @overload
+    def gumbel(
+        self,
+        loc: ArrayLike = 0.0,
+        scale: ArrayLike = 1.0,
+        size: int | tuple[int, ...] | None = None,
+        *,
+        dtype: DTypeLike = ...,
+        out: Any = None,
+        like: Any = None,
+        stream: Any = None,
+    ) -> Any: ...
+
     def gumbel(
         self,
         loc: ArrayLike = 0.0,
@@ -247,66 +362,94 @@ class Generator:
     @overload
     def categorical(
         self,
-        logits: _Vector,
+        logits: UnknownRank,
         num_samples: None = None,
         *,
-        axis: int = -1,
-        temperature: ArrayLike = 1.0,
-        top_k: ArrayLike | None = None,
-        top_p: ArrayLike | None = None,
-        min_p: ArrayLike | None = None,
-        method: _Method = "grouped",
         offsets: None = None,
-        row_ids: ArrayLike | None = None,
-        row_mask: ArrayLike | None = None,
-        on_invalid: _OnInvalid = None,
         out: None = None,
-        stream: Any = None,
+        **options: Unpack[Draws],
+    ) -> Any: ...
+
+    @overload
+    def categorical(
+        self,
+        logits: Vector,
+        num_samples: None = None,
+        *,
+        offsets: None = None,
+        out: None = None,
+        **options: Unpack[Draws],
     ) -> np.int64: ...
 
     @overload
     def categorical(
         self,
-        logits: _Tensor,
-        num_samples: int | None = None,
+        logits: Tensor,
+        num_samples: None = None,
         *,
-        axis: int = -1,
-        temperature: ArrayLike = 1.0,
-        top_k: ArrayLike | None = None,
-        top_p: ArrayLike | None = None,
-        min_p: ArrayLike | None = None,
-        method: _Method = "grouped",
-        offsets: ArrayLike | None = None,
-        row_ids: ArrayLike | None = None,
-        row_mask: ArrayLike | None = None,
-        on_invalid: _OnInvalid = None,
-        out: NDArray[np.int64] | None = None,
-        stream: Any = None,
-    ) -> NDArray[np.int64]: ...
+        offsets: None = None,
+        out: None = None,
+        **options: Unpack[Draws],
+    ) -> Indices: ...
 
     @overload
     def categorical(
         self,
-        logits: ArrayLike,
+        logits: AnyArray,
         num_samples: int | None = None,
         *,
-        axis: int = -1,
-        temperature: ArrayLike = 1.0,
-        top_k: ArrayLike | None = None,
-        top_p: ArrayLike | None = None,
-        min_p: ArrayLike | None = None,
-        method: _Method = "grouped",
+        offsets: ArrayLike,
+        out: Indices | None = None,
+        **options: Unpack[Draws],
+    ) -> Indices: ...
+
+    @overload
+    def categorical(
+        self,
+        logits: AnyArray,
+        num_samples: int | None = None,
+        *,
         offsets: ArrayLike | None = None,
-        row_ids: ArrayLike | None = None,
-        row_mask: ArrayLike | None = None,
-        on_invalid: _OnInvalid = None,
-        out: NDArray[np.int64] | None = None,
-        stream: Any = None,
+        out: Indices,
+        **options: Unpack[Draws],
+    ) -> Indices: ...
+
+    @overload
+    def categorical(
+        self,
+        logits: Elsewhere,
+        num_samples: int | None = None,
+        *,
+        offsets: Any = None,
+        out: Any = None,
+        **options: Unpack[Draws],
+    ) -> Any: ...
+
+    @overload
+    def categorical(
+        self,
+        logits: ArrayLike | Elsewhere,
+        num_samples: int,
+        *,
+        offsets: ArrayLike | None = None,
+        out: Indices | None = None,
+        **options: Unpack[Draws],
+    ) -> Indices: ...
+
+    @overload
+    def categorical(
+        self,
+        logits: ArrayLike | Elsewhere,
+        num_samples: int | None = None,
+        *,
+        offsets: ArrayLike | None = None,
+        out: Indices | None = None,
+        **options: Unpack[Draws],
     ) -> Any: ...
 
     def categorical(
         self,
-        logits: ArrayLike,
+        logits: ArrayLike | Elsewhere,
         num_samples: int | None = None,
         *,
         axis: int = -1,
@@ -314,11 +457,11 @@ class Generator:
         top_k: ArrayLike | None = None,
         top_p: ArrayLike | None = None,
         min_p: ArrayLike | None = None,
-        method: _Method = "grouped",
+        method: Method = "grouped",
         offsets: ArrayLike | None = None,
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
-        on_invalid: _OnInvalid = None,
+        on_invalid: OnInvalid = None,
         out: NDArray[np.int64] | None = None,
         stream: Any = None,
     ) -> Any:
@@ -422,9 +565,86 @@ class Generator:
             return _ragged.sample(self._reserve, logits, offsets, *each, truncation).indices
         return _host.sample(self._reserve, logits, *each, truncation=truncation).indices
 
+    @overload
     def sample(
         self,
-        logits: ArrayLike,
+        logits: UnknownRank,
+        num_samples: None = None,
+        *,
+        offsets: None = None,
+        out: Sample | None = None,
+        **options: Unpack[Draws],
+    ) -> Sample[Any, Any, Any]: ...
+
+    @overload
+    def sample(  # type: ignore[overload-overlap]  # an unknown rank is any rank
+        self,
+        logits: FloatUnknownRank[FloatT],
+        num_samples: int,
+        *,
+        offsets: None = None,
+        out: Sample | None = None,
+        **options: Unpack[Draws],
+    ) -> Sample[Indices, NDArray[FloatT], Any]: ...
+
+    @overload
+    def sample(
+        self,
+        logits: FloatVector[FloatT],
+        num_samples: None = None,
+        *,
+        offsets: None = None,
+        out: Sample | None = None,
+        **options: Unpack[Draws],
+    ) -> Sample[np.int64, FloatT, FloatT]: ...
+
+    @overload
+    def sample(
+        self,
+        logits: FloatTensor[FloatT],
+        num_samples: None = None,
+        *,
+        offsets: None = None,
+        out: Sample | None = None,
+        **options: Unpack[Draws],
+    ) -> Sample[Indices, NDArray[FloatT], NDArray[FloatT]]: ...
+
+    @overload
+    def sample(
+        self,
+        logits: FloatVector[FloatT],
+        num_samples: int,
+        *,
+        offsets: None = None,
+        out: Sample | None = None,
+        **options: Unpack[Draws],
+    ) -> Sample[Indices, NDArray[FloatT], FloatT]: ...
+
+    @overload
+    def sample(
+        self,
+        logits: FloatTensor[FloatT],
+        num_samples: int,
+        *,
+        offsets: None = None,
+        out: Sample | None = None,
+        **options: Unpack[Draws],
+    ) -> Sample[Indices, NDArray[FloatT], NDArray[FloatT]]: ...
+
+    @overload
+    def sample(
+        self,
+        logits: ArrayLike | Elsewhere,
+        num_samples: int | None = None,
+        *,
+        offsets: Any = None,
+        out: Sample | None = None,
+        **options: Unpack[Draws],
+    ) -> Sample: ...
+
+    def sample(
+        self,
+        logits: ArrayLike | Elsewhere,
         num_samples: int | None = None,
         *,
         axis: int = -1,
@@ -432,11 +652,11 @@ class Generator:
         top_k: ArrayLike | None = None,
         top_p: ArrayLike | None = None,
         min_p: ArrayLike | None = None,
-        method: _Method = "grouped",
+        method: Method = "grouped",
         offsets: ArrayLike | None = None,
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
-        on_invalid: _OnInvalid = None,
+        on_invalid: OnInvalid = None,
         out: Sample | None = None,
         stream: Any = None,
     ) -> Sample:
@@ -489,16 +709,46 @@ class Generator:
             return _ragged.sample(self._reserve, logits, offsets, *each, truncation)
         return _host.sample(self._reserve, logits, *each, truncation=truncation)
 
+    @overload
     def gumbel_softmax(
         self,
-        logits: ArrayLike,
+        logits: np.ndarray[ShapeT, DTypeT],
         temperature: ArrayLike = 1.0,
         *,
         axis: int = -1,
         hard: bool = False,
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
-        on_invalid: _OnInvalid = None,
+        on_invalid: OnInvalid = None,
+        out: NDArray[Any] | None = None,
+        stream: Any = None,
+    ) -> np.ndarray[ShapeT, DTypeT]: ...
+
+    @overload
+    def gumbel_softmax(
+        self,
+        logits: ArrayLike | Elsewhere,
+        temperature: ArrayLike = 1.0,
+        *,
+        axis: int = -1,
+        hard: bool = False,
+        row_ids: ArrayLike | None = None,
+        row_mask: ArrayLike | None = None,
+        on_invalid: OnInvalid = None,
+        out: Any = None,
+        stream: Any = None,
+    ) -> Any: ...
+
+    def gumbel_softmax(
+        self,
+        logits: ArrayLike | Elsewhere,
+        temperature: ArrayLike = 1.0,
+        *,
+        axis: int = -1,
+        hard: bool = False,
+        row_ids: ArrayLike | None = None,
+        row_mask: ArrayLike | None = None,
+        on_invalid: OnInvalid = None,
         out: NDArray[Any] | None = None,
         stream: Any = None,
     ) -> NDArray[Any]:
@@ -561,16 +811,26 @@ class Generator:
             return _device().gumbel_softmax(self._reserve, logits, *each, stream)  # type: ignore[no-any-return]
         return _host.gumbel_softmax(self._reserve, logits, *each)
 
+    @overload
+    def multinomial(
+        self, n: ArrayLike, logits: np.ndarray[ShapeT, Any], *, out: Indices | None = None, **options: Unpack[Rows]
+    ) -> np.ndarray[ShapeT, np.dtype[np.int64]]: ...
+
+    @overload
+    def multinomial(
+        self, n: ArrayLike, logits: ArrayLike | Elsewhere, *, out: Any = None, **options: Unpack[Rows]
+    ) -> Any: ...
+
     def multinomial(
         self,
         n: ArrayLike,
-        logits: ArrayLike,
+        logits: ArrayLike | Elsewhere,
         *,
         axis: int = -1,
         temperature: ArrayLike = 1.0,
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
-        on_invalid: _OnInvalid = None,
+        on_invalid: OnInvalid = None,
         out: NDArray[np.int64] | None = None,
         stream: Any = None,
     ) -> NDArray[np.int64]:
@@ -627,16 +887,36 @@ class Generator:
             return _device().multinomial(self._reserve, *each, stream)  # type: ignore[no-any-return]
         return _host.multinomial(self._reserve, *each)
 
+    @overload
+    def gumbel_top_k(
+        self, logits: FloatUnknownRank[FloatT], k: int, *, out: TopK | None = None, **options: Unpack[Rows]
+    ) -> TopK[Indices, NDArray[np.float64], Any, Any]: ...
+
+    @overload
+    def gumbel_top_k(
+        self, logits: FloatVector[FloatT], k: int, *, out: TopK | None = None, **options: Unpack[Rows]
+    ) -> TopK[Indices, NDArray[np.float64], FloatT, np.float64]: ...
+
+    @overload
+    def gumbel_top_k(
+        self, logits: FloatTensor[FloatT], k: int, *, out: TopK | None = None, **options: Unpack[Rows]
+    ) -> TopK[Indices, NDArray[np.float64], NDArray[FloatT], NDArray[np.float64]]: ...
+
+    @overload
+    def gumbel_top_k(
+        self, logits: ArrayLike | Elsewhere, k: int, *, out: TopK | None = None, **options: Unpack[Rows]
+    ) -> TopK: ...
+
     def gumbel_top_k(
         self,
-        logits: ArrayLike,
+        logits: ArrayLike | Elsewhere,
         k: int,
         *,
         axis: int = -1,
         temperature: ArrayLike = 1.0,
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
-        on_invalid: _OnInvalid = None,
+        on_invalid: OnInvalid = None,
         out: TopK | None = None,
         stream: Any = None,
     ) -> TopK:
@@ -706,16 +986,31 @@ class Generator:
             return _device().gumbel_top_k(self._reserve, *each, stream)  # type: ignore[no-any-return]
         return _top_k.gumbel_top_k(self._reserve, *each)
 
+    @overload
     def conditional_gumbel(
         self,
-        logits: ArrayLike,
+        logits: np.ndarray[ShapeT, DTypeT],
+        index: ArrayLike,
+        *,
+        out: NDArray[Any] | None = None,
+        **options: Unpack[Rows],
+    ) -> np.ndarray[ShapeT, DTypeT]: ...
+
+    @overload
+    def conditional_gumbel(
+        self, logits: ArrayLike | Elsewhere, index: ArrayLike, *, out: Any = None, **options: Unpack[Rows]
+    ) -> Any: ...
+
+    def conditional_gumbel(
+        self,
+        logits: ArrayLike | Elsewhere,
         index: ArrayLike,
         *,
         axis: int = -1,
         temperature: ArrayLike = 1.0,
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
-        on_invalid: _OnInvalid = None,
+        on_invalid: OnInvalid = None,
         out: NDArray[Any] | None = None,
         stream: Any = None,
     ) -> NDArray[Any]:

@@ -4,18 +4,55 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _checks, _dispatch
+from ._types import DTypeT, Elsewhere, ShapeT
+
+
+@overload
+def gumbel_softmax_vjp(
+    y: np.ndarray[ShapeT, DTypeT],
+    cotangent: ArrayLike,
+    temperature: float = 1.0,
+    *,
+    axis: int = -1,
+    out: NDArray[Any] | None = None,
+    stream: Any = None,
+) -> tuple[np.ndarray[ShapeT, DTypeT], np.float64]: ...
+
+
+@overload
+def gumbel_softmax_vjp(
+    y: np.ndarray[ShapeT, DTypeT],
+    cotangent: ArrayLike,
+    temperature: ArrayLike = 1.0,
+    *,
+    axis: int = -1,
+    out: NDArray[Any] | None = None,
+    stream: Any = None,
+) -> tuple[np.ndarray[ShapeT, DTypeT], Any]: ...
+
+
+@overload
+def gumbel_softmax_vjp(
+    y: ArrayLike | Elsewhere,
+    cotangent: ArrayLike | Elsewhere,
+    temperature: ArrayLike | Elsewhere = 1.0,
+    *,
+    axis: int = -1,
+    out: Any = None,
+    stream: Any = None,
+) -> tuple[Any, Any]: ...
 
 
 def gumbel_softmax_vjp(
-    y: ArrayLike,
-    cotangent: ArrayLike,
-    temperature: ArrayLike = 1.0,
+    y: ArrayLike | Elsewhere,
+    cotangent: ArrayLike | Elsewhere,
+    temperature: ArrayLike | Elsewhere = 1.0,
     *,
     axis: int = -1,
     out: NDArray[Any] | None = None,
@@ -81,8 +118,8 @@ def gumbel_softmax_vjp(
 
 def pull_back(
     y: NDArray[Any],
-    cotangent: ArrayLike,
-    temperature: ArrayLike,
+    cotangent: Any,
+    temperature: Any,
     axis: int,
     out: NDArray[Any] | None,
     in_temperature: bool,

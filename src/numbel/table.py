@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, Never, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _checks, _dispatch, _tables
+from ._types import Elsewhere, Indices, ShapeT, WhereT
 from .generator import Generator, _device
 
 
-class CategoricalTable:
+class CategoricalTable(Generic[WhereT]):
     """One categorical distribution, prepared once, from which each draw takes the same short time.
 
     Parameters
@@ -50,7 +51,15 @@ class CategoricalTable:
 
     __slots__ = ("__weakref__", "_logsumexp", "_table")
 
-    def __init__(self, logits: ArrayLike, *, temperature: float = 1.0) -> None:
+    @overload
+    def __init__(self: CategoricalTable[Any], logits: Elsewhere, *, temperature: float = 1.0) -> None: ...
+
+    @overload
+    def __init__(
+        self: CategoricalTable[np.ndarray[Any, Any]], logits: ArrayLike, *, temperature: float = 1.0
+    ) -> None: ...
+
+    def __init__(self, logits: ArrayLike | Elsewhere, *, temperature: float = 1.0) -> None:
         self._table: Any
         limit = None
         if _checks.on_device(logits):
@@ -101,6 +110,51 @@ class CategoricalTable:
         if isinstance(self._table, tuple):
             self._table = _tables.Table(*self._table)
             self._table.entries.flags.writeable = False
+
+    @overload
+    def sample(
+        self: CategoricalTable[Never],
+        rng: Generator,
+        size: int | tuple[int, ...] | None = None,
+        *,
+        out: Any = None,
+        stream: Any = None,
+    ) -> Any: ...
+
+    @overload
+    def sample(
+        self: CategoricalTable[np.ndarray[Any, Any]],
+        rng: Generator,
+        size: tuple[()] | None = None,
+        *,
+        out: None = None,
+        stream: None = None,
+    ) -> np.int64: ...
+
+    @overload
+    def sample(
+        self: CategoricalTable[np.ndarray[Any, Any]],
+        rng: Generator,
+        size: int | tuple[int, *tuple[int, ...]],
+        *,
+        out: None = None,
+        stream: None = None,
+    ) -> Indices: ...
+
+    @overload
+    def sample(
+        self: CategoricalTable[np.ndarray[Any, Any]],
+        rng: Generator,
+        size: int | tuple[int, ...] | None = None,
+        *,
+        out: np.ndarray[ShapeT, np.dtype[np.int64]],
+        stream: None = None,
+    ) -> np.ndarray[ShapeT, np.dtype[np.int64]]: ...
+
+    @overload
+    def sample(
+        self, rng: Generator, size: int | tuple[int, ...] | None = None, *, out: Any = None, stream: Any = None
+    ) -> Any: ...
 
     def sample(
         self,
