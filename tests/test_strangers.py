@@ -526,3 +526,98 @@ def test_logsumexp_of_axes_that_are_not_there():
     assert "no axis" in message(lambda: numbel.logsumexp(1.0, axis=None))
     assert "one integer" in message(lambda: numbel.logsumexp(x, axis=[0, 1]), TypeError)
     assert "one integer" in message(lambda: numbel.entropy(x, axis=(0, 1)), TypeError)
+
+
+# --- what a user's settings change
+
+SEVERE = (
+    "import warnings, numpy as np, numbel\n"
+    "warnings.simplefilter('error')\n"
+    "np.seterr(all='raise')\n"
+    "rng = numbel.Generator(5)\n"
+)
+
+
+def severe(code):
+    run = fresh(SEVERE + code)
+    assert run.returncode == 0, run.stderr
+
+
+def test_concrete_densities_where_numpy_raises():
+    severe(
+        "for dtype, big in ((np.float16, 6e4), (np.float32, 3e38), (np.float64, 1.7e308)):\n"
+        "    y = np.array([[1, 0, 0], [0.5, 0, 0.5]], dtype)\n"
+        "    with np.errstate(all='ignore'):\n"
+        "        log_y = np.log(y)\n"
+        "    for x in ([[0.0, 1, -900], [1, -np.inf, 0]], [[big, -big, 0], [0, -np.inf, -big]]):\n"
+        "        with np.errstate(all='ignore'):\n"
+        "            x = np.array(x, dtype)\n"
+        "        for t in (0.01, 1.0, 1e300, 1e-300):\n"
+        "            assert not np.isnan(numbel.concrete_log_prob(y, x, t)).any()\n"
+        "            numbel.exp_concrete_log_prob(log_y, x, t)\n"
+        "assert np.geterr()['over'] == 'raise'\n"
+    )
+
+
+def test_estimators_where_numpy_raises():
+    severe(
+        "for dtype in (np.float16, np.float32, np.float64):\n"
+        "    x = np.array([[0, -200.0, -900], [0, -np.inf, -40], [0, 1, 2]], dtype)\n"
+        "    for name in numbel.estimators.__all__:\n"
+        "        for t in (1.0, 1.5):\n"
+        "            for f in (lambda d: (float(d.sum()), np.ones_like(d)),):\n"
+        "                getattr(numbel.estimators, name)(f, x, rng, num_samples=3, temperature=t)\n"
+        "            if name != 'reinmax':\n"
+        "                getattr(numbel.estimators, name)(f, x, rng, num_samples=3, temperature=0.05)\n"
+    )
+
+
+def test_functions_of_estimators_keep_what_their_user_set():
+    severe(
+        "def f(d):\n"
+        "    assert np.geterr() == dict.fromkeys(('divide', 'over', 'under', 'invalid'), 'raise')\n"
+        "    return float(d.sum()), np.ones_like(d)\n"
+        "for name in numbel.estimators.__all__:\n"
+        "    getattr(numbel.estimators, name)(f, np.zeros((2, 3)), rng)\n"
+    )
+
+
+def test_noise_of_arrays_of_loc_and_scale_where_numpy_raises():
+    severe(
+        "for dtype in (np.float16, np.float32, np.float64):\n"
+        "    for loc, scale in (\n"
+        "        ([1e308, 1.0], [1e308, 1e-320]), ([0.0, 1.0], [6e4, 1e-8]), ([np.inf, np.nan], [0.0, np.inf])\n"
+        "    ):\n"
+        "        both = rng.gumbel(loc, scale, size=(1000, 2), dtype=dtype)\n"
+        "        assert both.dtype == dtype\n"
+        "        for each in zip(loc, scale):\n"
+        "            rng.gumbel(*each, size=1000, dtype=dtype)\n"
+    )
+
+
+def test_every_function_where_numpy_raises():
+    severe(
+        "for dtype, big in ((np.float16, 6e4), (np.float32, 3e38), (np.float64, 1.7e308)):\n"
+        "    for x in ([[0.0, 1, 2], [1, -np.inf, 0]], [[big, -big, 0], [0, -np.inf, -big]]):\n"
+        "        x = np.array(x, dtype)\n"
+        "        for t in (1.0, 0, 1e-300, 1e300, [1.0, 0.0], np.longdouble('1e-4000')):\n"
+        "            for n in (None, 3, 300):\n"
+        "                rng.sample(x, n, temperature=t)\n"
+        "                rng.sample(x, n, temperature=t, top_k=2, top_p=0.9, min_p=0.1)\n"
+        "            rng.gumbel_softmax(x, t), rng.multinomial(9, x, temperature=t), numbel.entropy(x, temperature=t)\n"
+        "            numbel.top_k_weights(rng.gumbel_top_k(x, 2, temperature=t), x, temperature=t)\n"
+        "            numbel.logsumexp(x, temperature=t), numbel.log_prob(x, [1, 1], temperature=t)\n"
+        "            numbel.gumbel_softmax_vjp(np.full((2, 3), 1 / 3, dtype), np.array([[1e300, 0, -1e300]] * 2), t)\n"
+    )
+
+
+def test_numba_without_its_compiler_is_one_sentence():
+    sentence = "Numba compiles numbel, and NUMBA_DISABLE_JIT=1 turns that off: unset it"
+    run = fresh("import numbel", NUMBA_DISABLE_JIT="1")
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1] == f"ImportError: {sentence}"
+    assert run.stderr.count("File ") <= 4  # where it was imported, not how Numba fails
+    command = [sys.executable, "-m", "numbel", "info"]
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert (run.returncode, run.stdout, run.stderr) == (1, "", f"numbel: {sentence}\n")

@@ -235,8 +235,11 @@ def _reals(value: Any, name: str) -> np.ndarray[Any, Any]:
     array = plain(value, name)
     if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16" and not _all_of(array, _REALS):
         raise TypeError(f"{name} must hold real numbers, got {_kind(array)}")
+    if array.dtype == np.float64:
+        return array
     try:
-        return array.astype(np.float64, copy=False)
+        with np.errstate(all="ignore"):
+            return array.astype(np.float64)
     except OverflowError:
         raise ValueError(f"{name} holds an integer that float64 cannot hold") from None
 
@@ -692,7 +695,8 @@ def cotangent(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.nd
         raise TypeError(f"cotangent must hold real numbers, got {array.dtype}")
     if array.shape != shape:
         raise ValueError(f"cotangent has shape {array.shape}, expected {shape}, that of y")
-    return array.astype(dtype, copy=False)
+    with np.errstate(all="ignore"):
+        return array.astype(dtype, copy=False)
 
 
 def apart(source: np.ndarray[Any, Any], target: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

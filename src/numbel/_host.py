@@ -42,8 +42,9 @@ def gumbel(
         )  # fmt: skip
         if not scalars:
             loop = None if kind.name == "bfloat16" else kind  # ml_dtypes casts to nothing inside a ufunc
-            np.multiply(result, scales, out=result, dtype=loop, casting="unsafe")
-            np.add(result, locs, out=result, dtype=loop, casting="unsafe")
+            with np.errstate(all="ignore"):  # as where they are scalars, and the kernel does it
+                np.multiply(result, scales, out=result, dtype=loop, casting="unsafe")
+                np.add(result, locs, out=result, dtype=loop, casting="unsafe")
     return result[()] if out is None and shape == () else result
 
 

@@ -139,12 +139,14 @@ def pull_back(
     if per_row:
         in_rows = np.empty(math.prod(rows))
         _dispatch.vjp(array, other, temperatures, per_row, target, in_rows, out is not None)
-        return result, _sum_to(in_rows.reshape(rows), shape)
+        with np.errstate(all="ignore"):
+            return result, _sum_to(in_rows.reshape(rows), shape)
     total = 0.0
     for index, run in _dispatch.parts(rows):
         in_rows = np.empty(run.stop - run.start)
         _dispatch.vjp(array[index], other[index], temperatures, per_row, target[index], in_rows, out is not None)
-        total += float(in_rows.sum())
+        with np.errstate(all="ignore"):
+            total += float(in_rows.sum())
     return result, np.full(shape, total)[()]
 
 
@@ -271,6 +273,11 @@ def exp_concrete_log_prob(log_y: ArrayLike, logits: ArrayLike, temperature: Arra
 
 def _concrete(points: Any, logits: Any, temperature: Any, axis: int, name: str, power: int) -> Any:
     """Log density with exponents -(T + power) of the points, or of those whose logarithms are given (power 0)."""
+    with np.errstate(all="ignore"):  # zeros and infinities are meant
+        return _density(points, logits, temperature, axis, name, power)
+
+
+def _density(points: Any, logits: Any, temperature: Any, axis: int, name: str, power: int) -> Any:
     array = _checks.logits(logits, axis)
     columns, axis = array.shape[-1], operator.index(axis)
     moved = _checks.relaxed_sample(points, name, axis if axis < 0 else axis - array.ndim, columns, log=power == 0)
@@ -287,8 +294,7 @@ def _concrete(points: Any, logits: Any, temperature: Any, axis: int, name: str, 
     phi -= top
     log_y = moved.astype(np.float64)
     if power:
-        with np.errstate(divide="ignore"):
-            np.log(log_y, out=log_y)
+        np.log(log_y, out=log_y)
     phi, log_y = np.broadcast_arrays(phi, log_y)
     possible, zero = phi > -math.inf, log_y == -math.inf
     off_face = (~possible & ~zero).any(-1)
