@@ -266,7 +266,9 @@ def test_failure_of_the_disk_leaves_nothing(tmp_path: Path, file: Path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(_files.os, "posix_fallocate", full, raising=False)
-    assert "No space left" in fails(tmp_path, "sample", file, "-o", tmp_path / "out.npy")
+    assert fails(tmp_path, "sample", file, "-o", tmp_path / "out.npy") == (
+        f"numbel: {tmp_path / 'out.npy'}: No space left on device"
+    )
     assert "No space left" in fails(tmp_path, "gumbel", "-o", tmp_path / "out.npy")
 
 

@@ -2,8 +2,10 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 
 import numpy as np
@@ -621,3 +623,141 @@ def test_numba_without_its_compiler_is_one_sentence():
     environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert (run.returncode, run.stdout, run.stderr) == (1, "", f"numbel: {sentence}\n")
+
+
+# --- signals, disks and what was left
+
+LONG_WORK = ["--num-samples", "10000000", "--method", "gumbel_max"]  # minutes, in passes of a second
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals cannot be sent to one process there")
+
+
+def started(folder, *arguments):
+    """`numbel sample` of a row that takes minutes, once its temporary file is there."""
+    np.save(folder / "a.npy", np.zeros(1 << 16, np.float32))
+    command = [sys.executable, "-m", "numbel", "sample", "a.npy", *LONG_WORK, "-o", "out.npy", *arguments]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(folder.glob(".out.npy.*.tmp")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.5)
+    return process
+
+
+@posix
+def test_sigterm_leaves_no_temporary_files(tmp_path):
+    with started(tmp_path, "--log-prob", "log.npy") as process:
+        assert len(list(tmp_path.glob(".*.tmp"))) == 2
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
+
+
+@posix
+def test_what_sigkill_left_is_removed_at_the_next_start(tmp_path):
+    with started(tmp_path) as process:
+        process.kill()
+        process.communicate(timeout=120)
+    (left,) = tmp_path.glob(".out.npy.*.tmp")
+    os.utime(left, (1, 1))
+    others = [tmp_path / name for name in (".other.npy.0123abcd.tmp", ".out.npy.tmp", ".out.npy.notes.tmp")]
+    for path in others:
+        path.touch()
+        os.utime(path, (1, 1))
+    result = numbel_run("sample", tmp_path / "a.npy", "-o", tmp_path / "out.npy")
+    assert result.exit_code == 0, result.output
+    assert not left.exists()
+    assert all(path.exists() for path in others)
+
+
+@posix
+def test_the_file_of_a_running_process_is_not_removed(tmp_path):
+    with started(tmp_path) as process:
+        (running,) = tmp_path.glob(".out.npy.*.tmp")
+        os.utime(running, (1, 1))
+        result = numbel_run("sample", tmp_path / "a.npy", "-o", tmp_path / "out.npy")
+        assert result.exit_code == 0, result.output
+        assert running.exists()
+        process.terminate()
+        process.communicate(timeout=120)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "out.npy"]
+
+
+@posix
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.1, 0.2, 0.35, 0.5])
+def test_ctrl_c_in_the_first_half_second(tmp_path, delay):
+    """While the command line is imported; what Python does before that is not ours."""
+    np.save(tmp_path / "a.npy", np.zeros(1 << 16, np.float32))
+    code = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"sys.argv = ['numbel', 'sample', 'a.npy', *{LONG_WORK}, '-o', 'out.npy']\n"
+        "class Tell:\n"  # the package's first own module is the moment from which on nothing may be shown
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'numba': print('now', flush=True); sys.meta_path.remove(self)\n"
+        "sys.meta_path.insert(0, Tell())\n"
+        "from numbel.__main__ import main\n"
+        "main()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "now\n"
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, stderr
+    assert stderr.splitlines()[-1] == "numbel: interrupted, nothing was written"
+    assert "Traceback" not in stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
+
+
+@pytest.mark.parametrize("failure", ["posix_fallocate", "replace", "open"])
+def test_messages_of_disks_name_the_file_that_was_named(tmp_path, monkeypatch, failure):
+    from numbel import _files
+
+    def full(path, *_):
+        raise OSError(28, "No space left on device", *([] if failure == "posix_fallocate" else [str(path)]))
+
+    given = tmp_path / "a.npy"
+    np.save(given, LOGITS)
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(_files.os, failure, full, raising=False)
+        result = numbel_run("gumbel", "--size", 9, "-o", "out.npy")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == "numbel: out.npy: No space left on device"
+    assert list(tmp_path.iterdir()) == [given]
+
+
+def test_a_read_only_folder_names_the_file_that_was_named(tmp_path, monkeypatch):
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    folder.chmod(0o500)
+    monkeypatch.chdir(tmp_path)
+    try:
+        if os.access(folder, os.W_OK):
+            pytest.skip("whoever runs this may write anywhere")
+        for arguments in (["gumbel", "--size", 9], ["sample"]):
+            result = numbel_run(*arguments, "-o", "kept/out.npy")
+            assert result.exit_code == 2
+            assert result.stderr.splitlines()[-1] == "numbel: kept/out.npy: Permission denied"
+    finally:
+        folder.chmod(0o700)
+
+
+def test_what_a_benchmark_cannot_write_names_the_file(tmp_path, monkeypatch):
+    from pathlib import Path
+
+    from numbel import bench
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(bench, "measure", lambda *_, **__: {})
+    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.chdir(tmp_path)
+    result = numbel_run("bench", "1 x 1000", "--json", "rates.json")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == "numbel: rates.json: No space left on device"

@@ -8,6 +8,9 @@ import itertools
 import json
 import math
 import os
+import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -20,7 +23,7 @@ import rich.table
 import typer
 from rich import progress
 
-from . import __version__, _checks, _files, _host, _info, _zipf, bench
+from . import __version__, _checks, _early, _files, _host, _info, _zipf, bench
 from .generator import Generator, default_rng
 from .results import Sample
 
@@ -68,7 +71,8 @@ Out = Annotated[Path | None, typer.Option("-o", "--out", help="Where to write th
 def _one_line() -> Iterator[None]:
     """Turn what the user can cause into one line on stderr and an exit code."""
     try:
-        yield
+        with _signals():
+            yield
     except KeyboardInterrupt:
         typer.echo("numbel: interrupted, nothing was written", err=True)
         raise typer.Exit(130) from None
@@ -79,6 +83,28 @@ def _one_line() -> Iterator[None]:
         text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and named else str(error)
         typer.echo(f"numbel: {' '.join(text.split()) or type(error).__name__}", err=True)
         raise typer.Exit(2) from None
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """Have SIGINT and SIGTERM unwind what is under way; before and after, there is nothing to be unwound."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {}
+    if signal.getsignal(signal.SIGINT) is _early.leave:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        before[signal.SIGTERM] = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _terminate(*_: Any) -> None:
+    sys.exit(128 + signal.SIGTERM)
 
 
 class _Throughput(progress.ProgressColumn):
