@@ -761,3 +761,262 @@ def test_what_a_benchmark_cannot_write_names_the_file(tmp_path, monkeypatch):
     result = numbel_run("bench", "1 x 1000", "--json", "rates.json")
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1] == "numbel: rates.json: No space left on device"
+
+
+# --- masked arrays
+
+
+def masked(shape=(3, 700), dtype=np.float32, seed=0):
+    random = np.random.default_rng(seed)
+    x = np.ma.masked_array(random.standard_normal(shape).astype(dtype), random.random(shape) < 0.5)
+    return x, np.where(np.ma.getmaskarray(x), -np.inf, x.data).astype(dtype)
+
+
+def test_masked_categories_are_not_drawn():
+    x = np.ma.masked_array(np.log([0.1, 0.2, 0.4, 0.3]), mask=[0, 0, 1, 1])
+    for method in ("grouped", "gumbel_max"):
+        for options in ({}, {"top_k": 3}, {"offsets": [0, 4]}):
+            drawn = numbel.Generator(5).categorical(x, 1000, method=method, **options)
+            assert set(drawn.ravel().tolist()) == {0, 1}
+    assert set(numbel.CategoricalTable(x).sample(numbel.Generator(5), 1000).tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, "bfloat16"])
+def test_masked_logits_in_every_function(dtype):
+    if dtype == "bfloat16":
+        dtype = pytest.importorskip("ml_dtypes").bfloat16
+    x, plain = masked(dtype=dtype)
+    y = x.data.copy()
+    index = plain.astype(np.float64).argmax(-1)
+    rng = numbel.Generator
+    calls = (
+        lambda x: rng(5).sample(x, 3),
+        lambda x: rng(5).sample(x, axis=0, on_invalid="flag"),
+        lambda x: rng(5).categorical(x, 300),
+        lambda x: rng(5).gumbel_softmax(x, 0.5),
+        lambda x: rng(5).multinomial(100, x),
+        lambda x: rng(5).gumbel_top_k(x, 3),
+        lambda x: rng(5).conditional_gumbel(x, index),
+        lambda x: numbel.logsumexp(x),
+        lambda x: numbel.logsumexp(x, axis=(0, 1)),
+        lambda x: numbel.entropy(x),
+        lambda x: numbel.log_prob(x, index),
+        lambda x: numbel.CategoricalTable(x[0]).sample(rng(5), 100),
+        lambda x: numbel.CategoricalAccumulator(rng(5)).update(x[:, :300]).update(x[:, 300:]).result(),
+        lambda x: numbel.estimators.score_function(lambda d: (0.5, None), x, rng(5)),
+        lambda x: rng(5).sample(list(x), 2) if isinstance(x, np.ma.MaskedArray) else rng(5).sample(x, 2),
+    )
+    for call in calls:
+        found, due = call(x), call(plain)
+        for a, b in zip(
+            found if isinstance(found, tuple) else [found], due if isinstance(due, tuple) else [due], strict=True
+        ):
+            assert type(a) is type(b)
+            np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(x.data, y)  # what is masked is as it was
+
+
+def test_a_mask_of_nothing_copies_nothing():
+    x = np.ma.masked_array(np.zeros((2, 9), np.float32))
+    from numbel import _checks
+
+    assert np.shares_memory(_checks.logits(x, -1), x.data)
+    assert type(_checks.logits(x, -1)) is np.ndarray
+
+
+def test_masked_chunks_of_dask():
+    array = pytest.importorskip("dask.array")
+    import numbel.dask
+
+    x, plain = masked((4, 5000))
+    lazy = array.from_array(x, chunks=(2, 2000), asarray=False)
+    found = numbel.dask.sample(lazy, numbel.Generator(5), 3)
+    for a, b in zip(found, numbel.Generator(5).sample(plain, 3), strict=True):
+        np.testing.assert_array_equal(a.compute(), b)
+
+
+def test_masks_on_anything_else_are_refused():
+    x = np.zeros((2, 3))
+    ones = np.ma.masked_array([1, 1], [False, True])
+    rng = numbel.Generator(5)
+    calls = {
+        "temperature": lambda: rng.categorical(x, temperature=ones.astype(float)),
+        "row_ids": lambda: rng.categorical(x, row_ids=ones),
+        "row_mask": lambda: rng.categorical(x, row_mask=ones.astype(bool)),
+        "top_k": lambda: rng.categorical(x, top_k=ones),
+        "top_p": lambda: rng.categorical(x, top_p=ones.astype(float)),
+        "min_p": lambda: rng.categorical(x, min_p=ones.astype(float)),
+        "offsets": lambda: rng.categorical(x[0], offsets=np.ma.masked_array([0, 1, 3], [0, 1, 0])),
+        "index": lambda: numbel.log_prob(x, ones),
+        "n": lambda: rng.multinomial(ones, x),
+        "loc": lambda: rng.gumbel(ones.astype(float)),
+        "scale": lambda: rng.gumbel(0.0, ones.astype(float)),
+        "cotangent": lambda: numbel.gumbel_softmax_vjp(x, np.ma.masked_array(x, True)),
+        "y": lambda: numbel.concrete_log_prob(np.ma.masked_array(x, True), x),
+    }
+    for name, call in calls.items():
+        assert message(call, TypeError).startswith(f"{name} is a masked array, which only logits may be")
+    assert message(lambda: numbel.CategoricalAccumulator(rng, row_ids=ones), TypeError).startswith(
+        "row_ids is a masked"
+    )
+    assert message(lambda: rng.categorical(x, out=np.ma.zeros(2, np.int64)), TypeError).startswith(
+        "out must be a NumPy"
+    )
+    assert rng.draw == 0
+
+
+def test_a_matrix_with_nan_gets_the_documented_message():
+    with pytest.warns(PendingDeprecationWarning):
+        x = np.matrix([[0.0, 1.0], [np.nan, 0.0]])
+    for call in (numbel.Generator(5).sample, numbel.entropy, numbel.logsumexp, numbel.Generator(5).gumbel_softmax):
+        assert message(lambda c=call: c(x)) == "logits row 1 holds NaN at column 0"
+    assert type(numbel.Generator(5).categorical(x[:1])) is np.ndarray
+
+
+# --- integers of every size
+
+SMALL = [np.int8, np.uint8, np.int16, np.uint16, np.uint64]
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_top_k_of_small_integer_types(kind):
+    x = np.random.default_rng(0).standard_normal((2, 50257)).astype(np.float32)
+    due = numbel.Generator(5).categorical(x, top_k=[50, 40])
+    rows = np.array([50, 40], kind)
+    assert (numbel.Generator(5).categorical(x, top_k=rows) == due).all()
+    assert (numbel.Generator(5).categorical(x.reshape(-1), offsets=[0, 50257, 100514], top_k=rows) == due).all()
+    one = numbel.Generator(5).categorical(x, top_k=50)
+    for k in (kind(50), np.array(50, kind), np.array([50], kind)):
+        assert (numbel.Generator(5).categorical(x, top_k=k) == one).all()
+
+
+def test_top_k_of_small_tensors():
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(0).standard_normal((2, 50257)).astype(np.float32)
+    due = numbel.Generator(5).categorical(x, top_k=[50, 40])
+    for kind in (torch.uint8, torch.int8, torch.int16):
+        assert (numbel.Generator(5).categorical(x, top_k=torch.tensor([50, 40], dtype=kind)) == due).all()
+
+
+def test_integers_beyond_int64():
+    x = np.random.default_rng(0).standard_normal((2, 700))
+    rng = numbel.Generator
+    whole = rng(5).categorical(x)
+    for k in (10**30, [10**30, 10**30], np.array([2**64 - 1] * 2, np.uint64)):
+        assert (rng(5).categorical(x, top_k=k) == whole).all()
+    same = rng(5).categorical(x, top_k=[10**30, 3])
+    assert (same == rng(5).categorical(x, top_k=[700, 3])).all()
+    assert "row 1 is -1" in message(lambda: rng(5).categorical(x, top_k=[3, -(10**30)]))
+    assert message(lambda: rng(5).categorical(x, row_ids=[0, 10**30])).startswith("row_ids row 1 is 1" + "0" * 30)
+    assert message(lambda: rng(5).multinomial([1, 10**30], x)).startswith("n row 1 is 1" + "0" * 30)
+    assert message(lambda: numbel.log_prob(x, [0, 10**30])).startswith("index row 1 is 1" + "0" * 30)
+    assert np.isnan(numbel.log_prob(x, [0, 10**30], on_invalid="flag")).tolist() == [False, True]
+    assert "index row 1 is" in message(lambda: rng(5).conditional_gumbel(x, [0, 10**30]))
+    assert "expected 0 to 700" in message(lambda: rng(5).categorical(x[0], offsets=[0, 10**30]))
+    assert "top_k must hold integers" in message(lambda: rng(5).categorical(x, top_k=[10**30, 1.5]), TypeError)
+
+
+def test_reals_beyond_float64():
+    x = np.zeros((2, 3))
+    rng = numbel.Generator(5)
+    text = message(lambda: rng.categorical(x, temperature=10**400))
+    assert text == "temperature must be positive and finite, or 0 for the argmax, got an integer of 1329 bits"
+    assert "temperature holds an integer" in message(lambda: rng.categorical(x, temperature=[1, 10**400]))
+    assert rng.categorical(x, temperature=[1, 10**30]).shape == (2,)
+    assert "top_p" in message(lambda: rng.categorical(x, top_p=10**400))
+    assert "min_p" in message(lambda: rng.categorical(x, min_p=[0, 10**400]))
+    assert "loc" in message(lambda: rng.gumbel(10**400))
+    assert "scale" in message(lambda: rng.gumbel(0, [1, 10**400]))
+
+
+# --- nothing, and things in one place
+
+
+@pytest.mark.parametrize("name", ["top_k", "top_p", "min_p", "temperature", "row_ids", "row_mask"])
+def test_no_rows(name):
+    kind = {"top_k": np.int64, "row_ids": np.int64, "row_mask": bool}.get(name, np.float64)
+    for shape in ((0, 5), (2, 0, 5)):
+        options = {name: np.zeros(shape[:-1], kind)}
+        for method in ("grouped", "gumbel_max"):
+            for count in (None, 0, 3, 300):
+                found = numbel.Generator(5).sample(np.zeros(shape), count, method=method, **options)
+                assert found.indices.shape == (shape[:-1] if count is None else (*shape[:-1], count))
+                assert found.logsumexp.shape == shape[:-1]
+    for method in ("grouped", "gumbel_max"):
+        found = numbel.Generator(5).sample(np.zeros(0), offsets=[0], method=method, **{name: np.zeros(0, kind)})
+        assert found.indices.shape == found.logsumexp.shape == (0,)
+
+
+def test_no_rows_and_scalar_limits():
+    for options in ({"top_p": 0.5}, {"min_p": 0.5}, {"top_k": 2}, {"top_p": np.zeros(0), "top_k": 3}):
+        assert numbel.Generator(5).categorical(np.zeros((0, 5)), **options).shape == (0,)
+        assert numbel.Generator(5).categorical(np.zeros(0), offsets=[0], **options).shape == (0,)
+
+
+def test_one_buffer_for_two_outputs():
+    x = np.zeros((4, 9))
+    rng = numbel.Generator(5)
+    buffer = np.empty(4)
+    for out in (
+        numbel.Sample(None, buffer, buffer),
+        numbel.Sample(buffer.view(np.int64), buffer, None),
+        numbel.Sample(None, buffer, buffer[::-1]),
+    ):
+        for offsets in (None, np.arange(0, 37, 9)):
+            logits = x if offsets is None else x.reshape(-1)
+            text = message(lambda o=out, at=offsets, y=logits: rng.sample(y, offsets=at, out=o))
+            assert text == "two arrays of out share memory: each result needs its own"
+    wide = np.empty((4, 2))
+    assert "share memory" in message(lambda: rng.gumbel_top_k(x, 2, out=numbel.TopK(None, wide, None, wide[:, 0])))
+    assert rng.draw == 0
+    beside = np.empty((4, 2))  # interleaved, but apart
+    found = rng.sample(x, out=numbel.Sample(None, beside[:, 0], beside[:, 1]))
+    np.testing.assert_array_equal(found.log_prob, numbel.Generator(5).sample(x).log_prob)
+
+
+def test_an_output_where_elements_share_a_place():
+    x = np.zeros((4, 9))
+    rng = numbel.Generator(5)
+    stride = np.lib.stride_tricks.as_strided
+    for out in (stride(np.empty(1, np.int64), (4,), (0,)), stride(np.empty(5, np.int64), (2, 4), (8, 8))):
+        y = x if out.ndim == 1 else np.zeros((2, 4, 9))
+        assert "elements in one place" in message(lambda o=out, y=y: rng.categorical(y, out=o))
+    noise = stride(np.empty(4, np.float32), (3, 4), (0, 4))
+    assert "elements in one place" in message(lambda: rng.gumbel(out=noise))
+    assert "elements in one place" in message(lambda: rng.gumbel_softmax(np.zeros((3, 4), np.float32), out=noise))
+    assert rng.draw == 0
+    apart = stride(np.empty(16, np.int64), (2, 2), (24, 16))  # rows and columns take turns, and never meet
+    assert rng.categorical(np.zeros((2, 2, 9)), out=apart) is apart
+
+
+def test_an_output_where_an_input_lies():
+    """What is still read is not written over: row ids, temperatures, and logits, whose rows are in the first column."""
+    ids = np.arange(100)[::-1].copy()
+    x = np.random.default_rng(0).standard_normal((100, 700))
+    due = numbel.Generator(5).categorical(x, 20_000, row_ids=ids)[:, 0]
+    into = np.empty((100, 20_000), np.int64)
+    into[:, 0] = ids
+    flat = into.reshape(-1)[:100]
+    flat[...] = ids
+    np.testing.assert_array_equal(numbel.Generator(5).categorical(x, 20_000, row_ids=flat, out=into)[:, 0], due)
+    for call in (numbel.logsumexp, numbel.entropy):
+        y = np.random.default_rng(0).standard_normal((700, 9))
+        due = call(y, axis=0)
+        np.testing.assert_array_equal(call(y, axis=0, out=y[0]), due)
+
+
+def test_sizes_that_are_no_sizes():
+    rng = numbel.Generator(5)
+    table = numbel.CategoricalTable(np.zeros(3))
+    for size in (b"ab", "ab", {2, 3}, frozenset({2}), {2: 3}, bytearray(b"a"), 1.5, (1.0,)):
+        assert message(lambda s=size: rng.gumbel(size=s), TypeError).startswith("size must be an integer or a tuple")
+        assert message(lambda s=size: table.sample(rng, s), TypeError).startswith("size must be an integer or a tuple")
+    assert rng.gumbel(size=[2, 3]).shape == (2, 3)
+    assert rng.draw == 1
+
+
+def test_like_that_is_no_array():
+    rng = numbel.Generator(5)
+    for like in ("cuda", "cpu", 3, [1.0], np.float32):
+        assert message(lambda x=like: rng.gumbel(size=3, like=x), TypeError).startswith("like must be an array")
+    assert type(rng.gumbel(size=3, like=np.zeros(1))) is np.ndarray

@@ -639,7 +639,7 @@ def size(value: Any) -> tuple[int, ...]:
 
 def like(value: Any) -> None:
     """An array, or None."""
-    if value is not None and not any(hasattr(value, name) for name in _ARRAYS):
+    if value is not None and (isinstance(value, type) or not any(hasattr(value, name) for name in _ARRAYS)):
         raise TypeError(f"like must be an array whose device is used, got {value!r}")
 
 
