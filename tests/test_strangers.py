@@ -1020,3 +1020,21 @@ def test_like_that_is_no_array():
     for like in ("cuda", "cpu", 3, [1.0], np.float32):
         assert message(lambda x=like: rng.gumbel(size=3, like=x), TypeError).startswith("like must be an array")
     assert type(rng.gumbel(size=3, like=np.zeros(1))) is np.ndarray
+
+
+def test_temperature_zero_in_torch():
+    """Relaxed samples refuse it and name the way; draws take the argmax, which has no gradient."""
+    torch = pytest.importorskip("torch")
+    import numbel.torch as nt
+
+    x = torch.tensor(LOGITS, requires_grad=True)
+    for tau in (0, 0.0, torch.tensor(0.0)):
+        for hard in (False, True):
+            assert "tau is 0, where" in message(lambda t=tau, h=hard: nt.gumbel_softmax(x, t, hard=h))
+            assert "hard=True" in message(lambda t=tau: nt.gumbel_softmax(x, t))
+    assert "hard=True" in message(lambda: nt.GumbelSoftmax(0))
+    assert (nt.categorical(x.detach(), temperature=0) == x.argmax(-1)).all()
+    drawn = nt.sample(x, temperature=0)
+    assert (drawn.indices == x.argmax(-1)).all()
+    drawn.log_prob.sum().backward()
+    assert not x.grad.any()

@@ -138,7 +138,7 @@ def _temperature(tau: float | Tensor, logits: Tensor, dim: int) -> Any:
             return value.broadcast_to(rows)
         except RuntimeError:
             raise ValueError(f"tau of shape {given} does not broadcast to the rows' shape {rows}") from None
-    _checks.temperature(value, rows, "tau")
+    _checks.relaxed_temperature(value, rows, "tau")
     return value
 
 
@@ -256,7 +256,8 @@ def _softmax(logits: Tensor, temperature: Any, dim: int) -> tuple[Tensor, Tensor
 
         shape = logits.select(dim, 0).shape
         there = torch.as_tensor(temperature, dtype=torch.float64, device=logits.device)
-        return _device.softmax(logits.detach(), temperature, dim), there.broadcast_to(shape) if there.ndim else there
+        each = there.ndim or (isinstance(temperature, (int, float)) and temperature == 0)
+        return _device.softmax(logits.detach(), temperature, dim), there.broadcast_to(shape) if each else there
     array = _checks.logits(_array(logits), dim)
     flat, per_row = _checks.temperature(temperature, array.shape[:-1])
     out = np.empty(logits.shape, array.dtype)

@@ -306,5 +306,5 @@ class GumbelSoftmax(torch.nn.Module):
 
 
 def _positive(tau: float) -> float:
-    _checks.temperature(float(tau), (), "tau")
+    _checks.relaxed_temperature(float(tau), (), "tau")
     return float(tau)
