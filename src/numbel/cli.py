@@ -219,10 +219,11 @@ def _sample(
     log_dtype = np.dtype(np.float64 if array.dtype == np.float64 else np.float32)
     # how often many samples pass over the array is the library's affair: such a bar has no end
     bar = _progress("sampling", array.size, num_samples in (None, 1))
-    with _files.replacing(out, log_prob) as (beside, beside_log), bar as step:
+    with _files.replacing(out, log_prob) as (beside, beside_log), contextlib.ExitStack() as shown:
         indices = _files.new_array(beside, shape, np.dtype(np.int64))
         logs = _files.new_array(beside_log, shape, log_dtype)
         full = full or logs is not None
+        step = shown.enter_context(bar)  # what is refused shows no bar
         if device == "cuda":
             return _sample_on_device(
                 rng, array, num_samples, temperature, method, indices, logs, full, step, truncation
@@ -337,10 +338,11 @@ def gumbel(
             raise ValueError(f"--size must be integers such as 1000000 or 3,4, got {size}") from None
         typer.echo(f"seed {rng.seed}, draw {rng.draw}", err=True)
         bar = _progress("noise", math.prod(shape), True)
-        with _files.replacing(out) as (beside,), bar as step:
+        with _files.replacing(out) as (beside,):
             target = _files.new_array(beside, shape, kind)
             noise = np.empty(shape, kind) if target is None else target
-            _host.gumbel(rng._reserve, loc, scale, None, kind, noise, step)
+            with bar as step:  # what is refused shows no bar
+                _host.gumbel(rng._reserve, loc, scale, None, kind, noise, step)
         if out is None:
             _summarise(noise.reshape(-1), loc, scale)
 
