@@ -835,6 +835,16 @@ def test_masked_chunks_of_dask():
         np.testing.assert_array_equal(a.compute(), b)
 
 
+def test_masked_logits_in_jax():
+    nj = pytest.importorskip("numbel.jax")
+    x, plain = masked((3, 50))
+    np.testing.assert_array_equal(nj.categorical(x, 9, seed=5), nj.categorical(plain, 9, seed=5))
+    np.testing.assert_array_equal(nj.gumbel_softmax(x, seed=5), nj.gumbel_softmax(plain, seed=5))
+    assert "masked" in message(
+        lambda: nj.categorical(plain, seed=5, temperature=np.ma.masked_array([1.0] * 3, True)), TypeError
+    )
+
+
 def test_masks_on_anything_else_are_refused():
     x = np.zeros((2, 3))
     ones = np.ma.masked_array([1, 1], [False, True])

@@ -8,7 +8,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, Unpack, overload
+from typing import Any, SupportsIndex, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -1084,7 +1084,9 @@ def _device() -> Any:
     return _device
 
 
-def default_rng(seed: int | Sequence[int] | np.random.SeedSequence | Generator | None = None) -> Generator:
+def default_rng(
+    seed: SupportsIndex | Sequence[int] | NDArray[np.integer[Any]] | np.random.SeedSequence | Generator | None = None,
+) -> Generator:
     """Make a Generator from a seed.
 
     Parameters

@@ -200,6 +200,8 @@ def _draw(
 
 def _logits(value: Any, axis: int) -> tuple[Any, int, tuple[int, ...]]:
     """The array, its category axis counted from the end (`vmap` adds axes in front), and the shape of its rows."""
+    if not isinstance(value, jax.Array):  # JAX drops masks without a word
+        value = _checks.plain_logits(value)
     array = jnp.asarray(value)
     checked = _checks.logits(_like(array), axis)
     return array, axis - array.ndim if axis >= 0 else axis, checked.shape[:-1]

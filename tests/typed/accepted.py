@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 import numbel
 
 rng = numbel.default_rng(5)
+rng = numbel.default_rng([1, 2])
+rng = numbel.default_rng(np.array([1, 2]))
+rng = numbel.default_rng(np.int64(5))
 vector = np.zeros(3)
 matrix = np.zeros((2, 3), np.float32)
 half = np.zeros((2, 3), np.float16)
