@@ -238,10 +238,10 @@ def check_errors():
     )
     if config.ENABLE_CUDASIM:
         assert draws(out=type(x)(fixed)) == "out is read-only"
-    assert draws(temperature=0.0) == "temperature is 0: use argmax (0 is possible only inside a per-row array)"
+    assert draws(temperature=-1.0) == "temperature must be positive and finite, or 0 for the argmax, got -1.0"
     assert "shape (3,)" in draws(row_ids=[1, 2, 3])
     assert "row_ids is a device array of shape (3,)" in draws(row_ids=on_device(np.arange(3)))
-    assert draws(axis=2) == "axis 2 is out of bounds for array of dimension 2"
+    assert draws(axis=2) == "logits has 2 axes: axis 2 is out of bounds for array of dimension 2"
     assert draws(num_samples=-1) == "num_samples must be in 0 .. 2^32, got -1"
     assert draws(stream=3) == "stream must have __cuda_stream__, got int"
     assert draws(method="best").startswith("method must be")

@@ -211,10 +211,10 @@ def check_errors():
     def draws(**options):
         return raised(lambda: rng().categorical(x, **options))
 
-    assert draws(top_k=0) == "top_k must be at least 1, got 0"
-    assert draws(top_k=[1, 0]) == "top_k row 1 is 0; it must be at least 1"
-    assert draws(top_p=1.5) == "top_p must be in (0, 1], got 1.5"
-    assert draws(min_p=[0.5, -1.0]) == "min_p row 1 is -1.0; it must be in [0, 1]"
+    assert draws(top_k=-2) == "top_k must be at least 1, got -2: 0 and -1 switch it off"
+    assert draws(top_k=[1, -2]) == "top_k row 1 is -2; it must be at least 1: 0 and -1 switch it off"
+    assert draws(top_p=1.5) == "top_p must be in (0, 1], got 1.5: 1 switches it off, temperature=0 takes the argmax"
+    assert draws(min_p=[0.5, -1.0]) == "min_p row 1 is -1.0; it must be in [0, 1]: 0 switches it off"
     assert draws(top_p=[0.5] * 3) == "top_p of shape (3,) does not broadcast to the rows' shape (2,)"
     assert draws(top_k=on_device(np.ones(2))) == "top_k must hold integers, got float64"
     assert draws(min_p=on_device(np.zeros(2, np.bool_))) == "min_p must hold real numbers, got bool"

@@ -105,8 +105,8 @@ def test_truncation(tmp_path: Path, file: Path) -> None:
         assert run("sample", file, *given, "--num-samples", 20, "--seed", 5, "-o", out).exit_code == 0
         np.testing.assert_array_equal(np.load(out), numbel.Generator(5).categorical(LOGITS, 20, **options))
     for given, text in (
-        (("--top-k", 0), "top_k must be at least 1, got 0"),
-        (("--top-p", 1.5), "top_p must be in (0, 1], got 1.5"),
+        (("--top-k", -2), "top_k must be at least 1, got -2: 0 and -1 switch it off"),
+        (("--top-p", 1.5), "top_p must be in (0, 1], got 1.5: 1 switches it off, temperature=0 takes the argmax"),
         (("--min-p", -1), "min_p must be in [0, 1], got -1.0"),
     ):
         assert text in fails(tmp_path, "sample", file, *given)
@@ -159,7 +159,8 @@ def test_error_lines(tmp_path: Path, file: Path) -> None:
     assert "is the input file" in line(file, "-o", file)
     assert "same path" in line(file, "-o", out, "--log-prob", out)
     assert "out of bounds" in line(file, "-o", out, "--axis", 2)
-    assert "use argmax" in line(file, "-o", out, "--temperature", 0)
+    assert "or 0 for the argmax" in line(file, "-o", out, "--temperature", -1)
+    assert "name a FILE" in line("-o", out, "--temperature", 0)
     assert "gumbel_max" in line(file, "-o", out, "--method", "bogus")
     assert "seed must not be negative" in line(file, "-o", out, "--seed", -1)
     assert "--key" in line(file, "-o", out, "--key", "a")
@@ -265,7 +266,9 @@ def test_failure_of_the_disk_leaves_nothing(tmp_path: Path, file: Path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(_files.os, "posix_fallocate", full, raising=False)
-    assert "No space left" in fails(tmp_path, "sample", file, "-o", tmp_path / "out.npy")
+    assert fails(tmp_path, "sample", file, "-o", tmp_path / "out.npy") == (
+        f"numbel: {tmp_path / 'out.npy'}: No space left on device"
+    )
     assert "No space left" in fails(tmp_path, "gumbel", "-o", tmp_path / "out.npy")
 
 

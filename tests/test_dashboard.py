@@ -6,6 +6,7 @@ import functools
 import http.server
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -89,6 +90,72 @@ def test_regressions_from_nothing(tmp_path):
     (tmp_path / "index.json").write_text(json.dumps({"revision_to_hash": {"7": "abc"}}))
     (tmp_path / "regressions.json").write_text(json.dumps({"regressions": found}))
     assert [(each.what, each.times) for each in data.regressions(tmp_path)] == [("'c'", float("inf")), ("", 2.0)]
+
+
+def test_a_regression_between_measurements_has_no_single_cause(tmp_path):
+    """asv knows two measured commits; the table must not name the last of the 140 between them as the cause."""
+    from benchmarks.dashboard import data
+
+    history = git("log", "-12", "--format=%H")
+    if len(history) < 12:
+        pytest.skip("needs twelve commits of history: this clone is shallow")
+    last, first = history[0], history[11]
+    jumps = [[3, 7, 1.0, 2.0], [None, 7, 2.0, 3.0]]
+    (tmp_path / "index.json").write_text(json.dumps({"revision_to_hash": {"3": first, "7": last}}))
+    (tmp_path / "regressions.json").write_text(
+        json.dumps({"regressions": [["a.A.time_a", "", {}, None, 3.0, 1.0, jumps]]})
+    )
+    between, alone = data.regressions(tmp_path)
+    assert (between.since, between.commit) == (first, last)
+    assert int(between.suspects) == int(git("rev-list", "--count", f"{first}..{last}")[0]) >= 11
+    assert (alone.since, alone.commit, alone.suspects) == ("", last, "")
+    if not MISSING:
+        import jinja2
+
+        environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(ROOT / "benchmarks" / "dashboard" / "templates"), autoescape=True
+        )
+        environment.filters["number"] = str
+        table = environment.get_template("parts.html").module.regressions_table
+        assert f"one of {between.suspects} commits after {first[:8]}, up to {last[:8]}" in table([between], "", {}, {})
+        assert "one of" not in table([alone], "", {}, {})
+
+
+def documented():
+    """Every line of the docs and the workflow that builds the dashboard, as it is written there."""
+    pages = ("docs/dashboard.md", "benchmarks/README.md", ".github/workflows/dashboard.yml")
+    found = []
+    for page in pages:
+        lines = [
+            line for line in (ROOT / page).read_text(encoding="utf-8").splitlines() if "benchmarks.dashboard" in line
+        ]
+        assert lines, page
+        found += [line.partition("run: ")[2] or line for line in lines]
+    return sorted({line.partition("&&")[0].strip() for line in found})
+
+
+@pytest.mark.long
+@needs_dashboard
+@pytest.mark.parametrize("line", documented())
+def test_the_documented_command_builds_the_site(tmp_path, line):
+    """A relative folder; asv runs elsewhere. Pages of asv must take less for better, as every figure is meant."""
+    words = line.split()
+    assert words[:3] == ["python", "-m", "benchmarks.dashboard"]
+    assert words[-2:] == ["-o", "site"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "src")))}
+    done = subprocess.run(
+        [sys.executable, *words[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("site/index.html")
+    for page in ("index.html", "asv/index.html", "asv/regressions.json", "assets/vega.js"):
+        assert (tmp_path / "site" / page).is_file()
+    index = json.loads((tmp_path / "site" / "asv" / "index.json").read_text())
+    assert len(index["benchmarks"]) > 10
+    assert any(about["type"] == "track" for about in index["benchmarks"].values())
+    assert {
+        name: about["less_is_better"] for name, about in index["benchmarks"].items() if "less_is_better" in about
+    } == (dict.fromkeys(index["benchmarks"], True))
 
 
 @pytest.fixture(scope="module")

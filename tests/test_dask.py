@@ -143,7 +143,7 @@ def test_wrong_arguments_are_refused_before_a_draw_is_taken():
         ((unknown, rng), {}, ValueError, "compute_chunk_sizes"),
         ((lazy, rng), {"axis": 3}, np.exceptions.AxisError, "axis 3"),
         ((lazy, rng), {"method": "none"}, ValueError, "method"),
-        ((lazy, rng), {"temperature": 0}, ValueError, "temperature"),
+        ((lazy, rng), {"temperature": -1}, ValueError, "temperature"),
         ((lazy, rng), {"temperature": np.ones(5)}, ValueError, "temperature"),
         ((lazy, rng), {"row_ids": [1]}, ValueError, "row_ids"),
         ((lazy, rng), {"row_mask": [True]}, ValueError, "row_mask"),

@@ -56,7 +56,7 @@ def test_a_generator_is_returned_and_none_is_random():
     assert numbel.default_rng().seed != numbel.default_rng(None).seed
 
 
-@pytest.mark.parametrize("seed", [1.0, "5", [1], np.float32(3), object()])
+@pytest.mark.parametrize("seed", [1.0, "5", [1.0], np.float32(3), object()])
 def test_other_seeds_are_type_errors(seed):
     with pytest.raises(TypeError, match="seed"):
         numbel.default_rng(seed)

@@ -22,7 +22,7 @@ MODULES = {
 
 #: From the bottom up; what is not named here is an adapter.
 LAYERS = (
-    ("_scalar",),
+    ("_scalar", "results"),
     ("_cpu", "_cuda"),
     ("_checks", "_dispatch"),
     ("_libraries", "_tables", "_counts", "_pieces"),
@@ -32,7 +32,7 @@ LAYERS = (
     ("table", "accumulate"),
     ("estimators",),
 )
-LEAVES = ("_compiler", "_jit", "_kernel_cache", "results")
+LEAVES = ("_compiler", "_jit", "_kernel_cache", "_types")
 BELOW_JIT = {("_jit", "_compiler"), ("_jit", "_kernel_cache")}
 ADAPTERS = len(LAYERS)
 

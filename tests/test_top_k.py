@@ -337,8 +337,8 @@ def test_other_arguments():
         rng.gumbel_top_k(np.zeros((3, 0)), 1)
     with pytest.raises(np.exceptions.AxisError):
         rng.gumbel_top_k(x, 1, axis=2)
-    with pytest.raises(ValueError, match=r"temperature is 0: use argmax"):
-        rng.gumbel_top_k(x, 1, temperature=0)
+    with pytest.raises(ValueError, match=r"or 0 for the argmax, got -1"):
+        rng.gumbel_top_k(x, 1, temperature=-1)
     assert rng.draw == 0
     got = rng.gumbel_top_k(x, 2)
     assert rng.draw == 1

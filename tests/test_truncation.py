@@ -474,12 +474,12 @@ def test_bad_rows_are_named():
 @pytest.mark.parametrize(
     ("settings", "error", "text"),
     [
-        ({"top_k": 0}, ValueError, "top_k must be at least 1, got 0"),
+        ({"top_k": -2}, ValueError, "top_k must be at least 1, got -2"),
         ({"top_k": -3}, ValueError, "top_k must be at least 1, got -3"),
         ({"top_k": 2.0}, TypeError, "top_k must hold integers, got 2.0"),
         ({"top_k": "5"}, TypeError, "top_k must hold integers, got '5'"),
         ({"top_k": True}, TypeError, "top_k must hold integers, got True"),
-        ({"top_k": [1, 2, 0]}, ValueError, "top_k row 2 is 0; it must be at least 1"),
+        ({"top_k": [1, 2, -2]}, ValueError, "top_k row 2 is -2; it must be at least 1"),
         ({"top_k": np.ones(3)}, TypeError, "top_k must hold integers, got float64"),
         ({"top_k": [1, 2]}, ValueError, r"top_k of shape \(2,\) does not broadcast to the rows' shape \(3,\)"),
         ({"top_p": 0.0}, ValueError, r"top_p must be in \(0, 1\], got 0.0"),

@@ -83,6 +83,7 @@ def _histories(one: data.Benchmark, shown: list[data.Commit]) -> list[dict[str, 
 
 def build(out: Path) -> None:
     """Write the whole site into `out`."""
+    out = out.resolve()  # asv runs in a folder of its own
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="numbel-dashboard-") as folder:
         results = data.merge(Path(folder) / "results")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..gate import rule
-from ..suite.common import LIMITS, ROOT, is_peer
+from ..suite.common import LESS_IS_BETTER, LIMITS, ROOT, is_peer
 
 RESULTS = ROOT / "benchmarks" / "results"
 LOCAL = ROOT / ".asv" / "results"
@@ -74,10 +74,11 @@ class Cell(NamedTuple):
 
 
 class Regression(NamedTuple):
-    """A step up that asv found."""
+    """A step up that asv found: in `commit`, or in one of those after `since`, which were not measured, up to it."""
 
     benchmark: str
     what: str
+    since: str
     commit: str
     before: float
     after: float
@@ -86,6 +87,13 @@ class Regression(NamedTuple):
     def times(self) -> float:
         """How many times the figure became what it was; infinite where it was nothing."""
         return self.after / self.before if self.before else math.inf
+
+    @property
+    def suspects(self) -> str:
+        """How many commits it may have come with; "" where it is the one."""
+        if not self.since:
+            return ""
+        return _git("rev-list", "--count", f"{self.since}..{self.commit}") or "unknown"
 
 
 def merge(target: Path) -> Path:
@@ -115,8 +123,13 @@ def publish(results: Path, html: Path, work: Path) -> None:
         done = subprocess.run([sys.executable, "-m", *command], cwd=work, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{' '.join(command)}:\n{done.stdout}{done.stderr}")
+    # a front end that is not told takes more to be better in whatever asv tracks
+    index = json.loads((html / "index.json").read_text())
+    for about in index["benchmarks"].values():
+        about.setdefault("less_is_better", LESS_IS_BETTER)
+    (html / "index.json").write_text(json.dumps(index))
     # what asv's pages ask for beside it
-    hashes = json.loads((html / "index.json").read_text())["revision_to_hash"].values()
+    hashes = index["revision_to_hash"].values()
     subjects = {one: _git("log", "-1", "--format=%s", one) for one in hashes}
     extras = {"commits.json": {"by_hash": subjects}, "profiles.json": {"paths": {}}, "regressions-ignore.json": []}
     for name, content in extras.items():
@@ -178,10 +191,11 @@ def regressions(html: Path) -> list[Regression]:
         (entry + [None] * 7)[:7] for entry in json.loads((html / "regressions.json").read_text())["regressions"]
     ):
         benchmark, _, what = name.partition("(")
-        for _, revision, before, after in jumps or []:
+        for last_before, revision, before, after in jumps or []:
             if benchmark.startswith("memory.") and after - before <= rule.SLACK * 2**20:
                 continue
-            found.append(Regression(benchmark, what.rstrip(")"), revisions[str(revision)], before, after))
+            since = "" if last_before is None else revisions[str(last_before)]
+            found.append(Regression(benchmark, what.rstrip(")"), since, revisions[str(revision)], before, after))
     return sorted(found, key=lambda one: -one.times)
 
 

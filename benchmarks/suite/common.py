@@ -24,6 +24,8 @@ bench = _load()
 
 #: What a row of the table has beside peers: ourselves, in several ways, and the limits.
 LIMITS = ("read", "philox")
+#: Of every figure, because asv takes a rise for a regression; published, so that pages colour it so.
+LESS_IS_BETTER = True
 #: What a commit or an environment may lack.
 ABSENT = (KeyError, ImportError, AttributeError)
 

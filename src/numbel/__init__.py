@@ -5,6 +5,7 @@ Importing compiles nothing and touches no CUDA.
 
 from __future__ import annotations
 
+from . import _early as _early  # in this order: the first looks whether the others can be imported
 from . import estimators
 from ._info import show_config
 from ._top_k import top_k_weights

@@ -295,12 +295,7 @@ def _temperature(tau: float | Tensor, logits: Tensor, dim: int) -> Any:
             return torch.where(value > 0, value, math.nan).broadcast_to(rows)
         except RuntimeError:
             raise ValueError(f"tau of shape {given} does not broadcast to the rows' shape {rows}") from None
-    flat, _ = _checks.temperature(value, rows, "tau")
-    if not flat.all():
-        row = int(np.argmin(flat))
-        raise ValueError(
-            f"tau row {row} is 0, where no sample is relaxed: for one-hot samples pass hard=True and a positive tau"
-        )
+    _checks.relaxed_temperature(value, rows, "tau")
     return value
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 import numpy as np
@@ -64,7 +65,7 @@ def _supported(dtype: np.dtype[Any]) -> bool:
 
 def logits(value: Any, axis: int, name: str = "logits") -> np.ndarray[Any, Any]:
     """`value` as an array with the category axis last; a view where it is an array already."""
-    if not isinstance(value, np.ndarray):
+    if type(value) is not np.ndarray:
         value = _as_numpy(value, name)
     float_dtype(value.dtype, name)
     axis = category_axis(value.shape, axis, name)
@@ -72,18 +73,49 @@ def logits(value: Any, axis: int, name: str = "logits") -> np.ndarray[Any, Any]:
     return array
 
 
+def plain_logits(value: Any) -> np.ndarray[Any, Any]:
+    """Logits as an array of NumPy's own class, of any shape."""
+    return value if type(value) is np.ndarray else _as_numpy(value, "logits")
+
+
+def axes(axis: Any, dimensions: int, name: str) -> tuple[int, ...] | None:
+    """Several category axes, not negative and in order; None where there is one, as a number."""
+    if axis is not None and not isinstance(axis, tuple):
+        return None
+    found = (
+        range(dimensions) if axis is None else sorted(one_axis(each, dimensions, name) % dimensions for each in axis)
+    )
+    if not found:
+        raise ValueError(
+            f"{name} has no axis to sum over" if axis is None else "axis is empty: there is nothing to sum over"
+        )
+    if len(set(found)) < len(found):
+        raise ValueError(f"axis names an axis twice: {axis}")
+    return tuple(found)
+
+
 def category_axis(shape: tuple[int, ...], axis: Any, name: str) -> int:
     """The category axis of an array of this shape, which must have categories."""
     if not shape:
         raise ValueError(f"{name} is a scalar: expected at least one axis, the categories")
-    at = operator.index(axis)
-    if not -len(shape) <= at < len(shape):
-        raise np.exceptions.AxisError(at, len(shape))
+    at = one_axis(axis, len(shape), name)
     columns = shape[at]
     if columns == 0:
         raise ValueError(f"{name} has zero categories along axis {at}: there is nothing to draw")
     if columns > MAX_COLUMNS:
         raise ValueError(f"{name} has {columns} categories along axis {at}; at most 2^34 are possible")
+    return at
+
+
+def one_axis(axis: Any, dimensions: int, name: str) -> int:
+    """An axis of an array of so many."""
+    try:
+        at = operator.index(axis)
+    except TypeError:
+        way = f": of an xarray array pass axis=array.get_axis_num({axis!r})" if isinstance(axis, str) else ""
+        raise TypeError(f"axis must be one integer, got {axis!r}{way}") from None
+    if not -dimensions <= at < dimensions:
+        raise np.exceptions.AxisError(at, dimensions, f"{name} has {dimensions} axes")
     return at
 
 
@@ -93,10 +125,23 @@ def on_device(value: Any) -> bool:
         return False
     if getattr(value, "__cuda_ndarray__", False):
         return True
+    if type(value).__module__.partition(".")[0] in ("jax", "jaxlib"):
+        return _jax_on_device(value)
     where = getattr(value, "__dlpack_device__", None)
     if where is not None:
         return where()[0] in (2, 13)  # kDLCUDA and kDLCUDAManaged
     return hasattr(value, "__cuda_array_interface__")
+
+
+def _jax_on_device(value: Any) -> bool:
+    """The same of a JAX array, which has no single device where it is sharded, and none at all while it is traced."""
+    devices = None if _traced(value) else getattr(value, "devices", None)
+    return callable(devices) and any(device.platform in ("gpu", "cuda") for device in devices())
+
+
+def _traced(value: Any) -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(value, jax.core.Tracer)
 
 
 def device_dtype(name: str) -> None:
@@ -114,45 +159,146 @@ def device_scalar(value: Any, name: str) -> Any:
 
 def host_index(value: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """Categories as contiguous int64, one for each row of this shape."""
-    given = np.asarray(value)
-    if given.size and given.dtype.kind not in "iu":
-        raise TypeError(f"index must hold integers, got {given.dtype}")
+    given = _integers(value, "index")
     _per_row(given, shape, "index")
-    return np.ascontiguousarray(given, dtype=np.int64).reshape(-1)
+    return _int64(given).reshape(-1)
 
 
 def _as_numpy(value: Any, name: str) -> np.ndarray[Any, Any]:
+    """An array of NumPy's own class; of logits that are masked, a copy with -inf where they are."""
+    if name == "logits":
+        if isinstance(value, (list, tuple)) and any(isinstance(row, np.ma.MaskedArray) for row in value):
+            value = np.ma.stack(value)
+        if isinstance(value, np.ma.MaskedArray):
+            data = value.data.view(np.ndarray)
+            if value.mask is np.ma.nomask or data.dtype.name not in _FLOATS:
+                return data
+            data = data.copy()
+            data[np.ma.getmaskarray(value)] = -math.inf
+            return data
+    return plain(value, name)
+
+
+def plain(value: Any, name: str) -> np.ndarray[Any, Any]:
+    """An array of NumPy's own class, without a mask."""
+    if type(value) is np.ndarray:
+        return value
     if on_device(value):
         raise TypeError(f"{name} lives on a CUDA device, where this is not done: copy it to the host first")
+    if isinstance(value, (list, tuple)):
+        if isinstance(getattr(value, "_fields", None), tuple) and hasattr(value, "indices"):
+            raise TypeError(f"{name} is a {type(value).__name__}, not an array: pass its .indices")
+        masked = any(isinstance(each, np.ma.MaskedArray) for each in value)
+    else:
+        masked = isinstance(value, np.ma.MaskedArray)
+    if masked:
+        raise TypeError(f"{name} is a masked array, which only logits may be: pass its .filled() with a value")
     if getattr(value, "requires_grad", False) is True:
         raise TypeError(
             f"{name} is a tensor that requires a gradient, which NumPy methods would drop: "
             "use numbel.torch, or pass its .detach()"
         )
-    if type(value).__module__.partition(".")[0] == "dask":
+    module = type(value).__module__
+    if module.partition(".")[0] == "dask":
         raise TypeError(f"{name} is a Dask array: use numbel.dask, or pass its .compute()")
-    return np.asarray(value)
+    if module.startswith("scipy.sparse"):
+        raise TypeError(
+            f"{name} is a scipy.sparse array: pass its .toarray(), in which what is not stored is 0, not -inf"
+        )
+    if _traced(value):
+        raise TypeError(f"{name} is traced by JAX (jit, grad or vmap), where NumPy methods cannot run: use numbel.jax")
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # lists of different lengths
+        way = ", joined into one axis with offsets= between the rows, or padded with -inf" if name == "logits" else ""
+        raise ValueError(f"{name} is not an array of equal rows{way}: {error}") from None
+
+
+def _integers(value: Any, name: str) -> np.ndarray[Any, Any]:
+    """An array of integers, as Python's where int64 cannot hold them; an empty one may be of any type."""
+    array = plain(value, name)
+    if array.size and array.dtype.kind not in "iu" and not _all_of(array, (int, np.integer)):
+        raise TypeError(f"{name} must hold integers, got {_kind(array)}")
+    return array
+
+
+def _int64(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Integers as contiguous int64; Python's that it cannot hold become its ends, out of any range."""
+    if array.dtype == object:
+        ends = np.iinfo(np.int64)
+        array = np.array([min(max(int(each), ends.min), ends.max) for each in array.flat]).reshape(array.shape)
+    return np.ascontiguousarray(array, dtype=np.int64).reshape(array.shape)
+
+
+def _reals(value: Any, name: str) -> np.ndarray[Any, Any]:
+    """An array of real numbers, as float64."""
+    array = plain(value, name)
+    if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16" and not _all_of(array, _REALS):
+        raise TypeError(f"{name} must hold real numbers, got {_kind(array)}")
+    if array.dtype == np.float64:
+        return array
+    try:
+        with np.errstate(all="ignore"):
+            return array.astype(np.float64)
+    except OverflowError:
+        raise ValueError(f"{name} holds an integer that float64 cannot hold") from None
+
+
+_REALS = (int, float, np.integer, np.floating)
+
+
+def _all_of(array: np.ndarray[Any, Any], kinds: tuple[type, ...]) -> bool:
+    """Whether an array of objects holds these only: what NumPy makes of a list with 10**30."""
+    if array.dtype != object or not array.size:
+        return False
+    return all(isinstance(each, kinds) and not isinstance(each, bool) for each in array.flat)
+
+
+def _kind(array: np.ndarray[Any, Any]) -> str:
+    """What an array holds, in words; of a scalar, itself."""
+    return repr(array.item()) if array.ndim == 0 and array.dtype.kind != "V" else str(array.dtype)
 
 
 def temperature(value: Any, shape: tuple[int, ...], name: str = "temperature") -> tuple[np.ndarray[Any, Any], bool]:
-    """Temperatures as contiguous float64, and whether there is one for each row."""
+    """Temperatures as contiguous float64, and whether there is one for each row: 0 is told to each row."""
     if not isinstance(value, (float, int)):
-        array = np.asarray(value)
-        if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
-            raise TypeError(f"{name} must hold real numbers, got {array.dtype}")
+        array = _reals(value, name)
         if array.ndim > 0:
             return _row_temperatures(array, shape, name), True
-    scalar = float(value)
+        value = array.item()
+    try:
+        scalar = float(value)
+    except OverflowError:
+        scalar = math.inf
     if scalar == 0:
-        raise ValueError(f"{name} is 0: use argmax (0 is possible only inside a per-row array)")
+        return np.zeros(math.prod(shape)), True
     if not 0 < scalar < math.inf:
-        raise ValueError(f"{name} must be positive and finite, got {value}")
+        raise ValueError(f"{name} must be positive and finite, or 0 for the argmax, got {_short(value)}")
     return np.array([scalar]), False
+
+
+def _short(value: Any) -> str:
+    """A number, but for those of many digits."""
+    if isinstance(value, int) and abs(value) >= 10**40:
+        return f"an integer of {value.bit_length()} bits"
+    return str(value)
+
+
+def relaxed_temperature(value: Any, shape: tuple[int, ...], name: str = "temperature") -> Any:
+    """As `temperature`, where 0, for all or for a row, would have no gradient."""
+    flat, per_row = temperature(value, shape, name)
+    zero = np.flatnonzero(flat == 0)
+    if zero.size:
+        where = f"{name} row {zero[0]}" if per_row and np.ndim(value) else name
+        raise ValueError(
+            f"{where} is 0, where no sample is relaxed: for one-hot samples pass hard=True and a positive {name}"
+        )
+    return flat, per_row
 
 
 def _row_temperatures(array: np.ndarray[Any, Any], shape: tuple[int, ...], name: str) -> np.ndarray[Any, Any]:
     try:
-        spread = np.broadcast_to(array.astype(np.float64, copy=False), shape)
+        spread = np.broadcast_to(array, shape)
     except ValueError:
         raise ValueError(f"{name} of shape {array.shape} does not broadcast to the rows' shape {shape}") from None
     flat = np.ascontiguousarray(spread).reshape(-1)
@@ -165,6 +311,8 @@ def _row_temperatures(array: np.ndarray[Any, Any], shape: tuple[int, ...], name:
 def positive_temperature(value: Any, shape: tuple[int, ...], least: float = 0.0) -> tuple[np.ndarray[Any, Any], bool]:
     """As `temperature`, where no row may have temperature 0 or one below `least`."""
     flat, per_row = temperature(value, shape)
+    if np.ndim(value) == 0:
+        flat, per_row = flat[:1] if flat.size else np.array([float(value)]), False
     bad = np.flatnonzero((flat <= 0) | (flat < least))
     if bad.size:
         where = f"temperature row {bad[0]} is" if per_row else "temperature is"
@@ -173,11 +321,11 @@ def positive_temperature(value: Any, shape: tuple[int, ...], least: float = 0.0)
     return flat, per_row
 
 
-#: Of each truncation: the values that it may have, and what they must be.
-_TRUNCATIONS: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "top_k": (lambda k: k >= 1, "at least 1"),
-    "top_p": (lambda p: (p > 0) & (p <= 1), "in (0, 1]"),
-    "min_p": (lambda p: (p >= 0) & (p <= 1), "in [0, 1]"),
+#: Of each truncation: the values that it may have, what they must be, and what to do instead of others.
+_TRUNCATIONS: dict[str, tuple[Callable[[Any], Any], str, str]] = {
+    "top_k": (lambda k: k >= -1, "at least 1", ": 0 and -1 switch it off"),
+    "top_p": (lambda p: (p > 0) & (p <= 1), "in (0, 1]", ": 1 switches it off, temperature=0 takes the argmax"),
+    "min_p": (lambda p: (p >= 0) & (p <= 1), "in [0, 1]", ": 0 switches it off"),
 }
 
 
@@ -193,40 +341,36 @@ def truncation(
         for name, value, none in given
     ]
     (k, _), (p, _), (least, _) = found
-    return found if k.size and (k.min() < columns or p.min() < 1 or least.max() > 0) else None
+    if not (k.size and p.size and least.size):  # no rows
+        return None
+    return found if k.min() < columns or p.min() < 1 or least.max() > 0 else None
 
 
 def one_truncation(name: str, value: Any, shape: tuple[int, ...], columns: int) -> tuple[np.ndarray[Any, Any], bool]:
     """One of them as a contiguous array, and whether it has an entry for each row."""
     integral = name == "top_k"
-    if integral and isinstance(value, int):
-        value = min(value, columns)  # int64 need not hold it
-    array = np.asarray(value)
-    if array.dtype.kind not in ("iu" if integral else "fiu") and (integral or array.dtype.name != "bfloat16"):
-        what = repr(value) if array.ndim == 0 else str(array.dtype)
-        raise TypeError(f"{name} must hold {'integers' if integral else 'real numbers'}, got {what}")
+    array = _integers(value, name) if integral else _reals(value, name)
     try:
         spread = np.broadcast_to(array, shape) if array.ndim else array  # 3 us
     except ValueError:
         raise ValueError(f"{name} of shape {array.shape} does not broadcast to the rows' shape {shape}") from None
-    flat = spread.reshape(-1) if integral else spread.astype(np.float64, copy=False).reshape(-1)
-    allowed, wanted = _TRUNCATIONS[name]
+    flat = spread.reshape(-1)
+    allowed, wanted, way = _TRUNCATIONS[name]
     good = allowed(flat)
     if not good.all():
         if array.ndim == 0:
-            raise ValueError(f"{name} must be {wanted}, got {value}")
+            raise ValueError(f"{name} must be {wanted}, got {_short(array.item())}{way}")
         row = int(np.argmin(good))
-        raise ValueError(f"{name} row {row} is {flat[row]}; it must be {wanted}")
+        raise ValueError(f"{name} row {row} is {flat[row]}; it must be {wanted}{way}")
     if integral:
-        flat = np.minimum(flat, columns).astype(np.int64)
+        # small types hold no number of categories, int64 not every k
+        flat = np.where((flat < 1) | (flat > columns), np.int64(columns), flat).astype(np.int64)
     return np.ascontiguousarray(flat), array.ndim > 0
 
 
 def row_ids(value: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """Row ids as contiguous int64 in 0 .. 2^56 - 1, one for each row."""
-    array = np.asarray(value)
-    if array.size and array.dtype.kind not in "iu":
-        raise TypeError(f"row_ids must hold integers, got {array.dtype}")
+    array = _integers(value, "row_ids")
     _per_row(array, shape, "row_ids")
     flat = array.reshape(-1)
     if flat.size:
@@ -239,9 +383,9 @@ def row_ids(value: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
 
 def row_mask(value: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """The row mask as contiguous bool, one for each row."""
-    array = np.asarray(value)
+    array = plain(value, "row_mask")
     if array.dtype != np.bool_:
-        raise TypeError(f"row_mask must hold bool, got {array.dtype}")
+        raise TypeError(f"row_mask must hold bool, got {_kind(array)}")
     _per_row(array, shape, "row_mask")
     return np.ascontiguousarray(array).reshape(-1)
 
@@ -256,7 +400,8 @@ def num_samples(value: Any) -> int:
     try:
         count = operator.index(value)
     except TypeError:
-        raise TypeError(f"num_samples must be an integer or None, got {value!r}") from None
+        way = ": samples are one axis, which the result's .reshape() splits" if isinstance(value, (tuple, list)) else ""
+        raise TypeError(f"num_samples must be an integer or None, got {value!r}{way}") from None
     if not 0 <= count <= MAX_SAMPLES:
         raise ValueError(f"num_samples must be in 0 .. 2^32, got {count}")
     return count
@@ -264,7 +409,7 @@ def num_samples(value: Any) -> int:
 
 def ragged_logits(value: Any, axis: int) -> np.ndarray[Any, Any]:
     """1-D logits, which offsets cut into rows."""
-    array = value if isinstance(value, np.ndarray) else _as_numpy(value, "logits")
+    array = value if type(value) is np.ndarray else _as_numpy(value, "logits")
     float_dtype(array.dtype, "logits")
     ragged_axis(array.ndim, axis)
     return array
@@ -274,14 +419,13 @@ def ragged_axis(dimensions: int, axis: Any) -> None:
     """The axis that offsets cut is the only one."""
     if dimensions != 1:
         raise ValueError(f"logits has {dimensions} axes; offsets cut rows from one axis")
-    if operator.index(axis) not in (-1, 0):
-        raise np.exceptions.AxisError(axis, 1)
+    one_axis(axis, 1, "logits")
 
 
 def offsets(value: Any, length: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Where ragged rows begin and end, as contiguous int64: from 0 to the length of logits, never falling."""
-    array = np.asarray(value)
-    offsets_form(array.shape, array.dtype.name)
+    array = _integers(value, "offsets")
+    offsets_form(array.shape, array.dtype.name if array.dtype != object else "int64")
     if array[0] != 0 or array[-1] != length:
         raise ValueError(f"offsets run from {array[0]} to {array[-1]}, expected 0 to {length}, the length of logits")
     falls = array[1:] < array[:-1]
@@ -389,9 +533,9 @@ def value_and_slope(
 
 def _real(value: Any, what: str) -> np.ndarray[Any, Any]:
     try:
-        array = np.asarray(value)
+        array = plain(value, what)
     except ValueError as error:  # a ragged list
-        raise TypeError(f"{what} is not an array: {error}") from None
+        raise TypeError(str(error)) from None
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise TypeError(f"{what} must hold real numbers, got {array.dtype}")
     return array
@@ -399,7 +543,7 @@ def _real(value: Any, what: str) -> np.ndarray[Any, Any]:
 
 def relaxed_sample(value: Any, name: str, axis: int, columns: int, log: bool) -> np.ndarray[Any, Any]:
     """Points of the simplex, or their logarithms, with the category axis (negative) last."""
-    array = value if isinstance(value, np.ndarray) else _as_numpy(value, name)
+    array = plain(value, name)
     float_dtype(array.dtype, name)
     if array.ndim < -axis or array.shape[axis] != columns:
         raise ValueError(
@@ -426,20 +570,21 @@ def joint_shape(a: tuple[int, ...], b: tuple[int, ...], name: str) -> tuple[int,
 
 def method(value: Any) -> None:
     """One of the two methods."""
-    if value not in METHODS:
-        raise ValueError(f'method must be "grouped" or "gumbel_max", got {value!r}')
+    if not isinstance(value, str) or value not in METHODS:
+        what = repr(value) if np.ndim(value) == 0 else f"an array ({type(value).__name__}): one serves all rows"
+        raise ValueError(f'method must be "grouped" or "gumbel_max", got {what}')
 
 
 def on_invalid(value: str | None) -> bool:
     """Whether invalid rows raise: None means "raise" on the CPU."""
-    if value not in (None, "raise", "flag"):
+    if not (value is None or (isinstance(value, str) and value in ("raise", "flag"))):
         raise ValueError(f'on_invalid must be "raise", "flag" or None, got {value!r}')
     return value != "flag"
 
 
 def out(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "out") -> np.ndarray[Any, Any]:
     """An output array of exactly this shape and dtype, writable."""
-    if not isinstance(value, np.ndarray):
+    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} must be a NumPy array, got {type(value).__name__}")
     if value.dtype != dtype:
         raise TypeError(f"{name} has dtype {value.dtype}, expected {dtype}")
@@ -447,11 +592,41 @@ def out(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "o
         raise ValueError(f"{name} has shape {value.shape}, expected {shape}")
     if not value.flags.writeable:
         raise ValueError(f"{name} is read-only")
+    if not value.flags.c_contiguous and _overlaps_itself(value):
+        raise ValueError(f"{name} has elements in one place, as of a broadcast array: it cannot be written")
     return value
+
+
+def outs_apart(outs: Iterable[Any], name: str = "out") -> None:
+    """No two output arrays of one call share memory."""
+    given = [each for each in outs if each is not None]
+    for i, one in enumerate(given):
+        for other in given[:i]:
+            if one.size and other.size and np.may_share_memory(one, other) and np.shares_memory(one, other):
+                raise ValueError(f"two arrays of {name} share memory: each result needs its own")
+
+
+def _overlaps_itself(array: np.ndarray[Any, Any]) -> bool:
+    extent, exact = array.itemsize, True
+    for stride, length in sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1):
+        if stride == 0:
+            return True
+        exact = exact and stride >= extent
+        extent += (length - 1) * stride
+    if exact or not array.size:
+        return False
+    # axes are interleaved: whether elements meet shows where all of them are
+    places: Any = 0
+    for stride, length in zip(array.strides, array.shape, strict=True):
+        places = np.add.outer(places, stride * np.arange(length))
+    places = np.sort(places, axis=None)
+    return bool((np.diff(places) < array.itemsize).any())
 
 
 def size(value: Any) -> tuple[int, ...]:
     """A shape: one integer or a sequence of them."""
+    if isinstance(value, (str, bytes, bytearray, set, frozenset, dict)):
+        raise TypeError(f"size must be an integer or a tuple of integers, got {value!r}")
     try:
         entries = tuple(value) if np.iterable(value) else (value,)
         shape = tuple(operator.index(entry) for entry in entries)
@@ -464,13 +639,22 @@ def size(value: Any) -> tuple[int, ...]:
     return shape
 
 
+def like(value: Any) -> None:
+    """An array, or None."""
+    if value is not None and (isinstance(value, type) or not any(hasattr(value, name) for name in _ARRAYS)):
+        raise TypeError(f"like must be an array whose device is used, got {value!r}")
+
+
+_ARRAYS = ("__array_interface__", "__cuda_array_interface__", "__cuda_ndarray__", "__dlpack__", "__array__")
+
+
 def loc_and_scale(loc: Any, scale: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Loc and scale as float64 arrays, scale not negative."""
     arrays = []
     for name, value in (("loc", loc), ("scale", scale)):
-        array = np.asarray(value)
-        if array.dtype.kind not in "biuf":
-            raise TypeError(f"{name} must hold real numbers, got {array.dtype}")
+        array = plain(value, name)
+        if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+            array = _reals(array, name)
         arrays.append(array)
     if arrays[1].size and not arrays[1].min() >= 0:
         raise ValueError("scale must not be negative or NaN")
@@ -499,7 +683,8 @@ def uint64(value: Any, name: str) -> int:
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+        way = ": numbel.default_rng takes other seeds" if name == "seed" else ""
+        raise TypeError(f"{name} must be an integer, got {value!r}{way}") from None
     if not 0 <= number < 1 << 64:
         raise ValueError(f"{name} must be in 0 .. 2^64 - 1, got {number}")
     return number
@@ -507,12 +692,13 @@ def uint64(value: Any, name: str) -> int:
 
 def cotangent(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     """A cotangent of the shape of y, in its dtype."""
-    array = value if isinstance(value, np.ndarray) else _as_numpy(value, "cotangent")
+    array = plain(value, "cotangent")
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise TypeError(f"cotangent must hold real numbers, got {array.dtype}")
     if array.shape != shape:
         raise ValueError(f"cotangent has shape {array.shape}, expected {shape}, that of y")
-    return array.astype(dtype, copy=False)
+    with np.errstate(all="ignore"):
+        return array.astype(dtype, copy=False)
 
 
 def apart(source: np.ndarray[Any, Any], target: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -542,9 +728,7 @@ def trials(value: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """Numbers of trials as contiguous int64 in 0 .. 2^62, one for each row."""
     if isinstance(value, int) and not 0 <= value <= 1 << 62:
         raise ValueError(f"n is {value}, outside 0 .. 2^62")
-    array = np.asarray(value)
-    if array.size and array.dtype.kind not in "iu":
-        raise TypeError(f"n must hold integers, got {array.dtype}")
+    array = _integers(value, "n")
     try:
         spread = np.broadcast_to(array, shape)
     except ValueError:
@@ -566,9 +750,7 @@ def one_row(value: Any) -> np.ndarray[Any, Any]:
 
 def indices(value: Any, shape: tuple[int, ...], raises: bool) -> np.ndarray[Any, Any]:
     """Categories as contiguous int64, one or several for each row of an array of this shape, the categories last."""
-    given = np.asarray(value)
-    if given.size and given.dtype.kind not in "iu":
-        raise TypeError(f"index must hold integers, got {given.dtype}")
+    given = _integers(value, "index")
     index_shape(given.shape, shape)
     rows = shape[:-1]
     outside = (given < 0) | (given >= shape[-1])
@@ -576,7 +758,7 @@ def indices(value: Any, shape: tuple[int, ...], raises: bool) -> np.ndarray[Any,
         at = np.unravel_index(int(np.argmax(outside)), given.shape)
         row = int(np.ravel_multi_index(at[: len(rows)], rows)) if rows else 0
         raise ValueError(f"index row {row} is {given[at]}, outside 0 .. {shape[-1] - 1}")
-    return np.ascontiguousarray(given, dtype=np.int64).reshape(given.shape)
+    return _int64(given)
 
 
 def index_shape(given: tuple[int, ...], shape: tuple[int, ...]) -> None:

@@ -42,8 +42,9 @@ def gumbel(
         )  # fmt: skip
         if not scalars:
             loop = None if kind.name == "bfloat16" else kind  # ml_dtypes casts to nothing inside a ufunc
-            np.multiply(result, scales, out=result, dtype=loop, casting="unsafe")
-            np.add(result, locs, out=result, dtype=loop, casting="unsafe")
+            with np.errstate(all="ignore"):  # as where they are scalars, and the kernel does it
+                np.multiply(result, scales, out=result, dtype=loop, casting="unsafe")
+                np.add(result, locs, out=result, dtype=loop, casting="unsafe")
     return result[()] if out is None and shape == () else result
 
 
@@ -73,8 +74,13 @@ def sample(
     _checks.method(method)
     raises = _checks.on_invalid(on_invalid)
     results = _outputs(out, shape, num_samples, _dispatch.result_dtype(array.dtype), full)
-    # strided outputs are written through a copy: they have one entry a row, not one a category
-    written = [r if r is None or r.flags.c_contiguous else np.empty(r.shape, r.dtype) for r in results]
+    # strided outputs are written through a copy: they have one entry a row, not one a category; so are those that
+    # lie where something is still read
+    read = array, temperatures, ids, mask
+    written = [
+        r if r is None or _free(r, given, read) else np.empty(r.shape, r.dtype)
+        for r, given in zip(results, out, strict=True)
+    ]
     with reserve() as (seed, draw):
         bad = draw_rows(array, samples, temperatures, per_row, ids, mask, cuts, method, seed, draw, written, progress)
         for given, made in zip(results, written, strict=True):
@@ -85,6 +91,13 @@ def sample(
     return Sample(
         *(r if r is None or given is not None or r.shape else r[()] for r, given in zip(results, out, strict=True))
     )
+
+
+def _free(result: NDArray[Any], given: NDArray[Any] | None, read: Sequence[NDArray[Any] | None]) -> bool:
+    """Whether kernels can write a result where it is."""
+    if given is None:
+        return True
+    return result.flags.c_contiguous and not any(r is not None and np.may_share_memory(result, r) for r in read)
 
 
 def draw_rows(
@@ -124,7 +137,7 @@ def draw_rows(
 
 def gumbel_softmax(
     reserve: _Reserve,
-    logits: ArrayLike,
+    logits: Any,
     temperature: ArrayLike,
     axis: int,
     hard: bool,
@@ -150,7 +163,7 @@ def gumbel_softmax(
 
 def conditional_gumbel(
     reserve: _Reserve,
-    logits: ArrayLike,
+    logits: Any,
     index: ArrayLike,
     axis: int,
     temperature: ArrayLike,
@@ -177,7 +190,7 @@ def conditional_gumbel(
 def multinomial(
     reserve: _Reserve,
     n: ArrayLike,
-    logits: ArrayLike,
+    logits: Any,
     axis: int,
     temperature: ArrayLike,
     row_ids: ArrayLike | None,
@@ -239,7 +252,7 @@ class Rows(NamedTuple):
 
 
 def rows_of(
-    logits: ArrayLike,
+    logits: Any,
     axis: int,
     temperature: ArrayLike,
     row_ids: ArrayLike | None,
@@ -313,6 +326,8 @@ def _outputs(
 ) -> list[NDArray[Any] | None]:
     """The arrays to fill: indices, and log_prob and logsumexp if `full`."""
     many = shape if num_samples is None else (*shape, num_samples)
+    if sum(given is not None for given in out) > 1:
+        _checks.outs_apart(given for given in out if isinstance(given, np.ndarray))
     wanted = (("indices", many, np.dtype(np.int64)), ("log_prob", many, dtype), ("logsumexp", shape, dtype))
     results: list[NDArray[Any] | None] = []
     for (name, form, kind), given in zip(wanted, out, strict=True):

@@ -35,7 +35,7 @@ _NODES = 1 << 20
 
 def gumbel_top_k(
     reserve: _Reserve,
-    logits: ArrayLike,
+    logits: Any,
     k: int,
     axis: int,
     temperature: ArrayLike,
@@ -59,8 +59,13 @@ def gumbel_top_k(
         np.empty(form, kind) if each is None else _checks.out(each, form, kind, f"out.{name}")
         for name, each, form, kind in zip(TopK._fields, given, forms, kinds, strict=True)
     ]
+    if out is not None:
+        _checks.outs_apart(each for each in given if isinstance(each, np.ndarray))
     # strided outputs are written through a copy: they have k entries a row, not one a category
-    written = [r if r.flags.c_contiguous else np.empty(r.shape, r.dtype) for r in results]
+    read = array, rows.temperatures, rows.ids, rows.mask
+    written = [
+        r if _host._free(r, each, read) else np.empty(r.shape, r.dtype) for r, each in zip(results, given, strict=True)
+    ]
     with reserve() as draw:
         bad = _choose(rows, count, draw, written)
         for result, made in zip(results, written, strict=True):

@@ -90,7 +90,8 @@ class CategoricalAccumulator:
         self._num_samples = None if num_samples is None else _checks.num_samples(num_samples)
         self._axis, self._method, self._raises = axis, method, _checks.on_invalid(on_invalid)
         # copies: what is changed meanwhile must not count
-        self._given: Any = [None if value is None else np.array(value) for value in (temperature, row_ids, row_mask)]
+        given = (("temperature", temperature), ("row_ids", row_ids), ("row_mask", row_mask))
+        self._given: Any = [None if value is None else np.array(_checks.plain(value, name)) for name, value in given]
         if np.ndim(temperature) == 0:
             _checks.temperature(temperature, ())
         self._numbers: NDArray[np.int64] | None = None
@@ -146,7 +147,7 @@ class CategoricalAccumulator:
         pieces = Pieces(self._law(array)) if known is None else known.copy()
         law = pieces.law
         if array.dtype != law.dtype:
-            raise TypeError(f"Expected {law.dtype}, the dtype of the pieces before, got {array.dtype}")
+            raise TypeError(f"logits: expected {law.dtype}, the dtype of the pieces before, got {array.dtype}")
         if array.shape[:-1] != law.shape:
             raise ValueError(f"logits has rows of shape {array.shape[:-1]}, those before {law.shape}")
         first = pieces.columns if start is None else _checks.uint64(start, "start")

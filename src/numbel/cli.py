@@ -8,6 +8,9 @@ import itertools
 import json
 import math
 import os
+import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -20,7 +23,7 @@ import rich.table
 import typer
 from rich import progress
 
-from . import _checks, _files, _host, _info, _kernel_cache, _warmup, _zipf, bench
+from . import __version__, _checks, _early, _files, _host, _info, _kernel_cache, _warmup, _zipf, bench
 from .generator import Generator, default_rng
 from .results import Sample
 
@@ -35,8 +38,29 @@ _ON_DEVICE = 1 << 28
 _EXTRAS = ("typer", "rich", "matplotlib", "ml_dtypes", "torch", "jax", "dask")
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help=__doc__,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"numbel {__version__}")
+        raise typer.Exit
+
+
+@app.callback(help=__doc__)
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
 
 Seed = Annotated[int | None, typer.Option(help="Seed; without it a random one, which is printed.")]
 Draw = Annotated[int, typer.Option(help="Draw id: repeats any call of a Generator of this seed.")]
@@ -47,17 +71,40 @@ Out = Annotated[Path | None, typer.Option("-o", "--out", help="Where to write th
 def _one_line() -> Iterator[None]:
     """Turn what the user can cause into one line on stderr and an exit code."""
     try:
-        yield
+        with _signals():
+            yield
     except KeyboardInterrupt:
         typer.echo("numbel: interrupted, nothing was written", err=True)
         raise typer.Exit(130) from None
     except typer.Exit:  # a RuntimeError
         raise
-    except (ValueError, TypeError, OSError, MemoryError, RuntimeError) as error:
+    except (ValueError, TypeError, OverflowError, OSError, MemoryError, RuntimeError) as error:
         named = isinstance(error, OSError) and error.filename is not None
         text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and named else str(error)
         typer.echo(f"numbel: {' '.join(text.split()) or type(error).__name__}", err=True)
         raise typer.Exit(2) from None
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """Have SIGINT and SIGTERM unwind what is under way; before and after, there is nothing to be unwound."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {}
+    if signal.getsignal(signal.SIGINT) is _early.leave:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        before[signal.SIGTERM] = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _terminate(*_: Any) -> None:
+    sys.exit(128 + signal.SIGTERM)
 
 
 class _Throughput(progress.ProgressColumn):
@@ -79,18 +126,26 @@ def _progress(what: str, size: int, known: bool) -> Iterator[Callable[[int], Non
         yield lambda done: bar.advance(task, done)
 
 
+def _named(*paths: Path | None, suffix: str = ".npy", what: str = "results are .npy files") -> None:
+    """Refuse names that promise another format."""
+    for path in paths:
+        if path is not None and path.suffix not in ("", suffix):
+            raise ValueError(f"{path}: {what}: name it {path.with_suffix(suffix).name}")
+
+
 def _generator(seed: int | None, draw: int) -> Generator:
     return Generator(default_rng(seed).seed, draw)
 
 
-@app.command()
+# the list of commands cuts a text that does not fit into one line
+@app.command(short_help="Sample the rows of a file of logits.")
 def sample(
     file: Annotated[
         Path | None, typer.Argument(help=".npy, .npz or raw file of logits; none: a Zipf law, with a check of fit.")
     ] = None,
     num_samples: Annotated[int | None, typer.Option(min=0, help="Samples of each row [default law: 20000].")] = None,
-    temperature: Annotated[float, typer.Option(help="Divides the logits.")] = 1.0,
-    top_k: Annotated[int | None, typer.Option(help="Keep the k largest categories of each row.")] = None,
+    temperature: Annotated[float, typer.Option(help="Divides the logits; 0 takes the argmax.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Keep the k largest of each row; 0 and -1 keep all.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Keep the largest until they hold this probability.")] = None,
     min_p: Annotated[float | None, typer.Option(help="Keep those of this part of the largest probability.")] = None,
     axis: Annotated[int, typer.Option(help="The category axis.")] = -1,
@@ -108,6 +163,8 @@ def sample(
     """Sample the rows of a file of logits, which is mapped, not read: it may be larger than memory."""
     with _one_line():
         rng = _generator(seed, draw)
+        _named(out, log_prob)
+        _named(plot, suffix=".png", what="the picture is a .png file")
         truncation = (top_k, top_p, min_p)
         if device not in ("cpu", "cuda"):
             raise ValueError(f"--device must be cpu or cuda, got {device}")
@@ -121,6 +178,8 @@ def sample(
             given = [n for n, v in (("--key", key), ("--dtype", dtype), ("--columns", columns)) if v is not None]
             if given or axis != -1:
                 raise ValueError(f"{(given or ['--axis'])[0]} describes a FILE, and none is given")
+            if temperature == 0:
+                raise ValueError("--temperature 0 leaves nothing to check in the built-in law: name a FILE")
             _sample_default(
                 rng, 20_000 if num_samples is None else num_samples, temperature, method, out, log_prob, plot, device
             )
@@ -137,7 +196,11 @@ def sample(
         typer.echo(f"seed {rng.seed}, draw {rng.draw}", err=True)
         result = _sample(rng, array, num_samples, temperature, method, out, log_prob, device, truncation=truncation)
         if out is None:
-            typer.echo(" ".join(str(index) for index in np.ravel(result.indices)))
+            samples = np.reshape(
+                result.indices, (math.prod(array.shape[:-1]), 1 if num_samples is None else num_samples)
+            )
+            for row in samples.tolist():
+                typer.echo(" ".join(map(str, row)))
 
 
 def _sample(
@@ -156,10 +219,11 @@ def _sample(
     log_dtype = np.dtype(np.float64 if array.dtype == np.float64 else np.float32)
     # how often many samples pass over the array is the library's affair: such a bar has no end
     bar = _progress("sampling", array.size, num_samples in (None, 1))
-    with _files.replacing(out, log_prob) as (beside, beside_log), bar as step:
+    with _files.replacing(out, log_prob) as (beside, beside_log), contextlib.ExitStack() as shown:
         indices = _files.new_array(beside, shape, np.dtype(np.int64))
         logs = _files.new_array(beside_log, shape, log_dtype)
         full = full or logs is not None
+        step = shown.enter_context(bar)  # what is refused shows no bar
         if device == "cuda":
             return _sample_on_device(
                 rng, array, num_samples, temperature, method, indices, logs, full, step, truncation
@@ -253,7 +317,7 @@ def _sample_default(
         typer.echo("G-test      none: fewer than two cells expect five samples")
 
 
-@app.command()
+@app.command(short_help="Write or summarise Gumbel noise.")
 def gumbel(
     size: Annotated[str, typer.Option(help="Shape, such as 1000000 or 3,4.")] = "1000000",
     loc: Annotated[float, typer.Option(help="Mode of the distribution.")] = 0.0,
@@ -266,6 +330,7 @@ def gumbel(
     """Write Gumbel noise into a mapped file, or without -o summarise it."""
     with _one_line():
         rng = _generator(seed, draw)
+        _named(out)
         kind = _checks.float_dtype(dtype)
         try:
             shape = _checks.size([int(entry) for entry in size.split(",")])
@@ -273,10 +338,11 @@ def gumbel(
             raise ValueError(f"--size must be integers such as 1000000 or 3,4, got {size}") from None
         typer.echo(f"seed {rng.seed}, draw {rng.draw}", err=True)
         bar = _progress("noise", math.prod(shape), True)
-        with _files.replacing(out) as (beside,), bar as step:
+        with _files.replacing(out) as (beside,):
             target = _files.new_array(beside, shape, kind)
             noise = np.empty(shape, kind) if target is None else target
-            _host.gumbel(rng._reserve, loc, scale, None, kind, noise, step)
+            with bar as step:  # what is refused shows no bar
+                _host.gumbel(rng._reserve, loc, scale, None, kind, noise, step)
         if out is None:
             _summarise(noise.reshape(-1), loc, scale)
 
@@ -300,7 +366,7 @@ def _summarise(noise: Array, loc: float, scale: float) -> None:
     typer.echo(f"{'range':<10}{float(noise.min()):.6f} .. {float(noise.max()):.6f} of {noise.size:,} values")
 
 
-@app.command()
+@app.command(short_help="Print versions, threads and extras.")
 def info() -> None:
     """Print versions, threads, where compiled kernels are kept, and which extras are installed."""
     with _one_line():
@@ -336,10 +402,13 @@ def warmup(
         typer.echo(f"{kernels} kernels ready after {time.perf_counter() - start:.1f} s, {where}")
 
 
-@app.command(name="bench")
+@app.command(name="bench", short_help="Time numbel beside limits and peers.")
 def benchmark(
     work: Annotated[list[str] | None, typer.Argument(help="Parts of names of works; all without.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes: seconds, and less to be trusted.")] = False,
+    names: Annotated[
+        bool, typer.Option("--list", help="Print the names of the works that are chosen, and exit.")
+    ] = False,
     json_path: Annotated[Path | None, typer.Option("--json", help="Where to write the figures.")] = None,
 ) -> None:
     """Time numbel beside what bounds it and every installed peer, round by round, and print ratios."""
@@ -347,6 +416,9 @@ def benchmark(
         chosen = [name for name in bench.WORKS if not work or any(part in name for part in work)]
         if not chosen:
             raise ValueError(f"no work has such a name; there are: {'; '.join(bench.WORKS)}")
+        if names:
+            typer.echo("\n".join(chosen))
+            return
         # threads that spin when idle slow whoever is timed next, by 5 to 12 %
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         figures: dict[str, Any] = {}

@@ -96,15 +96,19 @@ def sample(
             f"{samples} samples of {columns} columns are drawn from a table, which chunks cannot give: "
             'use CategoricalTable, method="gumbel_max", or fewer samples'
         )
-    temperatures, per_row = _checks.temperature(np.array(temperature), shape)  # copies: the arrays may be changed
+    temperatures, per_row = _checks.temperature(
+        np.array(_checks.plain(temperature, "temperature")), shape
+    )  # copies, as they may be changed
     numbers = np.arange(math.prod(shape), dtype=np.int64).reshape(shape)
     rows: dict[str, NDArray[Any]] = {
-        "row_ids": numbers if row_ids is None else _checks.row_ids(np.array(row_ids), shape).reshape(shape)
+        "row_ids": numbers
+        if row_ids is None
+        else _checks.row_ids(np.array(_checks.plain(row_ids, "row_ids")), shape).reshape(shape)
     }
     if per_row:
         rows["temperature"] = temperatures.reshape(shape)
     if row_mask is not None:
-        rows["row_mask"] = _checks.row_mask(np.array(row_mask), shape).reshape(shape)
+        rows["row_mask"] = _checks.row_mask(np.array(_checks.plain(row_mask, "row_mask")), shape).reshape(shape)
     options = {"method": method, "on_invalid": on_invalid} | ({} if per_row else {"temperature": temperature})
     _checks.on_invalid(on_invalid)
     with rng._reserve() as (seed, draw):
@@ -144,7 +148,7 @@ def _part(
 ) -> CategoricalAccumulator:
     made = CategoricalAccumulator(Generator(rng.seed, rng.draw), num_samples, **options)
     made._numbers = numbers
-    return made.update(np.asarray(chunk), start)
+    return made.update(chunk if isinstance(chunk, np.ma.MaskedArray) else np.asarray(chunk), start)
 
 
 def _merged(parts: list[CategoricalAccumulator]) -> CategoricalAccumulator:

@@ -3,19 +3,83 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+import operator
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _checks, _dispatch
+from ._types import Elsewhere, FloatT, FloatTensor, FloatVector, ShapeT, Sums, Tensor, UnknownRank, Vector
+
+
+@overload
+def logsumexp(
+    logits: np.ndarray[Any, np.dtype[FloatT]],
+    *,
+    axis: None,
+    keepdims: Literal[False] = False,
+    out: None = None,
+    **options: Unpack[Sums],
+) -> FloatT: ...
+
+
+@overload
+def logsumexp(
+    logits: np.ndarray[ShapeT, np.dtype[FloatT]],
+    *,
+    axis: int | tuple[int, ...] | None = -1,
+    keepdims: Literal[True],
+    out: None = None,
+    **options: Unpack[Sums],
+) -> np.ndarray[ShapeT, np.dtype[FloatT]]: ...
+
+
+@overload
+def logsumexp(
+    logits: UnknownRank, *, axis: int = -1, keepdims: Literal[False] = False, out: None = None, **options: Unpack[Sums]
+) -> Any: ...
+
+
+@overload
+def logsumexp(
+    logits: FloatVector[FloatT],
+    *,
+    axis: int = -1,
+    keepdims: Literal[False] = False,
+    out: None = None,
+    **options: Unpack[Sums],
+) -> FloatT: ...
+
+
+@overload
+def logsumexp(
+    logits: FloatTensor[FloatT],
+    *,
+    axis: int = -1,
+    keepdims: Literal[False] = False,
+    out: None = None,
+    **options: Unpack[Sums],
+) -> NDArray[FloatT]: ...
+
+
+@overload
+def logsumexp(
+    logits: ArrayLike | Elsewhere,
+    *,
+    axis: int | tuple[int, ...] | None = -1,
+    keepdims: bool = False,
+    out: NDArray[Any] | None = None,
+    **options: Unpack[Sums],
+) -> Any: ...
 
 
 def logsumexp(
-    logits: ArrayLike,
+    logits: ArrayLike | Elsewhere,
     *,
-    axis: int = -1,
+    axis: int | tuple[int, ...] | None = -1,
     temperature: ArrayLike = 1.0,
+    keepdims: bool = False,
     on_invalid: str | None = None,
     out: NDArray[Any] | None = None,
     stream: Any = None,
@@ -27,14 +91,18 @@ def logsumexp(
     logits : array_like, shape (..., n) with the categories along `axis`
         Unnormalised natural log-probabilities: float16, bfloat16, float32 or float64; -inf is impossible. Any
         strides, read-only and memory-mapped arrays, without copying the array; at most 2**34 categories.
-    axis : int, optional
-        The category axis.
+    axis : int, tuple of int or None, optional
+        The category axis. Several, or None for all, are summed over together, in C order of the axes; where they are
+        not neighbours in memory the array is copied.
     temperature : float or array_like, optional
-        Positive; an array broadcasts to the shape of logits without `axis`, and 0 there means the limit of max / T:
-        -inf, 0 or inf.
+        Positive, or 0 for the limit of max / T: -inf, 0 or inf; an array broadcasts to the shape of logits without
+        `axis`.
+    keepdims : bool, optional
+        Keep the axes that are summed over, with length 1.
     on_invalid : {"raise", "flag"}, optional
-        What to do with rows that hold NaN or +inf or nothing but -inf: raise, or NaN. None raises on the CPU and flags
-        on a CUDA device, where raising waits for the device.
+        What to do with rows that hold NaN or +inf: raise, or NaN. None raises on the CPU and flags on a CUDA device,
+        where raising waits for the device. A row of only -inf has -inf, as in SciPy, PyTorch and JAX; on a CUDA device
+        it counts as invalid.
     out : ndarray, optional
         Where to write, of the shape and dtype of the result.
     stream : object with `__cuda_stream__`, optional
@@ -42,7 +110,7 @@ def logsumexp(
 
     Returns
     -------
-    ndarray, of the shape of logits without `axis`, or a NumPy scalar for 1-D logits
+    ndarray, of the shape of logits without `axis`, or a NumPy scalar where that is ()
         In nats; float64 for float64 logits, else float32.
 
     Raises
@@ -69,17 +137,91 @@ def logsumexp(
     if _on_device(logits, stream):
         from . import _device
 
+        if keepdims or not isinstance(axis, int):
+            raise TypeError("on a CUDA device axis is one integer, and keepdims False")
         return _device.logsumexp(logits, axis, temperature, on_invalid, out, stream)
-    array, temperatures, per_row, raises = _rows(logits, axis, temperature, on_invalid)
-    kind = _dispatch.result_dtype(array.dtype)
-    result, target = _output(array.shape[:-1], kind, out)
+    given = _checks.plain_logits(logits)
+    axes, whole = _checks.axes(axis, given.ndim, "logits"), given.shape
+    if axes is not None:
+        given = np.moveaxis(given, axes, range(-len(axes), 0))
+        given = given.reshape(*given.shape[: -len(axes)], -1)
+    array, temperatures, per_row, raises = _rows(given, -1 if axes is not None else axis, temperature, on_invalid)  # type: ignore[arg-type]
+    kind, shape = _dispatch.result_dtype(array.dtype), array.shape[:-1]
+    if keepdims:
+        kept = list(whole)
+        for at in (operator.index(axis),) if axes is None else axes:  # type: ignore[arg-type]
+            kept[at] = 1
+        shape = tuple(kept)
+    result, target = _output(shape, kind, out, array, temperatures)
     bad = _dispatch.categorical(array, 0, temperatures, per_row, None, None, "grouped", 0, 0, (None, None, target))
+    if bad is not None:
+        bad = _empty_sums(array, target.reshape(-1))
     return _finish(result, target, out, array, bad if raises else None)
 
 
+def _empty_sums(array: NDArray[Any], sums: NDArray[Any]) -> int | None:
+    """Put -inf where a row is NaN because it holds nothing but -inf; the first of the other bad rows, if any."""
+    bad, shape = None, array.shape[:-1]
+    rows, at_once = np.flatnonzero(np.isnan(sums)), max(1, (1 << 18) // array.shape[-1])
+    for first in range(0, len(rows), at_once):
+        some = rows[first : first + at_once]
+        # a long row is looked at where it is, short ones are copied
+        values = array[np.unravel_index(some, shape) if len(some) > 1 else np.unravel_index(some[0], shape)]
+        with np.errstate(invalid="ignore"):
+            empty = np.atleast_1d(values.max(-1) == -math.inf)
+        sums[some[empty]] = -math.inf
+        if bad is None and not empty.all():
+            bad = int(some[~empty][0])
+    return bad
+
+
+@overload
 def log_prob(
-    logits: ArrayLike,
-    index: ArrayLike,
+    logits: np.ndarray[Any, np.dtype[FloatT]],
+    index: UnknownRank,
+    *,
+    axis: int = -1,
+    out: None = None,
+    **options: Unpack[Sums],
+) -> Any: ...
+
+
+@overload
+def log_prob(
+    logits: np.ndarray[Any, np.dtype[FloatT]],
+    index: int | np.integer[Any],
+    *,
+    axis: int = -1,
+    out: None = None,
+    **options: Unpack[Sums],
+) -> FloatT: ...
+
+
+@overload
+def log_prob(
+    logits: np.ndarray[Any, np.dtype[FloatT]],
+    index: Vector | Tensor | list[int],
+    *,
+    axis: int = -1,
+    out: None = None,
+    **options: Unpack[Sums],
+) -> NDArray[FloatT]: ...
+
+
+@overload
+def log_prob(
+    logits: ArrayLike | Elsewhere,
+    index: ArrayLike | Elsewhere,
+    *,
+    axis: int = -1,
+    out: NDArray[Any] | None = None,
+    **options: Unpack[Sums],
+) -> Any: ...
+
+
+def log_prob(
+    logits: ArrayLike | Elsewhere,
+    index: ArrayLike | Elsewhere,
     *,
     axis: int = -1,
     temperature: ArrayLike = 1.0,
@@ -100,7 +242,8 @@ def log_prob(
     temperature : float or array_like, optional
         As in `logsumexp`. A row of temperature 0 has all its probability at its first largest logit.
     on_invalid : {"raise", "flag"}, optional
-        As in `logsumexp`. With "flag", and None on a CUDA device, an index that is out of range gets NaN, too.
+        As in `logsumexp`, but rows of only -inf are invalid, too. With "flag", and None on a CUDA device, an index that
+        is out of range gets NaN.
     out : ndarray, optional
         Where to write, of the shape of index and the dtype of the result.
     stream : object with `__cuda_stream__`, optional
@@ -139,7 +282,7 @@ def log_prob(
     array, temperatures, per_row, raises = _rows(logits, axis, temperature, on_invalid)
     given = _checks.indices(index, array.shape, raises)
     kind = _dispatch.result_dtype(array.dtype)
-    result, target = _output(given.shape, kind, out)
+    result, target = _output(given.shape, kind, out, array, temperatures, given)
     bad: list[int] = []
     shape = array.shape[:-1]
     each = given.reshape(math.prod(shape), -1) if given.size else given
@@ -167,8 +310,28 @@ def log_prob(
     return _finish(result, target, out, array, min(bad) if bad and raises else None)
 
 
+@overload
+def entropy(logits: UnknownRank, *, axis: int = -1, out: None = None, **options: Unpack[Sums]) -> Any: ...
+
+
+@overload
+def entropy(logits: FloatVector[FloatT], *, axis: int = -1, out: None = None, **options: Unpack[Sums]) -> FloatT: ...
+
+
+@overload
 def entropy(
-    logits: ArrayLike,
+    logits: FloatTensor[FloatT], *, axis: int = -1, out: None = None, **options: Unpack[Sums]
+) -> NDArray[FloatT]: ...
+
+
+@overload
+def entropy(
+    logits: ArrayLike | Elsewhere, *, axis: int = -1, out: NDArray[Any] | None = None, **options: Unpack[Sums]
+) -> Any: ...
+
+
+def entropy(
+    logits: ArrayLike | Elsewhere,
     *,
     axis: int = -1,
     temperature: ArrayLike = 1.0,
@@ -187,7 +350,7 @@ def entropy(
     temperature : float or array_like, optional
         As in `logsumexp`. A row of temperature 0 has entropy 0.
     on_invalid : {"raise", "flag"}, optional
-        As in `logsumexp`.
+        As in `log_prob`.
     out : ndarray, optional
         Where to write, of the shape and dtype of the result.
     stream : object with `__cuda_stream__`, optional
@@ -224,7 +387,7 @@ def entropy(
 
         return _device.entropy(logits, axis, temperature, on_invalid, out, stream)
     array, temperatures, per_row, raises = _rows(logits, axis, temperature, on_invalid)
-    result, target = _output(array.shape[:-1], _dispatch.result_dtype(array.dtype), out)
+    result, target = _output(array.shape[:-1], _dispatch.result_dtype(array.dtype), out, array, temperatures)
     bad = _dispatch.entropy(array, temperatures, per_row, target)
     return _finish(result, target, out, array, bad if raises else None)
 
@@ -238,7 +401,7 @@ def _on_device(logits: Any, stream: Any) -> bool:
 
 
 def _rows(
-    logits: ArrayLike, axis: int, temperature: ArrayLike, on_invalid: str | None
+    logits: Any, axis: int, temperature: ArrayLike, on_invalid: str | None
 ) -> tuple[NDArray[Any], NDArray[Any], bool, bool]:
     """Logits with the categories last, the rows' temperatures, whether each has its own, and whether bad ones raise."""
     array = _checks.logits(logits, axis)
@@ -246,10 +409,13 @@ def _rows(
     return array, temperatures, per_row, _checks.on_invalid(on_invalid)
 
 
-def _output(shape: tuple[int, ...], kind: np.dtype[Any], out: NDArray[Any] | None) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The result, and what is written: a contiguous array."""
+def _output(
+    shape: tuple[int, ...], kind: np.dtype[Any], out: NDArray[Any] | None, *read: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The result, and what is written: a contiguous array, apart from what is still read."""
     result = np.empty(shape, kind) if out is None else _checks.out(out, shape, kind)
-    return result, result if result.flags.c_contiguous else np.empty(shape, kind)
+    free = result.flags.c_contiguous and not any(np.may_share_memory(result, each) for each in read)
+    return result, result if out is None or free else np.empty(shape, kind)
 
 
 def _finish(

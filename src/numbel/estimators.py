@@ -29,8 +29,9 @@ float64; memory does not grow with `num_samples`, but for an index and a value e
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,8 +44,27 @@ __all__ = ["gumbel_rao", "gumbel_softmax", "rebar", "reinmax", "score_function",
 
 _Array = NDArray[Any]
 _Function = Callable[[Any], tuple[Any, Any]]
+_Estimator = TypeVar("_Estimator", bound=Callable[..., Gradient])
 
 
+def _quiet(estimator: _Estimator) -> _Estimator:
+    """Zeros and infinities of an estimator's own are meant, whatever `np.seterr` says; f keeps what its user set."""
+
+    @functools.wraps(estimator)
+    def call(f: _Function, *args: Any, **kwargs: Any) -> Gradient:
+        state = np.geterr()
+
+        def as_set(d: Any) -> tuple[Any, Any]:
+            with np.errstate(**state):
+                return f(d)
+
+        with np.errstate(all="ignore"):
+            return estimator(as_set if callable(f) else f, *args, **kwargs)
+
+    return cast("_Estimator", call)
+
+
+@_quiet
 def score_function(
     f: _Function,
     logits: ArrayLike,
@@ -138,6 +158,7 @@ def score_function(
     return task.result(mean)
 
 
+@_quiet
 def gumbel_softmax(
     f: _Function,
     logits: ArrayLike,
@@ -211,6 +232,7 @@ def gumbel_softmax(
     return task.result(task.mean(sample))
 
 
+@_quiet
 def straight_through(
     f: _Function,
     logits: ArrayLike,
@@ -282,6 +304,7 @@ def straight_through(
     return task.result(task.mean(sample))
 
 
+@_quiet
 def gumbel_rao(
     f: _Function,
     logits: ArrayLike,
@@ -367,6 +390,7 @@ def gumbel_rao(
     return task.result(task.mean(sample))
 
 
+@_quiet
 def reinmax(
     f: _Function,
     logits: ArrayLike,
@@ -444,6 +468,7 @@ def reinmax(
     return task.result(task.mean(sample))
 
 
+@_quiet
 def rebar(
     f: _Function,
     logits: ArrayLike,

@@ -7,19 +7,33 @@ import operator
 import os
 import secrets
 import threading
-from collections.abc import Iterator
-from typing import Any, Literal, overload
+from collections.abc import Iterator, Sequence
+from typing import Any, SupportsIndex, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _checks, _dispatch, _host, _ragged, _top_k
+from ._types import (
+    AnyArray,
+    Draws,
+    DTypeT,
+    Elsewhere,
+    FloatT,
+    FloatTensor,
+    FloatUnknownRank,
+    FloatVector,
+    Indices,
+    Method,
+    OnInvalid,
+    Rows,
+    ScalarT,
+    ShapeT,
+    Tensor,
+    UnknownRank,
+    Vector,
+)
 from .results import Sample, TopK
-
-_Vector = np.ndarray[tuple[int], np.dtype[Any]]
-_Tensor = np.ndarray[tuple[int, int, *tuple[int, ...]], np.dtype[Any]]
-_Method = Literal["grouped", "gumbel_max"]
-_OnInvalid = Literal["raise", "flag"] | None
 
 _LIMIT = 1 << 64
 
@@ -183,6 +197,107 @@ class Generator:
         with self._reserve() as (seed, draw):
             return [Generator(child) for child in _dispatch.spawn_seeds(seed, draw, count)]
 
+    @overload
+    def gumbel(
+        self,
+        loc: float = 0.0,
+        scale: float = 1.0,
+        size: tuple[()] | None = None,
+        *,
+        dtype: type[ScalarT],
+        out: None = None,
+        like: None = None,
+        stream: None = None,
+    ) -> ScalarT: ...
+
+    @overload
+    def gumbel(
+        self,
+        loc: float = 0.0,
+        scale: float = 1.0,
+        size: tuple[()] | None = None,
+        *,
+        out: None = None,
+        like: None = None,
+        stream: None = None,
+    ) -> np.float32: ...
+
+    @overload
+    def gumbel(
+        self,
+        loc: ArrayLike = 0.0,
+        scale: ArrayLike = 1.0,
+        *,
+        size: int | tuple[int, *tuple[int, ...]],
+        dtype: type[ScalarT],
+        out: None = None,
+        like: None = None,
+        stream: None = None,
+    ) -> NDArray[ScalarT]: ...
+
+    @overload
+    def gumbel(
+        self,
+        loc: ArrayLike,
+        scale: ArrayLike,
+        size: int | tuple[int, *tuple[int, ...]],
+        *,
+        dtype: type[ScalarT],
+        out: None = None,
+        like: None = None,
+        stream: None = None,
+    ) -> NDArray[ScalarT]: ...
+
+    @overload
+    def gumbel(
+        self,
+        loc: ArrayLike = 0.0,
+        scale: ArrayLike = 1.0,
+        *,
+        size: int | tuple[int, *tuple[int, ...]],
+        out: None = None,
+        like: None = None,
+        stream: None = None,
+    ) -> NDArray[np.float32]: ...
+
+    @overload
+    def gumbel(
+        self,
+        loc: ArrayLike,
+        scale: ArrayLike,
+        size: int | tuple[int, *tuple[int, ...]],
+        *,
+        out: None = None,
+        like: None = None,
+        stream: None = None,
+    ) -> NDArray[np.float32]: ...
+
+    @overload
+    def gumbel(
+        self,
+        loc: ArrayLike = 0.0,
+        scale: ArrayLike = 1.0,
+        size: int | tuple[int, ...] | None = None,
+        *,
+        dtype: DTypeLike = ...,
+        out: np.ndarray[ShapeT, DTypeT],
+        like: None = None,
+        stream: None = None,
+    ) -> np.ndarray[ShapeT, DTypeT]: ...
+
+    @overload
+    def gumbel(
+        self,
+        loc: ArrayLike = 0.0,
+        scale: ArrayLike = 1.0,
+        size: int | tuple[int, ...] | None = None,
+        *,
+        dtype: DTypeLike = ...,
+        out: Any = None,
+        like: Any = None,
+        stream: Any = None,
+    ) -> Any: ...
+
     def gumbel(
         self,
         loc: ArrayLike = 0.0,
@@ -208,7 +323,7 @@ class Generator:
         out : ndarray, optional
             Where to write, of this dtype (float32 unless given) and, where it is given, of shape `size`.
         like : array, optional
-            An array whose device, and library, is used.
+            An array whose device, and library, is used; one of the host gives NumPy's.
         stream
             As in `categorical`, of the device of `like` or of `out`.
 
@@ -239,6 +354,7 @@ class Generator:
         >>> noise.shape, noise.dtype
         ((2, 3), dtype('float32'))
         """
+        _checks.like(like)
         if self._on_device(out if like is None else like, stream):
             return _device().gumbel(self._reserve, loc, scale, size, dtype, out, like, stream)
         return _host.gumbel(self._reserve, loc, scale, size, dtype, out)
@@ -246,66 +362,94 @@ class Generator:
     @overload
     def categorical(
         self,
-        logits: _Vector,
+        logits: UnknownRank,
         num_samples: None = None,
         *,
-        axis: int = -1,
-        temperature: ArrayLike = 1.0,
-        top_k: ArrayLike | None = None,
-        top_p: ArrayLike | None = None,
-        min_p: ArrayLike | None = None,
-        method: _Method = "grouped",
         offsets: None = None,
-        row_ids: ArrayLike | None = None,
-        row_mask: ArrayLike | None = None,
-        on_invalid: _OnInvalid = None,
         out: None = None,
-        stream: Any = None,
+        **options: Unpack[Draws],
+    ) -> Any: ...
+
+    @overload
+    def categorical(
+        self,
+        logits: Vector,
+        num_samples: None = None,
+        *,
+        offsets: None = None,
+        out: None = None,
+        **options: Unpack[Draws],
     ) -> np.int64: ...
 
     @overload
     def categorical(
         self,
-        logits: _Tensor,
-        num_samples: int | None = None,
+        logits: Tensor,
+        num_samples: None = None,
         *,
-        axis: int = -1,
-        temperature: ArrayLike = 1.0,
-        top_k: ArrayLike | None = None,
-        top_p: ArrayLike | None = None,
-        min_p: ArrayLike | None = None,
-        method: _Method = "grouped",
-        offsets: ArrayLike | None = None,
-        row_ids: ArrayLike | None = None,
-        row_mask: ArrayLike | None = None,
-        on_invalid: _OnInvalid = None,
-        out: NDArray[np.int64] | None = None,
-        stream: Any = None,
-    ) -> NDArray[np.int64]: ...
+        offsets: None = None,
+        out: None = None,
+        **options: Unpack[Draws],
+    ) -> Indices: ...
 
     @overload
     def categorical(
         self,
-        logits: ArrayLike,
+        logits: AnyArray,
         num_samples: int | None = None,
         *,
-        axis: int = -1,
-        temperature: ArrayLike = 1.0,
-        top_k: ArrayLike | None = None,
-        top_p: ArrayLike | None = None,
-        min_p: ArrayLike | None = None,
-        method: _Method = "grouped",
+        offsets: ArrayLike,
+        out: Indices | None = None,
+        **options: Unpack[Draws],
+    ) -> Indices: ...
+
+    @overload
+    def categorical(
+        self,
+        logits: AnyArray,
+        num_samples: int | None = None,
+        *,
         offsets: ArrayLike | None = None,
-        row_ids: ArrayLike | None = None,
-        row_mask: ArrayLike | None = None,
-        on_invalid: _OnInvalid = None,
-        out: NDArray[np.int64] | None = None,
-        stream: Any = None,
+        out: Indices,
+        **options: Unpack[Draws],
+    ) -> Indices: ...
+
+    @overload
+    def categorical(
+        self,
+        logits: Elsewhere,
+        num_samples: int | None = None,
+        *,
+        offsets: Any = None,
+        out: Any = None,
+        **options: Unpack[Draws],
+    ) -> Any: ...
+
+    @overload
+    def categorical(
+        self,
+        logits: ArrayLike | Elsewhere,
+        num_samples: int,
+        *,
+        offsets: ArrayLike | None = None,
+        out: Indices | None = None,
+        **options: Unpack[Draws],
+    ) -> Indices: ...
+
+    @overload
+    def categorical(
+        self,
+        logits: ArrayLike | Elsewhere,
+        num_samples: int | None = None,
+        *,
+        offsets: ArrayLike | None = None,
+        out: Indices | None = None,
+        **options: Unpack[Draws],
     ) -> Any: ...
 
     def categorical(
         self,
-        logits: ArrayLike,
+        logits: ArrayLike | Elsewhere,
         num_samples: int | None = None,
         *,
         axis: int = -1,
@@ -313,11 +457,11 @@ class Generator:
         top_k: ArrayLike | None = None,
         top_p: ArrayLike | None = None,
         min_p: ArrayLike | None = None,
-        method: _Method = "grouped",
+        method: Method = "grouped",
         offsets: ArrayLike | None = None,
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
-        on_invalid: _OnInvalid = None,
+        on_invalid: OnInvalid = None,
         out: NDArray[np.int64] | None = None,
         stream: Any = None,
     ) -> Any:
@@ -333,17 +477,17 @@ class Generator:
         axis : int, optional
             The category axis.
         temperature : float or array_like, optional
-            Positive; an array broadcasts to the shape of logits without `axis`, and 0 there means that
-            row's argmax, whatever the truncation.
+            Positive, or 0 for the argmax, whatever the truncation; an array broadcasts to the shape of logits without
+            `axis`.
         top_k : int or array_like of int, optional
-            Keep the k largest logits only, k >= 1; of equal ones the first. An array, as for top_p and min_p, holds
-            one for each row, or broadcasts to that shape.
+            Keep the k largest logits only; of equal ones the first; 0 and -1 keep all. An array, as for top_p and
+            min_p, holds one for each row, or broadcasts to that shape.
         top_p : float or array_like, optional
             Then keep the largest until their probabilities, renormalised, reach top_p, in (0, 1]; the one that reaches
             it is kept.
         min_p : float or array_like, optional
-            Then keep those of at least min_p times the largest probability, in [0, 1]. top_k >= n, top_p = 1 and
-            min_p = 0 truncate nothing: a row with all three is drawn as without.
+            Then keep those of at least min_p times the largest probability, in [0, 1]. top_k >= n, 0 or -1, top_p = 1
+            and min_p = 0 truncate nothing: a row with all three is drawn as without.
         method : {"grouped", "gumbel_max"}, optional
             "grouped" reads memory once and takes one exponential variate for each 4096 categories. "gumbel_max" is the
             argmax of logits / temperature + gumbel with the float64 noise of the same draw, smaller index on
@@ -421,9 +565,86 @@ class Generator:
             return _ragged.sample(self._reserve, logits, offsets, *each, truncation).indices
         return _host.sample(self._reserve, logits, *each, truncation=truncation).indices
 
+    @overload
     def sample(
         self,
-        logits: ArrayLike,
+        logits: UnknownRank,
+        num_samples: None = None,
+        *,
+        offsets: None = None,
+        out: Sample | None = None,
+        **options: Unpack[Draws],
+    ) -> Sample[Any, Any, Any]: ...
+
+    @overload
+    def sample(  # type: ignore[overload-overlap]  # an unknown rank is any rank
+        self,
+        logits: FloatUnknownRank[FloatT],
+        num_samples: int,
+        *,
+        offsets: None = None,
+        out: Sample | None = None,
+        **options: Unpack[Draws],
+    ) -> Sample[Indices, NDArray[FloatT], Any]: ...
+
+    @overload
+    def sample(
+        self,
+        logits: FloatVector[FloatT],
+        num_samples: None = None,
+        *,
+        offsets: None = None,
+        out: Sample | None = None,
+        **options: Unpack[Draws],
+    ) -> Sample[np.int64, FloatT, FloatT]: ...
+
+    @overload
+    def sample(
+        self,
+        logits: FloatTensor[FloatT],
+        num_samples: None = None,
+        *,
+        offsets: None = None,
+        out: Sample | None = None,
+        **options: Unpack[Draws],
+    ) -> Sample[Indices, NDArray[FloatT], NDArray[FloatT]]: ...
+
+    @overload
+    def sample(
+        self,
+        logits: FloatVector[FloatT],
+        num_samples: int,
+        *,
+        offsets: None = None,
+        out: Sample | None = None,
+        **options: Unpack[Draws],
+    ) -> Sample[Indices, NDArray[FloatT], FloatT]: ...
+
+    @overload
+    def sample(
+        self,
+        logits: FloatTensor[FloatT],
+        num_samples: int,
+        *,
+        offsets: None = None,
+        out: Sample | None = None,
+        **options: Unpack[Draws],
+    ) -> Sample[Indices, NDArray[FloatT], NDArray[FloatT]]: ...
+
+    @overload
+    def sample(
+        self,
+        logits: ArrayLike | Elsewhere,
+        num_samples: int | None = None,
+        *,
+        offsets: Any = None,
+        out: Sample | None = None,
+        **options: Unpack[Draws],
+    ) -> Sample: ...
+
+    def sample(
+        self,
+        logits: ArrayLike | Elsewhere,
         num_samples: int | None = None,
         *,
         axis: int = -1,
@@ -431,11 +652,11 @@ class Generator:
         top_k: ArrayLike | None = None,
         top_p: ArrayLike | None = None,
         min_p: ArrayLike | None = None,
-        method: _Method = "grouped",
+        method: Method = "grouped",
         offsets: ArrayLike | None = None,
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
-        on_invalid: _OnInvalid = None,
+        on_invalid: OnInvalid = None,
         out: Sample | None = None,
         stream: Any = None,
     ) -> Sample:
@@ -488,16 +709,46 @@ class Generator:
             return _ragged.sample(self._reserve, logits, offsets, *each, truncation)
         return _host.sample(self._reserve, logits, *each, truncation=truncation)
 
+    @overload
     def gumbel_softmax(
         self,
-        logits: ArrayLike,
+        logits: np.ndarray[ShapeT, DTypeT],
         temperature: ArrayLike = 1.0,
         *,
         axis: int = -1,
         hard: bool = False,
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
-        on_invalid: _OnInvalid = None,
+        on_invalid: OnInvalid = None,
+        out: NDArray[Any] | None = None,
+        stream: Any = None,
+    ) -> np.ndarray[ShapeT, DTypeT]: ...
+
+    @overload
+    def gumbel_softmax(
+        self,
+        logits: ArrayLike | Elsewhere,
+        temperature: ArrayLike = 1.0,
+        *,
+        axis: int = -1,
+        hard: bool = False,
+        row_ids: ArrayLike | None = None,
+        row_mask: ArrayLike | None = None,
+        on_invalid: OnInvalid = None,
+        out: Any = None,
+        stream: Any = None,
+    ) -> Any: ...
+
+    def gumbel_softmax(
+        self,
+        logits: ArrayLike | Elsewhere,
+        temperature: ArrayLike = 1.0,
+        *,
+        axis: int = -1,
+        hard: bool = False,
+        row_ids: ArrayLike | None = None,
+        row_mask: ArrayLike | None = None,
+        on_invalid: OnInvalid = None,
         out: NDArray[Any] | None = None,
         stream: Any = None,
     ) -> NDArray[Any]:
@@ -508,8 +759,8 @@ class Generator:
         logits : array_like, shape (..., n) with the categories along `axis`
             Unnormalised natural log-probabilities: float16, bfloat16, float32 or float64; -inf is impossible.
         temperature : float or array_like, optional
-            Positive; it divides the logits and the noise. An array broadcasts to the shape of logits without `axis`,
-            and 0 there means the limit: that row's one-hot, as if `hard`.
+            Positive; it divides the logits and the noise. 0 means the limit: the one-hot, as if `hard`. An array
+            broadcasts to the shape of logits without `axis`.
         axis : int, optional
             The category axis.
         hard : bool, optional
@@ -560,16 +811,26 @@ class Generator:
             return _device().gumbel_softmax(self._reserve, logits, *each, stream)  # type: ignore[no-any-return]
         return _host.gumbel_softmax(self._reserve, logits, *each)
 
+    @overload
+    def multinomial(
+        self, n: ArrayLike, logits: np.ndarray[ShapeT, Any], *, out: Indices | None = None, **options: Unpack[Rows]
+    ) -> np.ndarray[ShapeT, np.dtype[np.int64]]: ...
+
+    @overload
+    def multinomial(
+        self, n: ArrayLike, logits: ArrayLike | Elsewhere, *, out: Any = None, **options: Unpack[Rows]
+    ) -> Any: ...
+
     def multinomial(
         self,
         n: ArrayLike,
-        logits: ArrayLike,
+        logits: ArrayLike | Elsewhere,
         *,
         axis: int = -1,
         temperature: ArrayLike = 1.0,
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
-        on_invalid: _OnInvalid = None,
+        on_invalid: OnInvalid = None,
         out: NDArray[np.int64] | None = None,
         stream: Any = None,
     ) -> NDArray[np.int64]:
@@ -626,16 +887,36 @@ class Generator:
             return _device().multinomial(self._reserve, *each, stream)  # type: ignore[no-any-return]
         return _host.multinomial(self._reserve, *each)
 
+    @overload
+    def gumbel_top_k(
+        self, logits: FloatUnknownRank[FloatT], k: int, *, out: TopK | None = None, **options: Unpack[Rows]
+    ) -> TopK[Indices, NDArray[np.float64], Any, Any]: ...
+
+    @overload
+    def gumbel_top_k(
+        self, logits: FloatVector[FloatT], k: int, *, out: TopK | None = None, **options: Unpack[Rows]
+    ) -> TopK[Indices, NDArray[np.float64], FloatT, np.float64]: ...
+
+    @overload
+    def gumbel_top_k(
+        self, logits: FloatTensor[FloatT], k: int, *, out: TopK | None = None, **options: Unpack[Rows]
+    ) -> TopK[Indices, NDArray[np.float64], NDArray[FloatT], NDArray[np.float64]]: ...
+
+    @overload
+    def gumbel_top_k(
+        self, logits: ArrayLike | Elsewhere, k: int, *, out: TopK | None = None, **options: Unpack[Rows]
+    ) -> TopK: ...
+
     def gumbel_top_k(
         self,
-        logits: ArrayLike,
+        logits: ArrayLike | Elsewhere,
         k: int,
         *,
         axis: int = -1,
         temperature: ArrayLike = 1.0,
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
-        on_invalid: _OnInvalid = None,
+        on_invalid: OnInvalid = None,
         out: TopK | None = None,
         stream: Any = None,
     ) -> TopK:
@@ -650,8 +931,8 @@ class Generator:
         axis : int, optional
             The category axis.
         temperature : float or array_like, optional
-            Positive; an array broadcasts to the shape of logits without `axis`, and 0 there means the k largest logits
-            of that row, the first of equals first.
+            Positive, or 0 for the k largest logits, the first of equals first; an array broadcasts to the shape of
+            logits without `axis`.
         row_ids, row_mask, on_invalid
             As in `categorical`. Rows that are masked out or flagged get -1 and NaN; so do, with "flag", those with
             fewer than k possible categories.
@@ -705,16 +986,31 @@ class Generator:
             return _device().gumbel_top_k(self._reserve, *each, stream)  # type: ignore[no-any-return]
         return _top_k.gumbel_top_k(self._reserve, *each)
 
+    @overload
     def conditional_gumbel(
         self,
-        logits: ArrayLike,
+        logits: np.ndarray[ShapeT, DTypeT],
+        index: ArrayLike,
+        *,
+        out: NDArray[Any] | None = None,
+        **options: Unpack[Rows],
+    ) -> np.ndarray[ShapeT, DTypeT]: ...
+
+    @overload
+    def conditional_gumbel(
+        self, logits: ArrayLike | Elsewhere, index: ArrayLike, *, out: Any = None, **options: Unpack[Rows]
+    ) -> Any: ...
+
+    def conditional_gumbel(
+        self,
+        logits: ArrayLike | Elsewhere,
         index: ArrayLike,
         *,
         axis: int = -1,
         temperature: ArrayLike = 1.0,
         row_ids: ArrayLike | None = None,
         row_mask: ArrayLike | None = None,
-        on_invalid: _OnInvalid = None,
+        on_invalid: OnInvalid = None,
         out: NDArray[Any] | None = None,
         stream: Any = None,
     ) -> NDArray[Any]:
@@ -788,14 +1084,16 @@ def _device() -> Any:
     return _device
 
 
-def default_rng(seed: int | np.random.SeedSequence | Generator | None = None) -> Generator:
+def default_rng(
+    seed: SupportsIndex | Sequence[int] | NDArray[np.integer[Any]] | np.random.SeedSequence | Generator | None = None,
+) -> Generator:
     """Make a Generator from a seed.
 
     Parameters
     ----------
-    seed : int, numpy.random.SeedSequence, Generator or None, optional
-        An int below 2**64 is the seed itself; a larger one, like a SeedSequence, goes through
-        `generate_state`. A Generator is returned as it is; None takes 64 bits from the operating system.
+    seed : int, sequence of int, numpy.random.SeedSequence, Generator or None, optional
+        An int below 2**64 is the seed itself; a larger one and a sequence become a SeedSequence, as in NumPy, which
+        goes through `generate_state`. A Generator is returned as it is; None takes 64 bits from the operating system.
 
     Returns
     -------
@@ -804,9 +1102,9 @@ def default_rng(seed: int | np.random.SeedSequence | Generator | None = None) ->
     Raises
     ------
     ValueError
-        If seed is negative.
+        If seed is negative, or holds a negative number.
     TypeError
-        If seed is none of these.
+        If seed is none of these. Of a generator of NumPy's, pass its `.bit_generator.seed_seq`.
 
     Examples
     --------
@@ -820,12 +1118,40 @@ def default_rng(seed: int | np.random.SeedSequence | Generator | None = None) ->
         return Generator(secrets.randbits(64))
     if isinstance(seed, np.random.SeedSequence):
         return Generator(int(seed.generate_state(1, np.uint64)[0]))
-    try:
-        number = operator.index(seed)
-    except TypeError:
-        raise TypeError(f"seed must be an int, SeedSequence, Generator or None, got {seed!r}") from None
+    number = _seed_number(seed)
+    if number is None:
+        return default_rng(_seed_sequence(seed))
     if number < 0:
         raise ValueError(f"seed must not be negative, got {number}")
     if number >= _LIMIT:
         return default_rng(np.random.SeedSequence(number))
     return Generator(number)
+
+
+def _seed_number(seed: Any) -> int | None:
+    """A seed that is an integer."""
+    try:
+        return operator.index(seed)
+    except TypeError:
+        return None
+
+
+def _seed_sequence(seed: Any) -> np.random.SeedSequence:
+    """Seeds that are several integers, as NumPy's SeedSequence takes them."""
+    way = {
+        np.random.Generator: ": pass its .bit_generator.seed_seq",
+        np.random.BitGenerator: ": pass its .seed_seq",
+        np.random.RandomState: ": pass a seed, such as its .randint(1 << 32)",
+    }
+    for kind, text in way.items():
+        if isinstance(seed, kind):
+            raise TypeError(f"seed is a {kind.__name__} of NumPy's, whose draws are its own{text}")
+    refusal = f"seed must be an int, a sequence of ints, SeedSequence, Generator or None, got {seed!r}"
+    if isinstance(seed, (str, bytes, bytearray, set, frozenset, dict)) or not np.iterable(seed):
+        raise TypeError(refusal)
+    numbers = [_seed_number(each) for each in np.asarray(seed, object).reshape(-1)]
+    if any(number is None for number in numbers):
+        raise TypeError(refusal)
+    if any(number is not None and number < 0 for number in numbers):
+        raise ValueError(f"seed must not hold negative numbers, got {seed!r}")
+    return np.random.SeedSequence([number for number in numbers if number is not None])

@@ -4,18 +4,55 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _checks, _dispatch
+from ._types import DTypeT, Elsewhere, ShapeT
+
+
+@overload
+def gumbel_softmax_vjp(
+    y: np.ndarray[ShapeT, DTypeT],
+    cotangent: ArrayLike,
+    temperature: float = 1.0,
+    *,
+    axis: int = -1,
+    out: NDArray[Any] | None = None,
+    stream: Any = None,
+) -> tuple[np.ndarray[ShapeT, DTypeT], np.float64]: ...
+
+
+@overload
+def gumbel_softmax_vjp(
+    y: np.ndarray[ShapeT, DTypeT],
+    cotangent: ArrayLike,
+    temperature: ArrayLike = 1.0,
+    *,
+    axis: int = -1,
+    out: NDArray[Any] | None = None,
+    stream: Any = None,
+) -> tuple[np.ndarray[ShapeT, DTypeT], Any]: ...
+
+
+@overload
+def gumbel_softmax_vjp(
+    y: ArrayLike | Elsewhere,
+    cotangent: ArrayLike | Elsewhere,
+    temperature: ArrayLike | Elsewhere = 1.0,
+    *,
+    axis: int = -1,
+    out: Any = None,
+    stream: Any = None,
+) -> tuple[Any, Any]: ...
 
 
 def gumbel_softmax_vjp(
-    y: ArrayLike,
-    cotangent: ArrayLike,
-    temperature: ArrayLike = 1.0,
+    y: ArrayLike | Elsewhere,
+    cotangent: ArrayLike | Elsewhere,
+    temperature: ArrayLike | Elsewhere = 1.0,
     *,
     axis: int = -1,
     out: NDArray[Any] | None = None,
@@ -76,14 +113,13 @@ def gumbel_softmax_vjp(
         return _device.gumbel_softmax_vjp(y, cotangent, temperature, axis, out, stream)
     if stream is not None:
         raise TypeError("stream is for arrays on a CUDA device, and y lies on the host")
-    array = y if isinstance(y, np.ndarray) else np.asarray(y)
-    return pull_back(array, cotangent, temperature, axis, out, True)
+    return pull_back(_checks.plain(y, "y"), cotangent, temperature, axis, out, True)
 
 
 def pull_back(
     y: NDArray[Any],
-    cotangent: ArrayLike,
-    temperature: ArrayLike,
+    cotangent: Any,
+    temperature: Any,
     axis: int,
     out: NDArray[Any] | None,
     in_temperature: bool,
@@ -103,12 +139,14 @@ def pull_back(
     if per_row:
         in_rows = np.empty(math.prod(rows))
         _dispatch.vjp(array, other, temperatures, per_row, target, in_rows, out is not None)
-        return result, _sum_to(in_rows.reshape(rows), shape)
+        with np.errstate(all="ignore"):
+            return result, _sum_to(in_rows.reshape(rows), shape)
     total = 0.0
     for index, run in _dispatch.parts(rows):
         in_rows = np.empty(run.stop - run.start)
         _dispatch.vjp(array[index], other[index], temperatures, per_row, target[index], in_rows, out is not None)
-        total += float(in_rows.sum())
+        with np.errstate(all="ignore"):
+            total += float(in_rows.sum())
     return result, np.full(shape, total)[()]
 
 
@@ -235,6 +273,11 @@ def exp_concrete_log_prob(log_y: ArrayLike, logits: ArrayLike, temperature: Arra
 
 def _concrete(points: Any, logits: Any, temperature: Any, axis: int, name: str, power: int) -> Any:
     """Log density with exponents -(T + power) of the points, or of those whose logarithms are given (power 0)."""
+    with np.errstate(all="ignore"):  # zeros and infinities are meant
+        return _density(points, logits, temperature, axis, name, power)
+
+
+def _density(points: Any, logits: Any, temperature: Any, axis: int, name: str, power: int) -> Any:
     array = _checks.logits(logits, axis)
     columns, axis = array.shape[-1], operator.index(axis)
     moved = _checks.relaxed_sample(points, name, axis if axis < 0 else axis - array.ndim, columns, log=power == 0)
@@ -251,8 +294,7 @@ def _concrete(points: Any, logits: Any, temperature: Any, axis: int, name: str, 
     phi -= top
     log_y = moved.astype(np.float64)
     if power:
-        with np.errstate(divide="ignore"):
-            np.log(log_y, out=log_y)
+        np.log(log_y, out=log_y)
     phi, log_y = np.broadcast_arrays(phi, log_y)
     possible, zero = phi > -math.inf, log_y == -math.inf
     off_face = (~possible & ~zero).any(-1)

@@ -44,7 +44,10 @@ def gumbel_softmax(
     temperature : float or array, optional
         Positive; an array broadcasts to the shape of logits without `axis`.
     seed, draw : int or array
-        An integer in 0 .. 2**64 - 1, or an array: uint32 of shape (2,), the low word first, or an unsigned scalar.
+        An integer in 0 .. 2**64 - 1, or an array: uint32 of shape (2,), the low word first, a scalar of any integer
+        type, such as a loop's counter, or a key of `jax.random.key`. A traced negative counter -n is 2**64 - n. Of a
+        key of two words, as JAX's own, the first is the high one, so that key(5) is 5; of a key of more words the low
+        and the high word are their MurmurHash3 (x86, 32 bits, words in order) with seed 0 and with seed 1.
     axis : int, optional
         The category axis.
     hard : bool, optional
@@ -83,7 +86,7 @@ def gumbel_softmax(
     True
     """
     logits, axis, rows = _logits(logits, axis)
-    temperature = _temperature(temperature, rows, relaxed=True)
+    temperature = _temperature(temperature, rows, _checks.relaxed_temperature)
     return _relaxed(axis, bool(hard), logits, temperature, _words(seed, "seed"), _words(draw, "draw"))
 
 
@@ -187,7 +190,7 @@ def _draw(
     index = jax.dtypes.canonicalize_dtype(np.int64)
     if logits.shape[axis] > np.iinfo(index).max:
         raise ValueError(f"logits has {logits.shape[axis]} categories: more than 2^31 - 1 need jax_enable_x64")
-    temperature = _temperature(temperature, rows)
+    temperature = _temperature(temperature, rows, _checks.temperature)
     call = _sampled if full else _undifferentiated
     return call(full, num_samples, axis, method, index, logits, temperature, _words(seed, "seed"), _words(draw, "draw"))
 
@@ -197,6 +200,8 @@ def _draw(
 
 def _logits(value: Any, axis: int) -> tuple[Any, int, tuple[int, ...]]:
     """The array, its category axis counted from the end (`vmap` adds axes in front), and the shape of its rows."""
+    if not isinstance(value, jax.Array):  # JAX drops masks without a word
+        value = _checks.plain_logits(value)
     array = jnp.asarray(value)
     checked = _checks.logits(_like(array), axis)
     return array, axis - array.ndim if axis >= 0 else axis, checked.shape[:-1]
@@ -207,17 +212,10 @@ def _like(array: Any) -> Any:
     return np.broadcast_to(np.ones((), array.dtype), array.shape)
 
 
-def _temperature(value: Any, rows: tuple[int, ...], relaxed: bool = False) -> Any:
+def _temperature(value: Any, rows: tuple[int, ...], check: Any) -> Any:
     """Temperatures as a floating-point array, or as the two words of each double where JAX has none."""
     traced = isinstance(value, jax.core.Tracer)
-    zero = False if traced else np.asarray(value) == 0
-    if relaxed and np.any(zero):
-        raise ValueError(
-            "temperature is 0, where no sample is relaxed: "
-            "for one-hot samples pass hard=True and a positive temperature"
-        )
-    if np.ndim(zero) or not zero:  # 0 for all is the argmax, as it is for a row
-        _checks.temperature(_like(value) if traced else value, rows)
+    check(_like(value) if traced else value, rows)
     if isinstance(value, jax.Array):
         return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(float)
     doubles = np.asarray(value, np.float64)
@@ -226,6 +224,11 @@ def _temperature(value: Any, rows: tuple[int, ...], relaxed: bool = False) -> An
 
 def _words(value: Any, name: str) -> Any:
     """The low and the high word of a 64-bit number."""
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        if value.ndim:
+            raise TypeError(f"{name} is an array of keys of shape {value.shape}, expected one key")
+        data = jax.random.key_data(value)
+        return data[::-1] if data.shape == (2,) else jnp.stack([_murmur(data, 0), _murmur(data, 1)])
     if isinstance(value, (jax.Array, np.ndarray)):
         if value.dtype == np.uint32 and value.shape == (2,):
             return value
@@ -233,13 +236,35 @@ def _words(value: Any, name: str) -> Any:
             if value.dtype == np.uint64:
                 return jax.lax.bitcast_convert_type(value, np.uint32)
             return jnp.stack([value.astype(np.uint32), np.uint32(0)])
-        if value.ndim or isinstance(value, jax.core.Tracer):
+        traced = isinstance(value, jax.core.Tracer)
+        if value.ndim == 0 and traced and jnp.issubdtype(value.dtype, jnp.signedinteger):
+            if value.dtype == np.int64:
+                return jax.lax.bitcast_convert_type(value, np.uint32)
+            low = value.astype(np.int32)
+            return jax.lax.bitcast_convert_type(jnp.stack([low, low >> 31]), np.uint32)
+        if value.ndim or traced:
             raise TypeError(
-                f"{name} must be an integer, a uint32 array of shape (2,) = (low, high) or an unsigned scalar, "
+                f"{name} must be an integer, a key, a uint32 array of shape (2,) = (low, high) or an integer scalar, "
                 f"got {value.dtype} of shape {value.shape}"
             )
     number = _checks.uint64(value, name)
     return np.array([number & 0xFFFFFFFF, number >> 32], np.uint32)
+
+
+def _murmur(words: Any, start: int) -> Any:
+    """MurmurHash3, x86, 32 bits, of uint32 words."""
+
+    def rotated(x: Any, by: int) -> Any:
+        return x << np.uint32(by) | x >> np.uint32(32 - by)
+
+    found = jnp.uint32(start)
+    for at in range(words.shape[0]):
+        found ^= rotated(words[at] * np.uint32(0xCC9E2D51), 15) * np.uint32(0x1B873593)
+        found = rotated(found, 13) * np.uint32(5) + np.uint32(0xE6546B64)
+    found ^= np.uint32(4 * words.shape[0])
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        found = (found ^ found >> np.uint32(shift)) * np.uint32(factor)
+    return found ^ found >> np.uint32(16)
 
 
 # --- calls
@@ -392,10 +417,7 @@ def _serve_one(name: str, axis: int, option: str, operands: list[Any], results: 
     words = temperature.dtype == np.uint32
     if words:
         temperature = temperature.view(np.float64)[..., 0]
-    if name == "categorical" and temperature.ndim == 0 and temperature == 0:  # which a Generator has for rows
-        array, results = array[None], [result[None] for result in results]
-        temperature = np.zeros(np.moveaxis(array, axis, -1).shape[:-1])
-    temperature, row_mask = _sane(temperature, array, axis, name != "categorical")
+    temperature, row_mask = _sane(temperature, array, axis, name == "categorical")
     common: dict[str, Any] = {"axis": axis, "row_mask": row_mask, "on_invalid": "flag"}
     if name == "categorical":
         indices = results[0]
@@ -417,15 +439,15 @@ def _serve_one(name: str, axis: int, option: str, operands: list[Any], results: 
         results[1][...] = 0 if words else in_temperature
 
 
-def _sane(temperature: Any, array: Any, axis: int, relaxed: bool) -> tuple[Any, Any]:
+def _sane(temperature: Any, array: Any, axis: int, zero: bool) -> tuple[Any, Any]:
     """Temperatures that no check refuses, and the rows that they leave; traced ones come as they may."""
     if temperature.ndim == 0:
         scalar = float(temperature)
-        good: Any = np.bool_(0 < scalar < math.inf)
+        good: Any = np.bool_(0 < scalar < math.inf or (zero and scalar == 0))
         temperature = scalar if good else 1.0
     else:
         temperature = temperature.astype(np.float64)
-        good = (temperature > 0 if relaxed else temperature >= 0) & (temperature < math.inf)
+        good = (temperature >= 0 if zero else temperature > 0) & (temperature < math.inf)
         temperature = np.where(good, temperature, 1.0)
     if good.all():
         return temperature, None

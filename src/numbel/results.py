@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
+
+from ._types import IndicesT, LogProbT, PerturbedT, RowT
 
 
-class Sample(NamedTuple):
+class Sample(NamedTuple, Generic[IndicesT, LogProbT, RowT]):
     """Indices with the log-probability of each and the logsumexp of each row, from one pass.
 
     Parameters
@@ -18,12 +20,12 @@ class Sample(NamedTuple):
         Natural logarithm of the sum of exp(logits / temperature) of each row.
     """
 
-    indices: Any
-    log_prob: Any
-    logsumexp: Any
+    indices: IndicesT
+    log_prob: LogProbT
+    logsumexp: RowT
 
 
-class TopK(NamedTuple):
+class TopK(NamedTuple, Generic[IndicesT, PerturbedT, LogProbT, RowT]):
     """An ordered sample without replacement: the k largest perturbed logits of each row, the largest first.
 
     Parameters
@@ -38,10 +40,10 @@ class TopK(NamedTuple):
         The largest perturbed value that was not chosen, the (k+1)-th; -inf where no possible category is left.
     """
 
-    indices: Any
-    perturbed: Any
-    log_prob: Any
-    threshold: Any
+    indices: IndicesT
+    perturbed: PerturbedT
+    log_prob: LogProbT
+    threshold: RowT
 
 
 class Gradient(NamedTuple):

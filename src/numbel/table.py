@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, Never, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _checks, _dispatch, _tables
+from ._types import Elsewhere, Indices, ShapeT, WhereT
 from .generator import Generator, _device
 
 
-class CategoricalTable:
+class CategoricalTable(Generic[WhereT]):
     """One categorical distribution, prepared once, from which each draw takes the same short time.
 
     Parameters
@@ -20,7 +21,7 @@ class CategoricalTable:
         Unnormalised natural log-probabilities: float16, bfloat16, float32 or float64; -inf is impossible. Of an array
         on a CUDA device the table is made there, and stays there, as do its draws.
     temperature : float, optional
-        Positive; it divides the logits.
+        Positive, and divides the logits; 0 gives all probability to the first largest one.
 
     Raises
     ------
@@ -50,8 +51,17 @@ class CategoricalTable:
 
     __slots__ = ("__weakref__", "_logsumexp", "_table")
 
-    def __init__(self, logits: ArrayLike, *, temperature: float = 1.0) -> None:
+    @overload
+    def __init__(self: CategoricalTable[Any], logits: Elsewhere, *, temperature: float = 1.0) -> None: ...
+
+    @overload
+    def __init__(
+        self: CategoricalTable[np.ndarray[Any, Any]], logits: ArrayLike, *, temperature: float = 1.0
+    ) -> None: ...
+
+    def __init__(self, logits: ArrayLike | Elsewhere, *, temperature: float = 1.0) -> None:
         self._table: Any
+        limit = None
         if _checks.on_device(logits):
             self._table = _device().Table(logits, temperature)
             self._logsumexp = self._table.logsumexp
@@ -59,6 +69,9 @@ class CategoricalTable:
         array = _checks.one_row(logits)
         temperatures, _ = _checks.temperature(temperature, ())
         node, logsumexp = np.empty((1, 2)), np.empty(1)
+        if not temperatures[0]:
+            array, limit = _lone(array)
+            temperatures = np.ones(1)
         bad = _dispatch.categorical(
             array, 0, temperatures, False, None, None, "grouped", 0, 0, (None,) * 3, sums=logsumexp, nodes=node
         )
@@ -66,7 +79,7 @@ class CategoricalTable:
             _checks.invalid_row(array, bad)
         self._table = _tables.build(array, temperatures, node)
         self._table.entries.flags.writeable = False
-        self._logsumexp = logsumexp[0]
+        self._logsumexp = logsumexp[0] if limit is None else limit
 
     @property
     def categories(self) -> int:
@@ -97,6 +110,51 @@ class CategoricalTable:
         if isinstance(self._table, tuple):
             self._table = _tables.Table(*self._table)
             self._table.entries.flags.writeable = False
+
+    @overload
+    def sample(
+        self: CategoricalTable[Never],
+        rng: Generator,
+        size: int | tuple[int, ...] | None = None,
+        *,
+        out: Any = None,
+        stream: Any = None,
+    ) -> Any: ...
+
+    @overload
+    def sample(
+        self: CategoricalTable[np.ndarray[Any, Any]],
+        rng: Generator,
+        size: tuple[()] | None = None,
+        *,
+        out: None = None,
+        stream: None = None,
+    ) -> np.int64: ...
+
+    @overload
+    def sample(
+        self: CategoricalTable[np.ndarray[Any, Any]],
+        rng: Generator,
+        size: int | tuple[int, *tuple[int, ...]],
+        *,
+        out: None = None,
+        stream: None = None,
+    ) -> Indices: ...
+
+    @overload
+    def sample(
+        self: CategoricalTable[np.ndarray[Any, Any]],
+        rng: Generator,
+        size: int | tuple[int, ...] | None = None,
+        *,
+        out: np.ndarray[ShapeT, np.dtype[np.int64]],
+        stream: None = None,
+    ) -> np.ndarray[ShapeT, np.dtype[np.int64]]: ...
+
+    @overload
+    def sample(
+        self, rng: Generator, size: int | tuple[int, ...] | None = None, *, out: Any = None, stream: Any = None
+    ) -> Any: ...
 
     def sample(
         self,
@@ -154,3 +212,15 @@ class CategoricalTable:
             if target is not result:
                 result[...] = target
         return result if out is not None or shape else result[()]
+
+
+def _lone(array: NDArray[Any]) -> tuple[NDArray[Any], np.float64]:
+    """Logits of which only the first largest is possible, and the logsumexp at temperature 0."""
+    index, limit = np.empty(1, np.int64), np.empty(1)
+    results = (index, None, None)
+    bad = _dispatch.categorical(array, 1, np.zeros(1), True, None, None, "grouped", 0, 0, results, sums=limit)
+    if bad is not None:
+        _checks.invalid_row(array, bad)
+    lone: NDArray[Any] = np.full(array.shape, -np.inf, np.float32)
+    lone[index] = 0
+    return lone, limit[0]

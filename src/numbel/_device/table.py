@@ -29,6 +29,11 @@ class Table:
             raise ValueError(f"logits has shape {task.span.shape}, expected one row, (n,)")
         where, columns = task.library, task.span.shape[0]
         self.columns = columns
+        if task.per_row:  # a lone 0
+            lone, limit = _lone(task)
+            self.__init__(lone, 1.0)  # type: ignore[misc]
+            self.logsumexp = limit
+            return
         with where.active():
             where.begin()
             self.entries, self.heads = where.empty((columns,), "int64"), where.empty((HEAD,), "int64")
@@ -36,9 +41,8 @@ class Table:
             sums, bad, wide = where.scratch(1, np.float64), task.bad(), task.none(wide_of(task.span.name))
             results = Results(task.none("int64"), wide, wide, sums, bad)
             made = launch.tables(1, columns, task.place, self._cells(where), self._heads(where))
-            call, step = task.call((0, 0)), task.span.strides[0] if columns > 1 else task.span.item_size
-            view = task.span.view(0, (1, columns), (columns * step if columns > 1 else step, step))
-            launch.table(view, call, results, made, task.place)
+            call = task.call((0, 0))
+            launch.table(_view(task), call, results, made, task.place)
             if task.first_bad(bad) is not None:  # waits for the device
                 task.refuse(0)
             self.logsumexp = np.float64(sums.copy_to_host()[0])
@@ -96,3 +100,26 @@ class Table:
         with where.active():
             self.entries, self.heads = where.upload(state["entries"]), where.upload(head)
             self._describe(where, like)
+
+
+def _view(task: Task) -> Any:
+    """The one row, as kernels have rows."""
+    columns = task.span.shape[0]
+    step = task.span.strides[0] if columns > 1 else task.span.item_size
+    return task.span.view(0, (1, columns), (columns * step if columns > 1 else step, step))
+
+
+def _lone(task: Task) -> tuple[Any, np.float64]:
+    """Logits of which only the first largest is possible, and the logsumexp at temperature 0; waits for the device."""
+    where = task.library
+    with where.active():
+        where.begin()
+        index, limit, bad = where.scratch(1, np.int64), where.scratch(1, np.float64), task.bad()
+        wide = task.none(wide_of(task.span.name))
+        results = Results(index, wide, wide, limit, bad)
+        launch.categorical(_view(task), task.call((0, 0)), "grouped", 1, results, task.place)
+        if task.first_bad(bad) is not None:
+            task.refuse(0)
+        lone = np.full(task.span.shape, -np.inf, np.float32)
+        lone[index.copy_to_host()[0]] = 0
+        return where.upload(lone), np.float64(limit.copy_to_host()[0])
