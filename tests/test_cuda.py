@@ -182,6 +182,7 @@ def test_the_example_in_the_simulator():
     run(text, NUMBA_ENABLE_CUDASIM="1")
 
 
+@pytest.mark.long
 def test_some_kernels_in_the_simulator():
     """What planted bugs are looked for with, in seconds: some twelve words to refine, a short row, a full block."""
     code = (
@@ -211,11 +212,13 @@ def some_truncations(races):
     run(code, NUMBA_ENABLE_CUDASIM="1", NUMBEL_RACES=str(int(races)))
 
 
+@pytest.mark.long
 def test_some_truncations_in_the_simulator():
     """What planted bugs are looked for with, in seconds: ties at a cut, top_p of what top_k keeps, by histograms."""
     some_truncations(races=False)
 
 
+@pytest.mark.long
 def test_some_truncations_do_not_race_in_the_simulator():
     some_truncations(races=True)
 
@@ -231,6 +234,7 @@ def test_some_choices_in_the_simulator():
     run(code, NUMBA_ENABLE_CUDASIM="1")
 
 
+@pytest.mark.long
 def test_a_table_and_counts_in_the_simulator():
     """What planted bugs are looked for with: the entries of a table of two blocks, and counts over it."""
     code = (
@@ -244,6 +248,7 @@ def test_a_table_and_counts_in_the_simulator():
 EQUAL = ["float32", "equal", "float64", "equal", "float16", "equal", "bfloat16", "equal"]
 
 
+@pytest.mark.long
 def test_every_method_of_the_first_kind_is_the_cpus_in_the_simulator():
     assert run_script("cuda_checks.py").split() == EQUAL
 
@@ -400,12 +405,13 @@ def can_compile():
         return False
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("forms", "layouts"),
     [
         (("float32",), ("C",)),
-        pytest.param(("float32",), ("A", "R"), marks=pytest.mark.long),
-        pytest.param(("float64", "float16", "bfloat16"), ("A", "C", "R"), marks=pytest.mark.long),
+        (("float32",), ("A", "R")),
+        (("float64", "float16", "bfloat16"), ("A", "C", "R")),
     ],
     ids=("float32, contiguous", "float32, other layouts", "other formats"),
 )
@@ -458,6 +464,7 @@ print(len(compiled) > 0, made.specialized, kernel.entry_name, hashlib.sha256(cod
 """
 
 
+@pytest.mark.long
 def test_a_kernel_is_compiled_once_for_a_machine(tmp_path):
     """Its second process loads it; what is spoilt on disk, or not to be written, is compiled."""
     if not can_compile():
@@ -480,11 +487,13 @@ def test_a_kernel_is_compiled_once_for_a_machine(tmp_path):
 # --- the command for a GPU, and what is said without one
 
 
+@pytest.mark.long
 def test_torch_on_a_device_in_the_simulator():
     pytest.importorskip("torch")
     assert run_script("torch_cuda_checks.py").split() == EQUAL
 
 
+@pytest.mark.long
 def test_the_gpu_command_in_the_simulator(tmp_path):
     """All of it but the timings, on small shapes."""
     done = subprocess.run(
@@ -503,6 +512,7 @@ def test_the_gpu_command_in_the_simulator(tmp_path):
     assert "| all words | yes | 256 words" in (tmp_path / "gpu.md").read_text()
 
 
+@pytest.mark.long
 def test_the_gpu_command_fails_with_a_check(tmp_path):
     """A planted difference between device and host is reported, and is the exit code."""
     code = (
@@ -557,6 +567,7 @@ def test_without_a_gpu_it_says_what_is_missing():
     assert rng.draw == 0
 
 
+@pytest.mark.long
 def test_the_command_line_samples_on_a_device(tmp_path):
     """The same files from either device, in the simulator; a bad row by its place in the file."""
     pytest.importorskip("typer")

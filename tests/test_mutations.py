@@ -691,7 +691,7 @@ def run(folder, tests):
 _RUNNER = """
 import sys, pytest, numbel
 assert numbel.__file__.startswith(sys.argv[1]), numbel.__file__
-sys.exit(pytest.main(["-q", "--tb=line", "-p", "no:cacheprovider", *sys.argv[2:]]))
+sys.exit(pytest.main(["-q", "--tb=line", "-m", "", "-p", "no:cacheprovider", *sys.argv[2:]]))
 """
 
 

@@ -33,7 +33,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "gumbel_softmax": ("relaxed_*", "relaxed_short_*"),
     "gumbel_softmax_vjp": ("vjp", "vjp_short"),
     "gumbel_top_k": ("top_k", "top_k_short"),
-    "top_k_weights": ("top_k_weights",),
+    "top_k_weights": (*_ROWS, "top_k_weights"),
     "conditional_gumbel": (*_ROWS, "conditional", "conditional_short"),
     "multinomial": (*_ROWS, "multinomial"),
     "log_prob": (*_ROWS, "given_log_prob"),
