@@ -236,6 +236,9 @@ def check_errors():
     assert (
         draws(out=on_device(np.zeros(4, np.int64))[::2]) == "indices is not C-contiguous, which it must be on a device"
     )
+    buffer = on_device(np.zeros(2, np.float32))
+    shared = numbel.Sample(None, buffer, buffer)
+    assert "two arrays of out share memory" in raised(lambda: rng().sample(x, out=shared))
     if config.ENABLE_CUDASIM:
         assert draws(out=type(x)(fixed)) == "out is read-only"
     assert draws(temperature=-1.0) == "temperature must be positive and finite, or 0 for the argmax, got -1.0"

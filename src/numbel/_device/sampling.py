@@ -14,7 +14,7 @@ from .._cuda.rows import Call, Results
 from .._libraries import library
 from ..results import Sample
 from .ragged import Ragged
-from .task import Reserve, Task, draw_of, no_elements, planes, wide_of
+from .task import Reserve, Task, apart, draw_of, no_elements, planes, wide_of
 from .truncation import Truncation, truncation
 
 
@@ -102,9 +102,13 @@ def sample(
     wide = wide_of(task.span.name)
     forms = (("indices", many, "int64"), ("log_prob", many, wide), ("logsumexp", shape, wide))
     wanted = [full or name == "indices" for name, _, _ in forms]
-    for (name, form, kind), given in zip(forms, out, strict=True):
-        if given is not None:
+    apart(
+        [
             task.output(given, form, kind, f"out.{name}" if full else "out")
+            for (name, form, kind), given in zip(forms, out, strict=True)
+            if given is not None
+        ]
+    )
     with where.active(), reserve() as draw:
         where.begin()
         made = [

@@ -6,7 +6,7 @@ Nothing here waits for the device or copies from it, unless `on_invalid="raise"`
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NoReturn
 
@@ -292,6 +292,18 @@ def _overlap(a: Span, b: Span) -> bool:
 
     (low, high), (other_low, other_high) = ends(a), ends(b)
     return low <= other_high and other_low <= high
+
+
+def apart(spans: Sequence[Span]) -> None:
+    """No two outputs of one call share memory; they are contiguous, or refused for that."""
+    filled = [span for span in spans if span.size]
+    if any(
+        _overlap(one, other)
+        for i, one in enumerate(filled)
+        for other in filled[:i]
+        if one.contiguous and other.contiguous
+    ):
+        raise ValueError("two arrays of out share memory: each result needs its own")
 
 
 def counter(draw: Any) -> Any:

@@ -12,7 +12,7 @@ from .._cuda import launch, launch_top_k
 from .._cuda.rows import Results
 from .._cuda.top_k import Chosen
 from ..results import TopK
-from .task import Reserve, Task, planes, wide_of
+from .task import Reserve, Task, apart, planes, wide_of
 
 
 def gumbel_top_k(
@@ -36,9 +36,13 @@ def gumbel_top_k(
     given = (None,) * 4 if out is None else tuple(out)
     kinds = ("int64", "float64", wide_of(task.span.name), "float64")
     forms = ((*shape, count), (*shape, count), shape, shape)
-    for name, each, form, kind in zip(TopK._fields, given, forms, kinds, strict=True):
-        if each is not None:
+    apart(
+        [
             task.output(each, form, kind, f"out.{name}")
+            for name, each, form, kind in zip(TopK._fields, given, forms, kinds, strict=True)
+            if each is not None
+        ]
+    )
     with where.active(), reserve() as draw:
         where.begin()
         made = [
