@@ -1,5 +1,6 @@
 """One cache of kernels for a whole run, filled on all cores before the first test; processes where they help."""
 
+import collections
 import os
 import sys
 import time
@@ -21,6 +22,19 @@ def pytest_cmdline_main(config):
     measures = "--benchmark-enable" in map(str, config.invocation_params.args)
     if hasattr(config.option, "numprocesses") and (measures or not (given or is_whole(config))):
         config.option.numprocesses, config.option.dist, config.option.tx = None, "no", []
+
+
+def pytest_terminal_summary(terminalreporter):
+    """One line for each reason to skip, in place of one for each place: what is missing, and what brings it."""
+    reasons = collections.Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", []))
+    for reason, count in reasons.most_common():
+        name = reason.removeprefix("Skipped: ")
+        terminalreporter.write_line(f"{count} skipped: {name}")
+    if reasons:
+        terminalreporter.write_line(
+            'what is missing comes with: python -m pip install "torch" "jax" "dask[array]" distributed mkl_random tbb '
+            '"numba-cuda[cu13]" ".[dashboard]"; .ci/run installs all of it'
+        )
 
 
 def pytest_sessionstart(session):

@@ -486,7 +486,7 @@ MUTATIONS = {
         ["test_cuda.py::test_some_kernels_in_the_simulator"],
     ),
     "a streamed line of the line before": (
-        [("_cpu/runs.py", "at + line * step * source.itemsize", "at + max(line - 1, 0) * step * source.itemsize")],
+        [("_cpu/runs.py", "at + line * step * wide", "at + max(line - 1, 0) * step * wide")],
         ["test_streams.py::test_columns_around_a_line[600]"],
     ),
     "CUDA: all that equal the cut": (

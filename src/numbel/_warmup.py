@@ -28,7 +28,7 @@ _CATEGORICAL = (
 #: The workers that each public function runs, whatever its arguments; * stands for the dtype of its arithmetic.
 FUNCTIONS: dict[str, tuple[str, ...]] = {
     "categorical": _CATEGORICAL,
-    "sample": _CATEGORICAL,
+    "sample": (*_CATEGORICAL, "given_log_prob"),
     "gumbel": ("noise_*",),
     "gumbel_softmax": ("relaxed_*", "relaxed_short_*"),
     "gumbel_softmax_vjp": ("vjp", "vjp_short"),
