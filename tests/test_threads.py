@@ -4,6 +4,7 @@ Each script runs in its own process and prints hashes, which must be those of a 
 """
 
 import functools
+import importlib.util
 import os
 import subprocess
 import sys
@@ -256,3 +257,127 @@ def test_seeds_of_children_in_threads():
         thread.join()
     assert len(found) == 4 * 20 * 400
     assert all(found)
+
+
+def finished(program, **changes):
+    """What a fresh process printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | changes, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+_FORKED = """
+import multiprocessing, sys
+import numpy as np
+import {library}
+import numbel
+
+logits = np.zeros((3, 100_000), np.float32)
+{parent}
+
+def child(found):
+    rng = numbel.Generator(5)
+    drawn = rng.categorical(logits).tolist()
+    found.put([drawn, float(rng.gumbel_softmax(logits).sum()), numbel.entropy(logits).tolist()])
+    numbel.show_config()
+
+if __name__ == "__main__":
+    fork = multiprocessing.get_context("fork")
+    found = fork.Queue()
+    process = fork.Process(target=child, args=(found,))
+    process.start()
+    try:
+        print(found.get(timeout=60)[0] == numbel.Generator(5).categorical(logits).tolist())
+        process.join(60)
+        print(process.exitcode)
+    finally:
+        process.kill()
+"""
+posix_with_torch = pytest.mark.skipif(
+    not hasattr(os, "fork") or importlib.util.find_spec("torch") is None, reason="needs fork and torch"
+)
+
+
+@posix_with_torch
+@pytest.mark.parametrize("parent", ["torch.ones(1 << 20).sum()", "pass", "numbel.Generator(5).categorical(logits)"])
+def test_a_child_of_a_process_whose_openmp_runs_does_not_wait_for_its_threads(parent):
+    """torch's counts, which nobody knew of: a forked worker of a DataLoader waited for ever."""
+    output = finished(_FORKED.format(library="torch", parent=parent)).splitlines()
+    assert "True" in output  # the child's lines come when they come
+    assert output[-1] == "0"
+    assert any(line.startswith("threads") and "1: a forked process may start none" in line for line in output) or any(
+        line.split() == ["threading", "layer", "tbb"] for line in output
+    )
+
+
+@posix_with_torch
+def test_torchs_number_of_threads_is_left_alone():
+    program = """
+import numpy as np, torch, numbel
+torch.set_num_threads(1)
+numbel.Generator(5).categorical(np.zeros((4, 1 << 18), np.float32))
+print(torch.get_num_threads())
+"""
+    assert finished(program) == "1\n"
+
+
+_FLUSHED = """
+import numpy as np, torch, numbel
+
+def draws():
+    for dtype in (np.float32, np.float64):
+        x = np.random.default_rng(0).standard_normal((64, 100)).astype(dtype) * 3
+        far = np.zeros((3, 70_000), dtype)
+        far[:, ::2] = -87.5 if dtype is np.float32 else -708.2
+        yield numbel.Generator(5).gumbel_softmax(x, 0.1).tobytes()
+        yield numbel.Generator(5).gumbel_softmax(far, 0.9).tobytes()
+        yield numbel.Generator(5).categorical(far, num_samples=5).tobytes()
+        yield numbel.logsumexp(far).tobytes()
+        yield numbel.Generator(5).gumbel_top_k(x, 3).perturbed.tobytes()
+        yield numbel.Generator(5).categorical(x, top_p=0.9).tobytes()
+
+if {first}:  # before the threads are started, which inherit it
+    torch.set_flush_denormal(True)
+one = list(draws())
+torch.set_flush_denormal(not {first})
+print(one == list(draws()))
+print(torch.tensor([1e-42]).mul(1.0).item() == 0.0)
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
+@pytest.mark.parametrize("first", [True, False])
+def test_the_same_bits_where_another_library_flushes_subnormals(first):
+    if not __import__("torch").set_flush_denormal(False):
+        pytest.skip("torch cannot flush subnormals on this processor")
+    same, flushes = finished(_FLUSHED.format(first=first)).split()
+    assert same == "True"
+    assert flushes == str(not first)  # and its state is left as it was
+
+
+_NESTED = """
+import numba, numpy as np
+import numbel
+
+def draw(seed):
+    return int(numbel.Generator(int(seed)).categorical(np.zeros(100_000, np.float32)))
+
+@numba.njit(parallel=True)
+def theirs(found):
+    for i in numba.prange(len(found)):
+        with numba.objmode(x="int64"):
+            x = draw(i)
+        found[i] = x
+
+found = np.zeros(8, np.int64)
+theirs(found)
+print(found.tolist() == [draw(i) for i in range(8)])
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("layer", ["workqueue", "omp"])
+def test_called_from_a_users_own_parallel_loop(layer):
+    assert finished(_NESTED, NUMBA_THREADING_LAYER=layer) == "True\n"

@@ -334,8 +334,10 @@ def _optimised(function: Callable[..., None], symbol: str, arguments: int) -> tu
         pipeline_class=_InnerCompiler,
     )
     library = compiled.library
-    entry = library.alone().get_function(cgutils.normalize_ir_text(compiled.fndesc.mangled_name))
-    entry.name = symbol
+    body = library.alone().get_function(cgutils.normalize_ir_text(compiled.fndesc.mangled_name))
+    body.name = f"{symbol}_body"
+    body.add_function_attribute("noinline")  # or arithmetic could move out of where its rules hold
+    library.alone().link_in(llvm.parse_assembly(str(_under_ieee(symbol, arguments))))
     library._final_module = library.linked("linkonce_odr", symbol)
     library._optimize_final_module()
     for each in library._final_module.functions:
@@ -344,6 +346,45 @@ def _optimised(function: Callable[..., None], symbol: str, arguments: int) -> tu
     library._final_module.verify()
     _refuse_unknown(library._final_module)
     return library._final_module, library._codegen
+
+
+def _under_ieee(symbol: str, arguments: int) -> Module:
+    """The entry point itself: its body, run with subnormals kept and results rounded to nearest.
+
+    Other libraries leave threads in other states (`torch.set_flush_denormal`, XLA's threads), which is put back.
+    """
+    module = Module()
+    module.triple = llvm.get_process_triple()
+    word, address = llvmlite.ir.IntType(64), llvmlite.ir.IntType(64).as_pointer()
+    form = llvmlite.ir.FunctionType(llvmlite.ir.IntType(32), [address, address, *[word] * arguments])
+    body = llvmlite.ir.Function(module, form, f"{symbol}_body")
+    entry = llvmlite.ir.Function(module, form, symbol)
+    builder = llvmlite.ir.IRBuilder(entry.append_basic_block())
+    if module.triple.startswith(("x86_64", "i386", "i686")):
+        byte = llvmlite.ir.IntType(8).as_pointer()
+        store, load = (
+            llvmlite.ir.Function(
+                module, llvmlite.ir.FunctionType(llvmlite.ir.VoidType(), [byte]), f"llvm.x86.sse.{name}mxcsr"
+            )
+            for name in ("st", "ld")
+        )
+        before, ours = (builder.alloca(llvmlite.ir.IntType(32)) for _ in range(2))
+        builder.store(llvmlite.ir.IntType(32)(0x1F80), ours)
+        builder.call(store, [builder.bitcast(before, byte)])
+        builder.call(load, [builder.bitcast(ours, byte)])
+        status = builder.call(body, entry.args)
+        builder.call(load, [builder.bitcast(before, byte)])
+    elif module.triple.startswith(("aarch64", "arm64")):
+        read = llvmlite.ir.FunctionType(word, [])
+        write = llvmlite.ir.FunctionType(llvmlite.ir.VoidType(), [word])
+        before = builder.asm(read, "mrs $0, fpcr", "=r", [], True)
+        builder.asm(write, "msr fpcr, $0", "r", [word(0)], True)
+        status = builder.call(body, entry.args)
+        builder.asm(write, "msr fpcr, $0", "r", [before], True)
+    else:
+        status = builder.call(body, entry.args)
+    builder.ret(status)
+    return module
 
 
 #: What machine code may call: functions that the C library has on every platform (the last one on Apple's).

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numba
 import numpy as np
 
 from ._cpu import drivers
@@ -18,7 +17,7 @@ from ._cpu.job import EMPTY, Job
 from ._cpu.noise import TILE
 from ._cpu.runs import ELEMENTS
 from ._cpu.short import SHORT
-from ._jit import parallel_allowed
+from ._jit import parallel_allowed, thread_count
 from ._scalar.blocks import BLOCK
 from ._scalar.entropy import COUNTED
 
@@ -104,12 +103,12 @@ def _run(
     """Have workers take items first .. items - 1, in waves."""
     step = max(1, _WAVE // per_item)
     largest = min(step, items - first)
-    most = numba.get_num_threads() if largest > 1 and largest * per_item >= _PARALLEL_FROM else 1
+    most = thread_count() if largest > 1 and largest * per_item >= _PARALLEL_FROM else 1
     job.reserve(driver.serial, most)
     for start in range(first, items, step):
         end = min(start + step, items)
         job.limit(start, end)
-        workers = numba.get_num_threads() if end - start > 1 and (end - start) * per_item >= _PARALLEL_FROM else 1
+        workers = most if end - start > 1 and (end - start) * per_item >= _PARALLEL_FROM else 1
         if workers > 1:
             with parallel_allowed() as allowed:
                 if allowed:
@@ -316,7 +315,7 @@ def _run_rows(worker: str, dtype: np.dtype[Any], job: dict[str, Any], twice: boo
     strided = rows > 1 and any(job[f"{name}column_stride"] not in (0, dtype.itemsize) for name in ("", "out_"))
     job["group"] = job["grab"] = 1
     # asking for the number of threads starts them, which short work must not: OpenMP's are torch's, too
-    threads = numba.get_num_threads() if rows * columns >= _PARALLEL_FROM else 1
+    threads = thread_count() if rows * columns >= _PARALLEL_FROM else 1
     job["held"] = _HELD // (threads * result_dtype(dtype).itemsize)
     if columns <= (_WHOLE if rows >= 4 * threads else _WHOLE_OF_FEW) and not strided:
         job["segments"], job["segment_blocks"] = 1, blocks

@@ -8,7 +8,7 @@ from importlib import metadata
 import numba
 import numpy as np
 
-from . import _kernel_cache
+from . import _jit, _kernel_cache
 
 
 def show_config() -> None:
@@ -30,6 +30,7 @@ def config() -> dict[str, str]:
 
     from . import BITS_VERSION, __version__
 
+    threads = f"{_jit.thread_count()} of {numba.config.NUMBA_NUM_THREADS}"
     try:
         layer = numba.threading_layer()
     except ValueError:
@@ -42,7 +43,7 @@ def config() -> dict[str, str]:
         "numpy": np.__version__,
         "llvmlite": metadata.version("llvmlite"),
         "cpu": str(numba.config.CPU_NAME or llvm.get_host_cpu_name()),
-        "threads": f"{numba.get_num_threads()} of {numba.config.NUMBA_NUM_THREADS}",
+        "threads": "1: a forked process may start none" if _jit.is_serial() else threads,
         "threading layer": str(layer),
         "cache": str(folder) if folder is not None else "off",
     }

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numba
 from numba.core.compiler_lock import global_compiler_lock
@@ -124,7 +125,7 @@ _UNREAD = ctypes.addressof(_unread)
 
 
 # One guard for all threading layers. workqueue aborts the process when two Python threads enter it; GNU
-# OpenMP kills a forked child that enters it. Serial code gives the same bits, so both cases fall back.
+# OpenMP hangs or kills a forked child that enters it. Serial code gives the same bits, so both cases fall back.
 _guard = threading.Lock()
 _forked = False
 
@@ -152,18 +153,42 @@ def _layer() -> str | None:
         return None  # not started yet
 
 
+def is_serial() -> bool:
+    """Whether this process may start no threads: a forked child, whose parent's OpenMP may be anybody's, torch's too.
+
+    It waits for ever for threads that the fork did not copy. Only TBB, if the parent had started it, survives a fork.
+    """
+    return _forked and _layer() != "tbb"
+
+
+def thread_count() -> int:
+    """How many workers may run at a time. Asking starts Numba's threads, which short work must not."""
+    if is_serial():
+        return 1
+    if _layer() is not None:
+        return int(numba.get_num_threads())
+    # Starting Numba's OpenMP sets the number of threads of the OpenMP that torch shares
+    torch: Any = sys.modules.get("torch")
+    before = torch.get_num_threads() if hasattr(torch, "get_num_threads") else None
+    count = int(numba.get_num_threads())
+    if before is not None and torch.get_num_threads() != before:
+        torch.set_num_threads(before)
+    return count
+
+
 @contextlib.contextmanager
 def parallel_allowed() -> Iterator[bool]:
     """Whether a parallel kernel may be entered now; hold the context while it runs."""
-    if _forked and _layer() is not None:
+    if is_serial():
         yield False
         return
     if _layer() in ("omp", "tbb"):
         yield True
         return
-    # the first call starts the layer, and workqueue takes one caller at a time
+    # The first call starts the layer. workqueue takes one caller at a time, and none from within: a thread that Python
+    # did not start may be one of a user's own `prange`.
     guard = _guard
-    if not guard.acquire(blocking=False):
+    if isinstance(threading.current_thread(), threading._DummyThread) or not guard.acquire(blocking=False):
         yield False
         return
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
 from . import _dispatch
@@ -17,6 +16,7 @@ from ._cpu.job import EMPTY, Job
 from ._cpu.runs import ELEMENTS
 from ._cpu.table import FIELDS, HEAD
 from ._dispatch import Array, Progress, _address, _name, _rows_job, _run, parts, result_dtype
+from ._jit import thread_count
 from ._scalar.blocks import BLOCK
 
 #: Draws that one thread takes at a time.
@@ -60,7 +60,7 @@ def build(array: Array, temperature: Array, node: Array) -> Table:
     _run(drivers.driver("table_weights", _name(result_dtype(dtype))), Job(job), blocks, min(columns, BLOCK))
     head, split = drivers.driver("table_head", "float64"), drivers.driver("table_split", "float64")
     # asking for the number of threads starts them, which short work must not
-    pieces = job["segments"] = min(4 * numba.get_num_threads(), columns // _CUT) if columns >= 2 * _CUT else 1
+    pieces = job["segments"] = min(4 * thread_count(), columns // _CUT) if columns >= 2 * _CUT else 1
     for phase, items in ((0, blocks), (1, pieces)):
         job["phase"] = phase
         packed = Job(job)
@@ -139,7 +139,7 @@ def _tabled_rows(
     columns, samples = array.shape[-1], indices.shape[-1]
     if len(wanted) == 0:
         return
-    if columns <= _WHOLE and (12 * columns + 5 * samples < _SMALL or len(wanted) >= 4 * numba.get_num_threads()):
+    if columns <= _WHOLE and (12 * columns + 5 * samples < _SMALL or len(wanted) >= 4 * thread_count()):
         job, kept = _rows_job(array, temperatures, per_row)
         kept += [ids, nodes, wanted, indices, log_prob]
         job["element"], job["row_ids"], job["row_node"] = ELEMENTS[_name(array.dtype)], _address(ids), _address(nodes)

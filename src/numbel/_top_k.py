@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -16,6 +15,7 @@ from ._cpu import drivers
 from ._cpu.job import Job
 from ._cpu.top_k_short import SHORT
 from ._dispatch import _address
+from ._jit import thread_count
 from ._scalar.blocks import BLOCK
 from .results import TopK
 
@@ -98,7 +98,7 @@ def _choose(rows: _host.Rows, k: int, draw: tuple[int, int], results: list[NDArr
     # a second one, which then reads little more than those few blocks.
     job["keeps_nodes"] = int(k < blocks <= _NODES)
     # asking for the number of threads starts them, which short work must not: OpenMP's are torch's, too
-    threads = numba.get_num_threads() if count * columns >= _dispatch._PARALLEL_FROM else 1
+    threads = thread_count() if count * columns >= _dispatch._PARALLEL_FROM else 1
     size = _segment_blocks(count, blocks, k, threads)
     segments = -(-blocks // size)
     job["segments"], job["segment_blocks"] = segments, size
