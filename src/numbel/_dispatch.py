@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -97,26 +98,53 @@ def _place_rows(job: dict[str, Any], array: Array, name: str = "array") -> Array
     return geometry
 
 
+class _Scratch(threading.local):
+    """What a thread lends its jobs, kept from one call to the next: allocating takes longer than a small call."""
+
+    #: None while it is lent: another call within (a finalizer's) then takes memory of its own.
+    kept: tuple[Array, int] | None = None
+
+
+_scratch = _Scratch()
+#: Bytes of scratch for a lone worker of short rows; more is kept between calls up to the second number.
+_LENT, _LENT_MOST = 1 << 17, 1 << 20
+
+
+def _new_scratch(size: int) -> tuple[Array, int]:
+    """So many bytes, and their address, a multiple of 64."""
+    memory = np.empty(size + 64, np.uint8)
+    return memory, -(-_address(memory) // 64) * 64
+
+
+def _work(driver: drivers.Driver, job: Job, workers: int) -> None:
+    """Have workers do a job, with the scratch that they need."""
+    memory, address = _scratch.kept or _new_scratch(_LENT)
+    _scratch.kept = None
+    size = (memory.size - 64) // workers // 64 * 64
+    while True:
+        job.lend(address, size)
+        if workers > 1:
+            with parallel_allowed() as allowed:
+                driver.parallel(job.address, workers) if allowed else driver.serial(job.address)
+        else:
+            driver.serial(job.address)
+        if not job.scratch_needed:
+            break
+        size = job.scratch_needed
+        memory, address = _new_scratch(size * workers)
+    if memory.size <= _LENT_MOST:
+        _scratch.kept = memory, address
+
+
 def _run(
     driver: drivers.Driver, job: Job, items: int, per_item: int, progress: Progress | None = None, first: int = 0
 ) -> None:
     """Have workers take items first .. items - 1, in waves."""
     step = max(1, _WAVE // per_item)
-    largest = min(step, items - first)
-    most = thread_count() if largest > 1 and largest * per_item >= _PARALLEL_FROM else 1
-    job.reserve(driver.serial, most)
     for start in range(first, items, step):
         end = min(start + step, items)
         job.limit(start, end)
-        workers = most if end - start > 1 and (end - start) * per_item >= _PARALLEL_FROM else 1
-        if workers > 1:
-            with parallel_allowed() as allowed:
-                if allowed:
-                    driver.parallel(job.address, workers)
-                else:
-                    driver.serial(job.address)
-        else:
-            driver.serial(job.address)
+        _work(driver, job, thread_count() if end - start > 1 and (end - start) * per_item >= _PARALLEL_FROM else 1)
         if progress is not None:
             progress((end - start) * per_item)
 

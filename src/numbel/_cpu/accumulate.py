@@ -33,7 +33,7 @@ from .gumbel_max import best_of_block, filters
 from .job import job_at, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
 from .memory import atomic_add, load, store, zero
 from .results import store_float, write_bad, write_empty, write_logsumexp
-from .scratch import empty, measures, open_scratch, workspace
+from .scratch import empty, lacks_scratch, open_scratch, workspace
 
 _INF = math.inf
 #: float64 of a winner: key, r (of the race: 0), logit. int64: block (of the race: column), column.
@@ -183,7 +183,7 @@ def _accumulate(kind, job, race):
     stack_r, stack_s = empty(scratch, LEVELS, np.float64), empty(scratch, LEVELS, np.float64)
     buffer = empty(scratch, BLOCK if j.column_stride != j.item_size else 0, np.float64)
     blocks = (j.columns + BLOCK - 1) // BLOCK
-    if measures(j):
+    if lacks_scratch(j, scratch):
         return
     while True:
         begin, end = take_items(j)
@@ -245,8 +245,6 @@ def merge_winners(job):
 def accumulated(kind, job):
     """One worker: take rows, and write their results from their nodes and winners."""
     j = job_at(job)
-    if measures(j):
-        return
     while True:
         begin, end = take_items(j)
         if begin >= end:

@@ -30,7 +30,7 @@ from .blocks import (
 from .job import job_at, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
 from .memory import atomic_add, load, store, zero
 from .results import write_argmax, write_bad, write_empty, write_logsumexp, write_sample
-from .scratch import empty, measures, open_scratch, workspace
+from .scratch import empty, lacks_scratch, open_scratch, workspace
 
 _INF = math.inf
 
@@ -165,7 +165,7 @@ def grouped(kind, job):
     winners = empty(scratch, samples, np.int64)
     stack_r, stack_s = empty(scratch, LEVELS, np.float64), empty(scratch, LEVELS, np.float64)
     buffer = empty(scratch, BLOCK if j.column_stride != j.item_size else 0, np.float64)
-    if measures(j):
+    if lacks_scratch(j, scratch):
         return
     while True:
         begin, end = take_items(j)

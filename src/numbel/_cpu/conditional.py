@@ -16,7 +16,7 @@ from .job import job_at, out_address, row_address, row_and_segment, row_id, row_
 from .memory import atomic_add, atomic_min, load
 from .noise import fill_across, fill_noise
 from .runs import below_top, fill_run, read_one, read_run, write_run
-from .scratch import empty, measures, open_scratch, workspace
+from .scratch import empty, lacks_scratch, open_scratch, workspace
 from .tiles import read_logits, write_out
 
 _INF = math.inf
@@ -50,7 +50,7 @@ def conditional(kind, job):
     x, y = empty(scratch, BLOCK, np.uint32), empty(scratch, BLOCK, np.uint32)
     z, w = empty(scratch, BLOCK, np.float64), workspace(scratch, kind, BLOCK)
     blocks = (j.columns + BLOCK - 1) // BLOCK
-    if measures(j):
+    if lacks_scratch(j, scratch):
         return
     while True:
         begin, end = take_items(j)
@@ -107,7 +107,7 @@ def conditional_short(kind, job):
         empty(scratch, width, np.float64),
         empty(scratch, width, np.float64),
     )
-    if measures(j):
+    if lacks_scratch(j, scratch):
         return
     while True:
         tile = atomic_add(j.counter_at, int64(1))

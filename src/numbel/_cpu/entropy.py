@@ -16,7 +16,7 @@ from .blocks import LEVELS, block_address, block_max, halve
 from .job import job_at, row_address, row_and_segment, row_temperature, row_wanted, take_items
 from .memory import atomic_add, atomic_min, load, store, zero
 from .results import store_float
-from .scratch import empty, fill, measures, open_scratch, workspace
+from .scratch import empty, fill, lacks_scratch, open_scratch, workspace
 from .short import halve_columns, row_factors
 from .tiles import read_form
 
@@ -122,7 +122,7 @@ def entropy(kind, job):
     blocks = (j.columns + BLOCK - 1) // BLOCK
     stack = empty(scratch, 3 * LEVELS, np.float64)
     buffer = empty(scratch, BLOCK if j.column_stride != j.item_size else 0, np.float64)
-    if measures(j):
+    if lacks_scratch(j, scratch):
         return
     while True:
         begin, end = take_items(j)
@@ -195,7 +195,7 @@ def entropy_short(kind, job):
         empty(scratch, width, np.float64),
     )  # fmt: skip
     sampled = empty(scratch, width, np.uint8)
-    if measures(j):
+    if lacks_scratch(j, scratch):
         return
     one_high, one_low = scalar.scale(j.temperature if j.temperatures == 0 else 1.0)
     for i in range(width):

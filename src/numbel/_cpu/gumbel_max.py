@@ -25,7 +25,7 @@ from .job import job_at, row_address, row_and_segment, row_id, row_temperature, 
 from .memory import atomic_add, element_size, load, store, zero
 from .noise import fill_noise_and_ask
 from .results import write_argmax, write_bad, write_empty, write_logsumexp, write_sample
-from .scratch import empty, measures, open_scratch, workspace
+from .scratch import empty, lacks_scratch, open_scratch, workspace
 
 _INF = math.inf
 _NAN = math.nan
@@ -203,7 +203,7 @@ def gumbel_max(kind, job):
     stack_r, stack_s = empty(scratch, LEVELS, np.float64), empty(scratch, LEVELS, np.float64)
     buffer = empty(scratch, BLOCK if j.column_stride != j.item_size else 0, np.float64)
     blocks = (j.columns + BLOCK - 1) // BLOCK
-    if measures(j):
+    if lacks_scratch(j, scratch):
         return
     while True:
         begin, end = take_items(j)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -91,7 +90,9 @@ _INTEGERS = (
     "best_at",  # int64, INTEGERS for each
     "next_scratch",  # address of the next worker's part of the scratch (`scratch`)
     "next_scratch_at",  # its address, for the atomics
-    "scratch_size",  # bytes for each worker; 0 asks how many it takes
+    "scratch_size",  # bytes for each worker
+    "scratch_needed",  # bytes that a worker lacked
+    "scratch_needed_at",  # its address
 )
 
 _REALS = ("loc", "scale", "temperature")
@@ -100,9 +101,8 @@ _PACK = struct.Struct("=" + "".join({"i8": "q", "u8": "Q", "f8": "d"}[kind] for 
 _NAMES = [name for name, _ in _LAYOUT]
 _COUNTER, _BAD_ROW, _END = _NAMES.index("counter"), _NAMES.index("bad_row"), _NAMES.index("end_item")
 _NEXT_SCRATCH, _SCRATCH_SIZE = _NAMES.index("next_scratch"), _NAMES.index("scratch_size")
+_SCRATCH_NEEDED = _NAMES.index("scratch_needed")
 FIELDS = len(_NAMES)
-#: Where arrays begin (`scratch`).
-_SCRATCH_ALIGN = 64
 NO_ROW = (1 << 63) - 1
 EMPTY: dict[str, Any] = {name: 0 for name in _NAMES}
 
@@ -110,7 +110,7 @@ EMPTY: dict[str, Any] = {name: 0 for name in _NAMES}
 class Job:
     """A job in memory. Every address in it points to what the caller keeps alive meanwhile."""
 
-    __slots__ = ("_first_scratch", "_memory", "_scratch", "address")
+    __slots__ = ("_memory", "address")
 
     def __init__(self, fields: dict[str, Any]) -> None:
         """Take a copy of EMPTY, filled in."""
@@ -119,23 +119,23 @@ class Job:
         fields["bad_row"] = NO_ROW
         fields["counter_at"], fields["bad_row_at"] = self.address + 8 * _COUNTER, self.address + 8 * _BAD_ROW
         fields["next_scratch_at"] = self.address + 8 * _NEXT_SCRATCH
+        fields["scratch_needed_at"] = self.address + 8 * _SCRATCH_NEEDED
         _PACK(self._memory.data, 0, *fields.values())
 
-    def reserve(self, worker: Callable[[int], None], workers: int) -> None:
-        """Reserve what that many workers take as scratch; MemoryError where it cannot be had."""
-        self._memory[_NEXT_SCRATCH], self._memory[_SCRATCH_SIZE] = _SCRATCH_ALIGN, 0
-        worker(self.address)
-        size = int(self._memory[_NEXT_SCRATCH])
-        self._scratch = np.empty(size * workers + _SCRATCH_ALIGN, np.uint8)
-        start: int = self._scratch.__array_interface__["data"][0]
-        self._first_scratch = -(-start // _SCRATCH_ALIGN) * _SCRATCH_ALIGN
-        self._memory[_SCRATCH_SIZE] = size
+    def lend(self, address: int, size: int) -> None:
+        """Lend memory: so many bytes at `address` to the first worker, as many behind it to the next."""
+        self._memory[_NEXT_SCRATCH], self._memory[_SCRATCH_SIZE] = address, size
+        self._memory[_SCRATCH_NEEDED] = 0
+
+    @property
+    def scratch_needed(self) -> int:
+        """Bytes that each worker needs, if it was lent less, and has therefore done nothing."""
+        return int(self._memory[_SCRATCH_NEEDED])
 
     def limit(self, start: int, end: int) -> None:
-        """Let workers take items start .. end - 1, and the scratch that is reserved for them."""
+        """Let workers take items start .. end - 1."""
         self._memory[_COUNTER] = start
         self._memory[_END] = end
-        self._memory[_NEXT_SCRATCH] = self._first_scratch
 
     @property
     def bad_row(self) -> int | None:

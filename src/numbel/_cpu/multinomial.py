@@ -19,7 +19,7 @@ from .._scalar.table import probability
 from .job import cotangent_address, job_at, row_address, row_and_segment, row_id, row_temperature, take_items
 from .memory import atomic_add, load, store
 from .runs import read_run
-from .scratch import address_of, empty, fill, measures, open_scratch
+from .scratch import address_of, empty, fill, lacks_scratch, open_scratch
 
 _I = np.int64(0)
 
@@ -208,7 +208,7 @@ def multinomial(kind, job):
     )  # fmt: skip
     top, shares = empty(scratch, 2 * tops, np.float64), empty(scratch, 2 * tops, np.int64)
     key, mask = draw_key(j.seed, j.draw)
-    if measures(j):
+    if lacks_scratch(j, scratch):
         return
     while True:
         begin, end = take_items(j)

@@ -23,7 +23,7 @@ from .ahead import ASKS, BURST, ask_later
 from .job import job_at, row_address
 from .memory import atomic_add, opaque, store, zero
 from .runs import stream_run
-from .scratch import address_of, empty, local, measures, open_scratch, tail, workspace
+from .scratch import address_of, empty, lacks_scratch, local, open_scratch, tail, workspace
 from .tiles import write_noise
 
 #: Columns of a row made at a time.
@@ -204,7 +204,7 @@ def _rows(kind, j, transform, wide):
     x, y = empty(scratch, size, np.uint32), empty(scratch, size if wide else 0, np.uint32)
     g = workspace(scratch, kind, size if short or j.column_stride != j.item_size or j.streams != 0 else 0)
     identities = empty(scratch, j.segment_blocks if short else int64(1), np.uint64)
-    if measures(j):
+    if lacks_scratch(j, scratch):
         return
     if short:
         _short_rows(kind, j, transform, wide, x, y, g, identities)

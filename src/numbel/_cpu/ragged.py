@@ -20,7 +20,7 @@ from .blocks import CHUNKS, LEVELS, collapse, push
 from .job import FIELDS, job_at, row_temperature, row_wanted, take_items
 from .memory import atomic_add, copy, load, store, zero
 from .results import write_argmax, write_empty
-from .scratch import address_of, empty, measures, open_scratch, workspace
+from .scratch import address_of, empty, lacks_scratch, open_scratch, workspace
 
 _INF = math.inf
 _NAN = math.nan
@@ -30,8 +30,6 @@ _NAN = math.nan
 def gather(kind, job):
     """Copy the rows `given` side by side into `out`, each padded with -inf to `columns`."""
     j = job_at(job)
-    if measures(j):
-        return
     while True:
         begin, end = take_items(j)
         if begin >= end:
@@ -104,7 +102,7 @@ def ragged_grouped(kind, job):
     )
     stack_r, stack_s = empty(scratch, LEVELS, np.float64), empty(scratch, LEVELS, np.float64)
     buffer = empty(scratch, BLOCK if j.column_stride != j.item_size else 0, np.float64)
-    if measures(j):
+    if lacks_scratch(j, scratch):
         return
     _copy_job(job, memory)
     while True:
@@ -162,7 +160,7 @@ def ragged_gumbel_max(kind, job):
     keys, winners = empty(scratch, samples, np.float64), empty(scratch, samples, np.int64)
     stack_r, stack_s = empty(scratch, LEVELS, np.float64), empty(scratch, LEVELS, np.float64)
     buffer = empty(scratch, BLOCK if j.column_stride != j.item_size else 0, np.float64)
-    if measures(j):
+    if lacks_scratch(j, scratch):
         return
     _copy_job(job, memory)
     while True:

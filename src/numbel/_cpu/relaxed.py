@@ -22,7 +22,7 @@ from .job import job_at, out_address, row_address, row_and_segment, row_id, row_
 from .memory import atomic_add, atomic_min, load, store, zero
 from .noise import fill_noise, fill_noise_and_ask, transform_float32, transform_float64
 from .runs import SAME, fill_run, read_run, write_run
-from .scratch import address_of, empty, fill, measures, open_scratch, workspace
+from .scratch import address_of, empty, fill, lacks_scratch, open_scratch, workspace
 
 _INF = math.inf
 _NAN = math.nan
@@ -140,7 +140,7 @@ def _rows(kind, j, transform, wide):
     buffers = (d, g, x, y, w, lanes)
     sums, identities = empty(scratch, LANES, np.float64), empty(scratch, 1, np.uint64)
     own = empty(scratch, 3 * blocks if j.segments == 1 else 0, np.float64)
-    if measures(j):
+    if lacks_scratch(j, scratch):
         return
     for i in range(uint64(BLOCK)):
         g[i] = z

@@ -20,7 +20,7 @@ from .job import job_at, out_address, row_id, row_temperature, row_wanted
 from .memory import atomic_add, atomic_min, zero
 from .noise import fill_across, transform_float32, transform_float64
 from .runs import fill_run
-from .scratch import address_of, empty, measures, open_scratch, workspace
+from .scratch import address_of, empty, lacks_scratch, open_scratch, workspace
 from .tiles import read_logits, write_out
 
 _INF = math.inf
@@ -98,7 +98,7 @@ def _short(kind, j, transform, wide):
     high, low = workspace(scratch, kind, width), workspace(scratch, kind, width)
     words, refinements = empty(scratch, padded, np.uint32), empty(scratch, padded if wide else uint64(0), np.uint32)
     identities = empty(scratch, width, np.uint64)
-    if measures(j):
+    if lacks_scratch(j, scratch):
         return
     for i in range(padded):
         g[i] = z

@@ -1,11 +1,10 @@
-"""Arrays of a worker, in memory that is reserved before any worker starts.
+"""Arrays of a worker, in memory that its job was lent.
 
 An array is a pointer: no length, no strides, no negative index. As Numba's arrays of seven fields, those that the
 workers hand on were two thirds of their code before LLVM saw it.
 
-A worker allocates nothing, because it could not raise in a parallel loop. The driver first runs it on a job that only
-measures, reserves what all workers need, and raises MemoryError if that cannot be had. So a worker takes all its arrays
-first, and returns there if the job `measures`.
+A worker allocates nothing, because it could not raise in a parallel loop. It takes all its arrays first, and returns if
+they do not fit into what its job was lent. Then the driver lends more, or raises MemoryError.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from numba.core.types import CPointer  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 
 from .._jit import inlined
-from .memory import atomic_add, store
+from .memory import atomic_add, atomic_max, load, store
 
 #: Arrays start at multiples of a cache line, so that vectors of 64 bytes do not straddle two.
 ALIGN = 64
@@ -28,22 +27,21 @@ _POINTER = ir.IntType(8).as_pointer()
 
 
 @inlined
-def measures(j):
-    """Whether the job only asks how much scratch a worker takes."""
-    return j.scratch_size == 0
+def open_scratch(j):
+    """The worker's part of the memory that the job was lent; its first word counts the bytes that are taken."""
+    scratch = atomic_add(j.next_scratch_at, j.scratch_size)
+    store(int64(0), scratch, int64(0), int64(ALIGN))
+    return scratch
 
 
 @inlined
-def open_scratch(j):
-    """The worker's part of the reserved memory; its first word counts the bytes that are taken.
-
-    If the job only measures, that word is the job's own, and the arrays lie nowhere.
-    """
-    scratch = j.next_scratch_at
-    if j.scratch_size != 0:
-        scratch = atomic_add(j.next_scratch_at, j.scratch_size)
-        store(int64(0), scratch, int64(0), int64(ALIGN))
-    return scratch
+def lacks_scratch(j, scratch):
+    """Whether the arrays that were taken need more than the job was lent; it is told how much, and nothing is done."""
+    needed = load(int64(0), scratch, int64(0))
+    if needed > j.scratch_size:
+        atomic_max(j.scratch_needed_at, needed)
+        return True
+    return False
 
 
 def _take(module: Any) -> Any:

@@ -22,7 +22,7 @@ from .job import job_at, row_address, row_id, row_temperature, row_wanted
 from .memory import atomic_add, load, store, zero
 from .noise import fill_across
 from .results import store_float, store_logsumexp, store_node, write_argmax, write_bad, write_empty
-from .scratch import empty, measures, open_scratch, workspace
+from .scratch import empty, lacks_scratch, open_scratch, workspace
 from .tiles import read_form
 
 _INF = math.inf
@@ -203,7 +203,7 @@ def _short(kind, j, race, cut):
     ordered = workspace(scratch, kind, uint64(padded_columns(j.columns)) * rows_cut)
     mass_limits, before = empty(scratch, rows_cut, np.uint64), empty(scratch, rows_cut, np.uint64)
     t, ties = workspace(scratch, kind, rows_cut), empty(scratch, rows_cut, np.int32)
-    if measures(j):
+    if lacks_scratch(j, scratch):
         return
     one_high, one_low = scalar.scale(j.temperature if j.temperatures == 0 else 1.0)
     for i in range(width):

@@ -23,7 +23,7 @@ from .job import job_at, row_address, row_id, row_temperature, take_items
 from .memory import load, store
 from .results import store_float
 from .runs import read_one, read_run
-from .scratch import address_of, empty, measures, open_scratch
+from .scratch import address_of, empty, lacks_scratch, open_scratch
 
 _I = np.int64(0)
 #: Draws whose words are made together.
@@ -289,7 +289,7 @@ def table_weights(kind, job):
     j = job_at(job)
     scratch = open_scratch(j)
     x = empty(scratch, BLOCK, np.float64)
-    if measures(j):
+    if lacks_scratch(j, scratch):
         return
     factors = _factors(j, j.first_row)
     address = row_address(j, j.first_row)
@@ -307,7 +307,7 @@ def table_split(kind, job):
     j = job_at(job)
     scratch = open_scratch(j)
     lights, heavies = empty(scratch, _RUN, np.int64), empty(scratch, _RUN, np.int64)
-    if measures(j):
+    if lacks_scratch(j, scratch):
         return
     while True:
         begin, end = take_items(j)
@@ -338,7 +338,7 @@ def table_draw(kind, job):
     levels = empty(scratch, _DRAWS, np.uint64)
     key, mask = draw_key(j.seed, j.draw)
     row = uint64(row_id(j, j.first_row))
-    if measures(j):
+    if lacks_scratch(j, scratch):
         return
     while True:
         begin, end = take_items(j)
@@ -363,7 +363,7 @@ def table_rows(kind, job):
     memory = empty(scratch, HEAD + FIELDS * blocks, np.int64)
     masses, table, plan = address_of(q), address_of(entries), address_of(memory)
     key, mask = draw_key(j.seed, j.draw)
-    if measures(j):
+    if lacks_scratch(j, scratch):
         return
     while True:
         begin, end = take_items(j)

@@ -27,7 +27,7 @@ from .job import job_at, row_address, row_and_segment, row_id, row_temperature, 
 from .memory import atomic_add, atomic_max, atomic_min, copy, element_size, load, store, zero
 from .noise import fill_noise, fill_noise_and_ask
 from .results import store_float
-from .scratch import address_of, empty, measures, open_scratch, tail, workspace
+from .scratch import address_of, empty, lacks_scratch, open_scratch, tail, workspace
 
 _INF = math.inf
 _NAN = math.nan
@@ -486,7 +486,7 @@ def top_k(kind, job):
         empty(scratch, 3 * _TILE, np.float64),
     )
     nodes = empty(scratch, 2 * blocks if j.keeps_nodes and j.segments == 1 else 0, np.float64)
-    if measures(j):
+    if lacks_scratch(j, scratch):
         return
     while True:
         begin, end = take_items(j)
@@ -533,8 +533,6 @@ def top_k(kind, job):
 def top_k_weights(kind, job):
     """One worker: inclusion weights of the chosen logits of rows, in place; `given` 1 asks for a sum of 1."""
     j = job_at(job)
-    if measures(j):
-        return
     while True:
         begin, end = take_items(j)
         if begin >= end:

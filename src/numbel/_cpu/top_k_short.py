@@ -22,7 +22,7 @@ from .job import job_at, row_id, row_temperature, row_wanted
 from .memory import atomic_add, atomic_min, store, zero
 from .noise import fill_across
 from .results import store_float
-from .scratch import empty, measures, open_scratch, workspace
+from .scratch import empty, lacks_scratch, open_scratch, workspace
 from .short import halve_columns, nodes_of, references, row_factors, tile_weights
 from .tiles import read_form
 
@@ -106,7 +106,7 @@ def top_k_short(kind, job):
     drawn = (uint64(j.columns) + uint64(3)) // uint64(4) * uint64(4) * width
     words, refinements = empty(scratch, drawn, np.uint32), empty(scratch, drawn, np.uint32)
     keys, places = empty(scratch, uint64(padded) * width, np.float64), empty(scratch, uint64(padded) * width, np.int32)
-    if measures(j):
+    if lacks_scratch(j, scratch):
         return
     one = j.temperature if j.temperatures == 0 and j.temperature > 0.0 else 1.0
     one_high, one_low = scalar.scale(one)

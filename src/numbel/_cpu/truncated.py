@@ -22,7 +22,7 @@ from .gumbel_max import best_of_block, filters, race_key
 from .job import job_at, row_address, row_id, row_min_p, row_temperature, row_top_k, row_top_p, row_wanted, take_items
 from .memory import load, zero
 from .results import write_argmax, write_bad, write_empty, write_logsumexp, write_sample
-from .scratch import address_of, empty, measures, open_scratch, workspace
+from .scratch import address_of, empty, lacks_scratch, open_scratch, workspace
 from .truncation import BUCKETS, COARSE, LIST, block_at, find_cut, span_of, survey
 
 _INF = math.inf
@@ -317,7 +317,7 @@ def truncated(kind, job):
     )
     stack_r, stack_s = empty(scratch, LEVELS, np.float64), empty(scratch, LEVELS, np.float64)
     buffer = empty(scratch, BLOCK if j.column_stride != j.item_size else 0, np.float64)
-    if measures(j):
+    if lacks_scratch(j, scratch):
         return
     while True:
         begin, end = take_items(j)

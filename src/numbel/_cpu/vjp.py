@@ -20,7 +20,7 @@ from .job import cotangent_address, job_at, out_address, row_address, row_and_se
 from .memory import atomic_add, load, store
 from .relaxed_short import row_sums
 from .runs import read_run, write_run
-from .scratch import address_of, empty, fill, measures, open_scratch, workspace
+from .scratch import address_of, empty, fill, lacks_scratch, open_scratch, workspace
 from .tiles import read_cotangent, read_logits, write_out
 
 
@@ -83,7 +83,7 @@ def vjp(kind, job):
         empty(scratch, LANES, np.float64),
     )
     own = empty(scratch, 3 * blocks if j.segments == 1 else 0, np.float64)
-    if measures(j):
+    if lacks_scratch(j, scratch):
         return
     while True:
         begin, end = take_items(j)
@@ -166,7 +166,7 @@ def vjp_short(kind, job):
     y, u, logs = workspace(scratch, kind, size), workspace(scratch, kind, size), workspace(scratch, kind, width)
     products, sums = empty(scratch, size, np.float64), empty(scratch, size, np.float64)
     mean, rate = empty(scratch, width, np.float64), empty(scratch, width, np.float64)
-    if measures(j):
+    if lacks_scratch(j, scratch):
         return
     one = _rate(j.temperature if j.temperatures == 0 else 1.0)
     for i in range(width):
