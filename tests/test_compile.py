@@ -40,7 +40,7 @@ TWO = np.array([[0.0, 1.0], [2.0, 0.0]], np.float32)
         ("numba.core.untyped_passes", "TranslateByteCode FixupArgs RewriteSemanticConstants DeadBranchPrune"),
         ("numba.core.untyped_passes", "GenericRewrites ReconstructSSA"),
         ("numba.core.registry", "CPUDispatcher cpu_target cpu_target.options"),
-        ("numba.core.runtime.nrt", "_Runtime.library rtsys"),
+        ("numba.core.runtime.nrt", "rtsys"),
         ("numba.core.typing.templates", "AbstractTemplate infer_global"),
         ("numba.core.base", "BaseContext.refresh BaseContext.install_registry"),
         ("numba.core.typing.context", "BaseContext.refresh BaseContext.resolve_function_type"),

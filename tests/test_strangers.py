@@ -214,7 +214,7 @@ def test_help_is_not_cut(width):
     assert result.exit_code == 0
     assert "..." not in result.stdout.replace("[ARGS]...", "")
     commands = result.stdout.partition("Commands:\n")[2].strip().splitlines()
-    assert [line.split()[0] for line in commands] == ["sample", "gumbel", "info", "bench"]
+    assert [line.split()[0] for line in commands] == ["sample", "gumbel", "info", "warmup", "bench"]
     assert all(line.endswith(".") for line in commands)
 
 

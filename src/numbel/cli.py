@@ -380,7 +380,7 @@ def info() -> None:
             typer.echo(f"{name:<16} {version}")
 
 
-@app.command()
+@app.command(short_help="Compile kernels beforehand, on all cores.")
 def warmup(
     functions: Annotated[
         list[str] | None, typer.Argument(help=f"Of {', '.join(_warmup.FUNCTIONS)}; all without.", show_default=False)
