@@ -1,4 +1,7 @@
-"""What a process pays before its first draw, and for it."""
+"""What a process pays before its first draw, and for it.
+
+python -m benchmarks.suite.start    # a table of whichever numbel is on the path: cold and warm first calls
+"""
 
 import os
 import statistics
@@ -83,3 +86,16 @@ def _seconds(code: str, rounds: int = _ROUNDS, **environment: str) -> float:
             raise NotImplementedError(done.stderr.strip().splitlines()[-1])
         found.append(float(done.stdout))
     return statistics.median(found)
+
+
+def main() -> None:
+    """Print each method's first call, cold and warm: the least of three, and the median of seven processes."""
+    print("| first call of | cold, s | warm, s |\n| --- | --- | --- |")
+    for method in FIRST:
+        cold = min(first_call(method, NUMBEL_CACHE="0") for _ in range(3))
+        first_call(method)
+        print(f"| `{method}` | {cold:.1f} | {first_call(method, _ROUNDS):.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -146,7 +146,7 @@ class _Passes(PassManager):  # type: ignore[misc]
             instance.run_pass(state)
 
 
-class _Unnamed:
+class _WithoutEnvironments:
     """A code generator that leaves environments alone: they are for functions that Python calls."""
 
     def __init__(self, codegen: Any) -> None:
@@ -169,7 +169,7 @@ class _InnerLibrary(JITCodeLibrary):  # type: ignore[misc]
 
     @property
     def codegen(self) -> Any:
-        return _Unnamed(self._codegen)
+        return _WithoutEnvironments(self._codegen)
 
     def add_ir_module(self, ir_module: Any) -> None:
         self._lowered.append(ir_module)
@@ -272,7 +272,11 @@ def inner(*, force: bool = False, apart: bool = False) -> Callable[[Callable[...
 
 @contextmanager
 def _quickly() -> Iterator[None]:
-    """Spare Numba its own registries each time it looks for new ones, and Python its garbage (a tenth of the time)."""
+    """Compile in a third less time: what is asked again and again is asked once.
+
+    Numba imports all its registries whenever it looks for new functions, and types a call anew in each place. Garbage
+    is collected afterwards (a tenth of the time). Numba's global lock is held meanwhile.
+    """
     context = cpu_target.target_context
     context.refresh()
 
