@@ -381,7 +381,7 @@ def counted(program, **changes):
 @pytest.mark.long
 def test_warmup_compiles_in_other_processes_and_once(tmp_path):
     warm = "numbel.warmup(['float32', 'float16'], functions=['gumbel', 'entropy'])"
-    assert counted(warm, NUMBA_CACHE_DIR=tmp_path) < 10  # nothing but the loop over workers
+    assert counted(warm, NUMBA_CACHE_DIR=tmp_path) < 60  # the few that are no workers; noise alone has 100 and more
     assert counted(warm, NUMBA_CACHE_DIR=tmp_path) == 0
     assert counted("numbel.Generator(5).gumbel(size=1 << 17)", NUMBA_CACHE_DIR=tmp_path) == 0
 
