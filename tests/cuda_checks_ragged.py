@@ -194,7 +194,7 @@ def check_errors():
         {"offsets": np.array([0.0, len(x)])},
         {"offsets": offsets, "axis": 1},
         {"offsets": offsets, "row_ids": [1]},
-        {"offsets": offsets, "temperature": 0.0},
+        {"offsets": offsets, "temperature": -1.0},
     ):
         message = raised(lambda options=options: rng().categorical(x, **options))
         assert raised(lambda options=options: rng().categorical(device, **options)) == message, message
