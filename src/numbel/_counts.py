@@ -28,9 +28,9 @@ def multinomial(
         (greedy, None, None), nodes=nodes,
     )  # fmt: skip
     job, kept = _rows_job(array, temperatures, per_row)
-    layout = dict(job)
-    kept += [_place_rows(layout, out, "cotangent"), greedy, nodes, trials, row_ids]
-    job |= {name: value for name, value in layout.items() if name.startswith("cotangent")}
+    of_logits = {name: job[name] for name in ("columns", "item_size")}
+    kept += [_place_rows(job, out, "cotangent"), greedy, nodes, trials, row_ids]
+    job |= of_logits
     job["row_ids"], job["row_node"], job["given"] = _address(row_ids), _address(nodes), _address(trials)
     job["indices"] = _address(greedy)
     job["seed"], job["draw"] = draw

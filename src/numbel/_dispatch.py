@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ._cpu import drivers
-from ._cpu.job import EMPTY, Job
+from ._cpu.job import EMPTY, Job, address_of
 from ._cpu.noise import TILE
 from ._cpu.runs import ELEMENTS
 from ._cpu.short import SHORT
@@ -56,7 +56,7 @@ _NODES = 1 << 18
 
 
 def _address(array: Array | None) -> int:
-    return 0 if array is None else array.__array_interface__["data"][0]
+    return 0 if array is None else address_of(array)
 
 
 @functools.cache

@@ -38,11 +38,11 @@ class Entry:
         self.function = function
         self.arguments = arguments
         self._parallel = parallel
-        self._call: Callable[..., int] | None = None
+        self._call: Callable[..., Any] | None = None
 
     def __call__(self, *arguments: int) -> None:
         """Run it; the GIL is released meanwhile."""
-        (self._call or self._load())(_UNREAD, _UNREAD, *arguments)
+        (self._call or self.loaded())(*arguments)
 
     @functools.cached_property
     def address(self) -> int:
@@ -75,11 +75,14 @@ class Entry:
         key = repr((self.name, self.arguments, target()))
         return folder / f"{self.name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.bin"
 
-    def _load(self) -> Callable[..., int]:
-        # a parallel function releases the GIL itself
-        form = ctypes.PYFUNCTYPE if self._parallel else ctypes.CFUNCTYPE
-        types = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * self.arguments
-        self._call = form(ctypes.c_int32, *types)(self.address)
+    def loaded(self) -> Callable[..., Any]:
+        """Its C function, as Python calls it."""
+        words = [ctypes.c_int64] * self.arguments
+        if self._parallel:  # Numba's own: it releases the GIL itself, and writes that it returns nothing
+            call = ctypes.PYFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *words)(self.address)
+            self._call = functools.partial(call, _UNREAD, _UNREAD)
+        else:
+            self._call = ctypes.CFUNCTYPE(None, *words)(self.address)
         return self._call
 
 
@@ -119,7 +122,7 @@ def _watched() -> bool:
     return "ipykernel" in sys.modules or bool(sys.stderr and sys.stderr.isatty())
 
 
-#: Where an entry point writes that it returns nothing.
+#: Where a parallel entry point writes that it returns nothing.
 _unread = ctypes.c_int64()
 _UNREAD = ctypes.addressof(_unread)
 

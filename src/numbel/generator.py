@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import operator
 import os
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, SupportsIndex, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import _checks, _dispatch, _host, _ragged, _top_k
+from . import _checks, _common, _dispatch, _host, _ragged, _top_k
 from ._types import (
     AnyArray,
     Draws,
@@ -41,6 +40,26 @@ _LIMIT = 1 << 64
 _lock = threading.Lock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+
+
+class _Reservation:
+    """Lends a call's seed and draw id, and takes the id back where the call raises."""
+
+    __slots__ = ("_generator", "_taken")
+
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator
+
+    def __enter__(self) -> tuple[int, Any]:
+        generator = self._generator
+        if generator._counter is not None:
+            return generator._seed, generator._counter  # which the kernels advance
+        self._taken = generator._take()
+        return self._taken
+
+    def __exit__(self, error: type[BaseException] | None, *rest: object) -> None:
+        if error is not None and self._generator._counter is None:
+            self._generator._give_back(*self._taken)
 
 
 class Generator:
@@ -143,24 +162,24 @@ class Generator:
             raise TypeError("the draw id of this Generator is on a CUDA device: it draws for arrays there only")
         return False
 
-    @contextlib.contextmanager
-    def _reserve(self) -> Iterator[tuple[int, Any]]:
-        """Seed and draw id of this call; the lock is held to take or give back the id only."""
-        if self._counter is not None:
-            yield self._seed, self._counter  # which the kernels advance
-            return
+    def _reserve(self) -> _Reservation:
+        """A context that lends seed and draw id of a call."""
+        return _Reservation(self)
+
+    def _take(self) -> tuple[int, int]:
+        """Seed and draw id of a call; the lock is held to take or give back the id only."""
         with _lock:
             seed, draw = self._seed, self._draw
             if draw == _LIMIT:
                 raise ValueError("this Generator has used all 2^64 draws of its seed")
             self._draw = draw + 1
-        try:
-            yield seed, draw
-        except BaseException:
-            with _lock:
-                if self._seed == seed and self._draw == draw + 1:
-                    self._draw = draw
-            raise
+        return seed, draw
+
+    def _give_back(self, seed: int, draw: int) -> None:
+        """Take the id of a call that raised for the next one, unless a later one is taken already."""
+        with _lock:
+            if self._seed == seed and self._draw == draw + 1:
+                self._draw = draw
 
     def spawn(self, n: int) -> list[Generator]:
         """Make n independent generators, for threads or workers that want reproducible draws each.
@@ -354,6 +373,15 @@ class Generator:
         >>> noise.shape, noise.dtype
         ((2, 3), dtype('float32'))
         """
+        if (
+            type(loc) is type(scale) is float
+            and size is not None
+            and out is like is stream is None
+            and self._counter is None
+        ):
+            found = _common.gumbel(self, loc, scale, size, dtype)
+            if found is not None:
+                return found
         _checks.like(like)
         if self._on_device(out if like is None else like, stream):
             return _device().gumbel(self._reserve, loc, scale, size, dtype, out, like, stream)
@@ -557,6 +585,19 @@ class Generator:
         >>> rng.categorical(logits, 1000, top_k=2).min(axis=1).tolist()
         [1, 0]
         """
+        if (
+            type(logits) is np.ndarray
+            and (num_samples is None or type(num_samples) is int)
+            and type(temperature) is float
+            and type(method) is str
+            and type(axis) is int
+            and axis == -1
+            and offsets is top_k is top_p is min_p is row_ids is row_mask is on_invalid is out is stream is None
+            and self._counter is None
+        ):
+            found = _common.sample(self, logits, num_samples, temperature, method, False)
+            if found is not None:
+                return found
         each = num_samples, axis, temperature, method, row_ids, row_mask, on_invalid, (out, None, None), False
         truncation = top_k, top_p, min_p
         if self._on_device(logits, stream):
@@ -698,6 +739,19 @@ class Generator:
         >>> bool(np.isclose(np.exp(sample.log_prob), (sample.indices + 1) / 10))
         True
         """
+        if (
+            type(logits) is np.ndarray
+            and (num_samples is None or type(num_samples) is int)
+            and type(temperature) is float
+            and type(method) is str
+            and type(axis) is int
+            and axis == -1
+            and offsets is top_k is top_p is min_p is row_ids is row_mask is on_invalid is out is stream is None
+            and self._counter is None
+        ):
+            found = _common.sample(self, logits, num_samples, temperature, method, True)
+            if found is not None:
+                return found
         if out is not None and (not isinstance(out, tuple) or len(out) != 3):
             raise TypeError(f"out must be a numbel.Sample, got {type(out).__name__}")
         given = (None, None, None) if out is None else tuple(out)
@@ -806,6 +860,18 @@ class Generator:
         >>> numbel.Generator(5).gumbel_softmax(logits, hard=True)
         array([0., 0., 1.], dtype=float32)
         """
+        if (
+            type(logits) is np.ndarray
+            and type(temperature) is float
+            and type(axis) is int
+            and axis == -1
+            and hard is False
+            and row_ids is row_mask is on_invalid is out is stream is None
+            and self._counter is None
+        ):
+            found = _common.relaxed(self, logits, temperature)
+            if found is not None:
+                return found
         each = temperature, axis, hard, row_ids, row_mask, on_invalid, out
         if self._on_device(logits, stream):
             return _device().gumbel_softmax(self._reserve, logits, *each, stream)  # type: ignore[no-any-return]

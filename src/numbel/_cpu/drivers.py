@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import prange
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
 
 from .._jit import Entry
@@ -86,10 +86,8 @@ def _call(typingctx: Any, function: Any, job: Any) -> Any:
     """Call the entry point at an address."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        word = ir.IntType(64)
-        form = ir.FunctionType(ir.IntType(32), [word.as_pointer(), word.as_pointer(), word])
-        unread = cgutils.alloca_once(builder, word)
-        builder.call(builder.inttoptr(args[0], form.as_pointer()), [unread, unread, args[1]])
+        form = ir.FunctionType(ir.VoidType(), [ir.IntType(64)])
+        builder.call(builder.inttoptr(args[0], form.as_pointer()), [args[1]])
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), codegen

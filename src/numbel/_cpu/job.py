@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import struct
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,16 +18,31 @@ from .memory import atomic_add, load
 
 _INTEGERS = (
     "array",  # address of the logits, or of the noise to fill
+    "out",  # a second array of the same rows and columns: relaxed samples, or gradients
+    "indices",  # int64
+    "log_prob",  # widened dtype, or 0
+    "logsumexp",  # widened dtype, or 0
+    "samples",  # of this call
+    "all_samples",  # row length of indices and log_prob
     "columns",
     "column_stride",  # bytes
     "item_size",  # bytes
     "rows",
     "row_stride",  # bytes, where the batch axes merge into one
-    "dims",  # else how many there are
-    "geometry",  # and the address of (length, stride in bytes) of each, outermost first
-    "out",  # a second array of the same rows and columns: relaxed samples, or gradients
     "out_column_stride",
     "out_row_stride",
+    "segment_blocks",  # a power of two
+    "noise",  # whether there is any
+    "element",  # format in memory (`runs`)
+    "held",  # columns of a row whose weights a worker may keep
+    "counter",  # the next item to take
+    "end_item",
+    "bad_row",  # the smallest bad row
+    "next_scratch",  # address of the next worker's part of the scratch (`scratch`)
+    "scratch_size",  # bytes for each worker
+    "scratch_needed",  # bytes that a worker lacked
+    "dims",  # else how many there are
+    "geometry",  # and the address of (length, stride in bytes) of each, outermost first
     "out_dims",
     "out_geometry",
     "cotangent",  # and a third
@@ -42,19 +60,10 @@ _INTEGERS = (
     "min_p",  # float64
     "min_p_stride",
     "race",  # whether a truncated draw is the argmax of the noise
-    "samples",  # of this call
     "first_sample",
-    "all_samples",  # row length of indices and log_prob
-    "indices",  # int64
-    "log_prob",  # widened dtype, or 0
-    "logsumexp",  # widened dtype, or 0
     "segments",  # per row
-    "segment_blocks",  # a power of two
-    "end_item",
     "grab",  # items taken at a time
     "group",  # rows whose segments are visited side by side
-    "counter",  # the next item to take
-    "bad_row",  # the smallest bad row
     "counter_at",  # their addresses, for the atomics
     "bad_row_at",
     "pending",  # segments still to come, per row
@@ -63,12 +72,9 @@ _INTEGERS = (
     "winner_key",  # one a segment and sample
     "winner_r",
     "winner_at",
-    "element",  # format in memory (`runs`)
     "streams",  # whether results go past the caches, which they would only flush
     "phase",  # of work that visits an item twice
-    "noise",  # whether there is any
     "first_row",  # of this pass: rows before it have no scratch
-    "held",  # columns of a row whose weights a worker may keep
     "given",  # int64, the category that a row is conditioned on
     "row_node",  # (r, S), float64 each, one a row; or 0
     "masses",  # of the columns of a row, int64 (`table`)
@@ -88,16 +94,15 @@ _INTEGERS = (
     "ranges",  # in `plan`: first block in the piece and level of each
     "best_key",  # float64, REALS for each row and sample (`accumulate`)
     "best_at",  # int64, INTEGERS for each
-    "next_scratch",  # address of the next worker's part of the scratch (`scratch`)
     "next_scratch_at",  # its address, for the atomics
-    "scratch_size",  # bytes for each worker
-    "scratch_needed",  # bytes that a worker lacked
     "scratch_needed_at",  # its address
 )
 
-_REALS = ("loc", "scale", "temperature")
-_LAYOUT = [(name, "i8") for name in _INTEGERS] + [("seed", "u8"), ("draw", "u8")] + [(name, "f8") for name in _REALS]
-_PACK = struct.Struct("=" + "".join({"i8": "q", "u8": "Q", "f8": "d"}[kind] for _, kind in _LAYOUT)).pack_into
+#: First what every common call writes anew (`CommonJob`): of the call, of its shape, of its scratch.
+_LAYOUT = [("seed", "u8"), ("draw", "u8"), ("temperature", "f8"), ("loc", "f8"), ("scale", "f8")]
+_LAYOUT += [(name, "i8") for name in _INTEGERS]
+_CODES = "".join({"i8": "q", "u8": "Q", "f8": "d"}[kind] for _, kind in _LAYOUT)
+_PACK = struct.Struct(f"={_CODES}").pack_into
 _NAMES = [name for name, _ in _LAYOUT]
 _COUNTER, _BAD_ROW, _END = _NAMES.index("counter"), _NAMES.index("bad_row"), _NAMES.index("end_item")
 _NEXT_SCRATCH, _SCRATCH_SIZE = _NAMES.index("next_scratch"), _NAMES.index("scratch_size")
@@ -107,41 +112,93 @@ NO_ROW = (1 << 63) - 1
 EMPTY: dict[str, Any] = {name: 0 for name in _NAMES}
 
 
+#: Where NumPy's C structure of an array holds its address. Asking NumPy takes 1.5 us, as long as a small kernel.
+_ADDRESS_AT = object.__basicsize__
+_word_at = ctypes.c_size_t.from_address
+
+
+def _asked(array: np.ndarray[Any, Any]) -> int:
+    found: int = array.__array_interface__["data"][0]
+    return found
+
+
+def _read(array: np.ndarray[Any, Any]) -> int:
+    return _word_at(id(array) + _ADDRESS_AT).value
+
+
+_probe = np.empty(1)
+#: The address of an array's first element.
+address_of = _read if sys.implementation.name == "cpython" and _read(_probe) == _asked(_probe) else _asked
+
+
 class Job:
     """A job in memory. Every address in it points to what the caller keeps alive meanwhile."""
 
-    __slots__ = ("_memory", "address")
+    __slots__ = ("_words", "address")
 
     def __init__(self, fields: dict[str, Any]) -> None:
         """Take a copy of EMPTY, filled in."""
-        self._memory = np.empty(len(_NAMES), np.int64)
-        self.address: int = self._memory.__array_interface__["data"][0]
+        memory = np.empty(len(_NAMES), np.int64)
+        self.address = address_of(memory)
+        self._words = memory.data
         fields["bad_row"] = NO_ROW
         fields["counter_at"], fields["bad_row_at"] = self.address + 8 * _COUNTER, self.address + 8 * _BAD_ROW
         fields["next_scratch_at"] = self.address + 8 * _NEXT_SCRATCH
         fields["scratch_needed_at"] = self.address + 8 * _SCRATCH_NEEDED
-        _PACK(self._memory.data, 0, *fields.values())
+        _PACK(self._words, 0, *fields.values())
 
     def lend(self, address: int, size: int) -> None:
         """Lend memory: so many bytes at `address` to the first worker, as many behind it to the next."""
-        self._memory[_NEXT_SCRATCH], self._memory[_SCRATCH_SIZE] = address, size
-        self._memory[_SCRATCH_NEEDED] = 0
+        self._words[_NEXT_SCRATCH], self._words[_SCRATCH_SIZE] = address, size
+        self._words[_SCRATCH_NEEDED] = 0
 
     @property
     def scratch_needed(self) -> int:
         """Bytes that each worker needs, if it was lent less, and has therefore done nothing."""
-        return int(self._memory[_SCRATCH_NEEDED])
+        return self._words[_SCRATCH_NEEDED]
 
     def limit(self, start: int, end: int) -> None:
         """Let workers take items start .. end - 1."""
-        self._memory[_COUNTER] = start
-        self._memory[_END] = end
+        self._words[_COUNTER] = start
+        self._words[_END] = end
 
     @property
     def bad_row(self) -> int | None:
         """The smallest bad row, if there is one."""
-        row = int(self._memory[_BAD_ROW])
+        row = self._words[_BAD_ROW]
         return None if row == NO_ROW else row
+
+
+_COMMON = _CODES[: _SCRATCH_NEEDED + 1]
+_pack_common = struct.Struct(f"={_COMMON}").pack_into
+
+
+def common_shape(
+    rows: int, columns: int, size: int, blocks: int, items: int, noise: int = 0, element: int = 0, held: int = 0
+) -> tuple[int, ...]:
+    """The fields from `columns` to `bad_row` of a common call, whose elements have so many bytes."""
+    strides = size, columns * size
+    return columns, size, size, rows, columns * size, *strides, blocks, noise, element, held, 0, items, NO_ROW
+
+
+class CommonJob(Job):
+    """A job that serves one common call after the other: rows of a contiguous array, each of them one item or less.
+
+    To pack all fields anew takes as long as the kernel of a small call.
+    """
+
+    __slots__ = ("_scratch",)
+
+    def __init__(self, scratch: int, size: int) -> None:
+        """With so many bytes of scratch at an address."""
+        super().__init__(EMPTY | {"group": 1, "grab": 1, "segments": 1})
+        self._scratch = scratch, size, 0
+
+    def run(self, entry: Callable[[int], None], call: tuple[float, ...], shape: tuple[int, ...]) -> int:
+        """Run an entry point, given the fields from `seed` to `all_samples`; bytes of scratch that it lacked."""
+        _pack_common(self._words, 0, *call, *shape, *self._scratch)
+        entry(self.address)
+        return self._words[_SCRATCH_NEEDED]
 
 
 _JOB_TYPE = from_dtype(np.dtype(_LAYOUT))
