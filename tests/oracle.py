@@ -186,8 +186,9 @@ def fma(a, b, c):
         plain = ~np.isfinite(product) | ~np.isfinite(c) | (product == 0)
         result = np.where(plain, product + c, result)
         unsafe = ~plain & ((size < 1e-250) | (size > 1e250) | (np.abs(a) > 1e250) | (np.abs(b) > 1e250))
-        for i in np.flatnonzero(unsafe):
-            result[i] = fma_exact(a[i], b[i], c[i])
+        if unsafe.any():  # rows of a few subnormals many times: each triple once
+            triples, places = np.unique(np.stack((a, b, c), -1)[unsafe], axis=0, return_inverse=True)
+            result[unsafe] = np.array([fma_exact(*triple) for triple in triples.tolist()])[places.reshape(-1)]
     return result
 
 

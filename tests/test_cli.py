@@ -285,8 +285,8 @@ def test_outputs_have_ordinary_permissions_and_follow_links(tmp_path: Path, file
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one process there")
 def test_a_real_ctrl_c(tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
-    np.save(path, np.zeros(1 << 16, np.float32))
-    # some 30 us a sample: minutes, in passes of 16384 samples (grouped, a table makes them in a fifth of a second)
+    np.save(path, np.zeros(1 << 12, np.float32))
+    # some 7 us a sample: a minute, in passes of 16384 samples (grouped, a table makes them in a fifth of a second)
     options = ["--num-samples", "10000000", "--method", "gumbel_max", "-o", "out.npy"]
     command = [sys.executable, "-m", "numbel", "sample", "a.npy", *options]
     # A shell that runs this suite in the background leaves SIGINT ignored, which children inherit; a Python handler

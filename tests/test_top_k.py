@@ -451,7 +451,7 @@ def test_rows_many_at_a_time_and_alone(dtype, columns, monkeypatch):
 def test_a_temperature_at_which_differences_overflow_float32(columns):
     """2e38 and -2e38 at T = 1e39: e^0.4 to 1, not 1 to 0 (20,000 draws would show a bias of 0.02)."""
     x = np.tile(np.array([2e38, -2e38], np.float32), columns // 2)
-    check(np.broadcast_to(x, (20, columns)), 20, temperature=1e39)
+    check(np.broadcast_to(x, (3, columns)), 20, temperature=1e39)
     drawn = numbel.default_rng(1).categorical(x, 20_000, temperature=1e39, method="gumbel_max")
     p = 1 / (1 + np.exp(0.4))
     assert abs((drawn % 2).mean() - p) < 5 * np.sqrt(p * (1 - p) / 20_000)

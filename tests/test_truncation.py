@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 
@@ -70,45 +71,53 @@ LEAST = (0.0, 0.3, math.exp(-0.5), 0.7, 1.0)
 
 
 @each_dtype
-@pytest.mark.parametrize("across", [True, False], ids=["across", "alone"])
-def test_every_tie_pattern(dtype, across, one_by_one):
+def test_every_tie_pattern(dtype, one_by_one):
     """Rows of up to 6 columns over two levels and -inf: 1086 patterns, each with 8 settings; the twin's bits."""
-    if not across:
-        one_by_one()
+
+    @functools.cache
+    def of_row(key):
+        """Integer masses, exact ones and log-probabilities of a row, which is what is left of many others."""
+        x = np.frombuffer(key, dtype)
+        possible = oracle.widened(x)[x > -np.inf]
+        integers = oracle.Block(oracle.widened(x), 1.0).integers()
+        return integers, oracle.masses(x, 1.0), oracle.log_probabilities(possible, 1.0)
+
     rng = np.random.default_rng(1)
+    calls = []
     for columns in range(1, 7):
         patterns = np.repeat(every_pattern(columns, dtype), 8, axis=0)
         rows = len(patterns)
         top_k = rng.integers(1, columns + 1, rows)
         top_p, min_p = rng.choice(PARTS, rows), rng.choice(LEAST, rows)
         top_k[::8], min_p[1::8], top_p[2::8] = columns, 0, 1
-        got = numbel.Generator(9, draw=2).sample(patterns, 6, top_k=top_k, top_p=top_p, min_p=min_p)
+        limits = {"top_k": top_k, "top_p": top_p, "min_p": min_p}
+        got = numbel.Generator(9, draw=2).sample(patterns, 6, **limits)
+        calls.append((patterns, limits, got))
         words = np.array(oracle.block_words(9, 2, 0, np.arange(6)[None], np.arange(rows)[:, None], oracle.TRUNCATED))
         plain = numbel.Generator(9, draw=2).sample(patterns, 6)
-        masses = {}
         for row, x in enumerate(patterns):
             k, p, least = int(top_k[row]), float(top_p[row]), float(min_p[row])
             if k >= columns and p == 1 and least == 0:
                 assert_same([part[row] for part in got], [part[row] for part in plain])
                 continue
-            key = x.tobytes()
-            if key not in masses:
-                masses[key] = oracle.Block(oracle.widened(x), 1.0).integers()
-            order, _ = oracle.kept(x, 1.0, k, p, least, mass=masses[key])
+            integers, exact, _ = of_row(x.tobytes())
+            order, _ = oracle.kept(x, 1.0, k, p, least, mass=integers)
             # exact rationals agree wherever their own boundary is not within rounding of a prefix
-            real, gap = oracle.kept(x, 1.0, k, p, least)
+            real, gap = oracle.kept(x, 1.0, k, p, least, mass=exact)
             levels = set(x[x > -np.inf].tolist())
             if gap > 1e-6 or len(levels) == 1:
                 assert order == real, (x, k, p, least)
-            weights = oracle.Block(oracle.widened(oracle.masked(x, order)), 1.0).integers()
+            weights, _, logs = of_row(oracle.masked(x, order).tobytes())
+            running = np.cumsum(np.array(weights, object))
             for s in range(6):
                 word = (int(words[2, row, s]) << 32) | int(words[3, row, s])
-                running, target = np.cumsum(np.array(weights, object)), (word * sum(weights)) >> 64
-                assert got.indices[row, s] == int(np.argmax(running > target)), (x, k, p, least)
-            logs = oracle.log_probabilities(oracle.widened(x)[order], 1.0)
-            expected = [float(logs[order.index(i)]) for i in got.indices[row]]
+                assert got.indices[row, s] == int(np.argmax(running > (word * running[-1]) >> 64)), (x, k, p, least)
+            expected = logs[np.searchsorted(sorted(order), got.indices[row])].astype(float)
             assert np.allclose(got.log_prob[row].astype(float), expected, rtol=1e-6, atol=1e-6)
         assert got.logsumexp.tobytes() == plain.logsumexp.tobytes()
+    one_by_one()
+    for patterns, limits, got in calls:
+        assert_same(numbel.Generator(9, draw=2).sample(patterns, 6, **limits), got)
 
 
 def test_equal_columns_keep_the_decimal_share():
