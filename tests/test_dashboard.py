@@ -92,6 +92,30 @@ def test_regressions_from_nothing(tmp_path):
     assert [(each.what, each.times) for each in data.regressions(tmp_path)] == [("'c'", float("inf")), ("", 2.0)]
 
 
+def test_the_suites_seconds_are_those_of_pytests_report(tmp_path):
+    from benchmarks.dashboard import data
+
+    (tmp_path / "quick.xml").write_text(
+        '<?xml version="1.0"?><testsuites><testsuite name="pytest" errors="0" failures="0" skipped="2" tests="4243" '
+        'time="399.6" timestamp="2026-12-01T01:02:03" hostname="a"></testsuite></testsuites>'
+    )
+    assert data.suites([tmp_path / "quick.xml"]) == [data.Suite("quick", 4243, 2, 399.6, "2026-12-01")]
+
+
+def test_first_calls_are_those_of_the_newest_commit(tmp_path):
+    from benchmarks.dashboard import data
+
+    def named(name, *values):
+        return data.Benchmark(name, "seconds", ("method",), [data.Value("m", *each) for each in values])
+
+    known = [
+        named("start.FirstCall.track_cold_seconds", ("new", ("gumbel",), 3.0), ("old", ("gumbel",), 14.0)),
+        named("start.FirstCall.track_warm_seconds", ("old", ("gumbel",), 0.5), ("new", ("gumbel",), 0.02)),
+        named("start.Start.track_import_beyond_numba", ("new", (), 0.5)),
+    ]
+    assert data.first_calls(known, ["old", "new"]) == {"m": {"gumbel": {"cold": 3.0, "warm": 0.02}}}
+
+
 def test_a_regression_between_measurements_has_no_single_cause(tmp_path):
     """asv knows two measured commits; the table must not name the last of the 140 between them as the cause."""
     from benchmarks.dashboard import data

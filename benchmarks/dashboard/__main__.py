@@ -81,8 +81,8 @@ def _histories(one: data.Benchmark, shown: list[data.Commit]) -> list[dict[str, 
     ]
 
 
-def build(out: Path) -> None:
-    """Write the whole site into `out`."""
+def build(out: Path, tests: list[Path] | None = None) -> None:
+    """Write the whole site into `out`; `tests` are pytest's reports of the suite."""
     out = out.resolve()  # asv runs in a folder of its own
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="numbel-dashboard-") as folder:
@@ -133,6 +133,8 @@ def build(out: Path) -> None:
         configs={name: report["config"] for name, report in reports.items()},
         regressions=regressions,
         gpus=data.gpus(),
+        first_calls=data.first_calls(known, order),
+        suites=data.suites(tests or []),
         known=known,
         shown=shown,
     )
@@ -158,8 +160,10 @@ def main() -> None:
     """Build into the folder that is named."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.dashboard", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("-o", "--out", type=Path, default=Path("site"), help="folder of the pages")
-    out = parser.parse_args().out
-    build(out)
+    parser.add_argument("--tests", type=Path, nargs="*", help="pytest's reports of the suite (--junitxml), a part each")
+    options = parser.parse_args()
+    out = options.out
+    build(out, options.tests)
     print(f"{out / 'index.html'}; to read it: python -m http.server -d {out}")
 
 

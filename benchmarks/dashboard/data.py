@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
+from xml.etree import ElementTree
 
 from ..gate import rule
 from ..suite.common import LESS_IS_BETTER, LIMITS, ROOT, is_peer
@@ -275,6 +276,37 @@ def cells_of_asv(known: list[Benchmark], order: list[str]) -> dict[str, dict[str
         limit = next((one for one in reversed(LIMITS) if one in limits), "")
         fraction = 1 / limits[limit] if limit else None
         found.setdefault(machine, {})[work] = Cell(1e9 / value.value, fraction, limit, f"asv, {value.commit[:8]}")
+    return found
+
+
+def first_calls(known: list[Benchmark], order: list[str]) -> dict[str, dict[str, dict[str, float]]]:
+    """Seconds of each method's first call at the newest commit of each machine: {machine: {method: {kind: s}}}."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for one in known:
+        if ".FirstCall." in one.name:
+            kind = "cold" if "cold" in one.name else "warm"
+            for value in sorted(one.values, key=lambda each: order.index(each.commit)):
+                found.setdefault(value.machine, {}).setdefault(value.parameters[0], {})[kind] = value.value
+    return found
+
+
+class Suite(NamedTuple):
+    """A run of a part of the tests."""
+
+    part: str
+    tests: int
+    skipped: int
+    seconds: float
+    when: str
+
+
+def suites(reports: list[Path]) -> list[Suite]:
+    """What pytest's reports (`--junitxml`) say of whole runs; a part is named after its file."""
+    found = []
+    for path in reports:
+        for run in ElementTree.parse(path).getroot().iter("testsuite"):
+            tests, skipped = int(run.get("tests", 0)), int(run.get("skipped", 0))
+            found.append(Suite(path.stem, tests, skipped, float(run.get("time", 0)), run.get("timestamp", "")[:10]))
     return found
 
 
