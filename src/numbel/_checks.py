@@ -349,13 +349,15 @@ def truncation(
 def one_truncation(name: str, value: Any, shape: tuple[int, ...], columns: int) -> tuple[np.ndarray[Any, Any], bool]:
     """One of them as a contiguous array, and whether it has an entry for each row."""
     integral = name == "top_k"
+    allowed, wanted, way = _TRUNCATIONS[name]
+    if type(value) is (int if integral else float) and allowed(value):  # one number for all rows: 10 us less
+        return np.array([value if not integral or 1 <= value < columns else np.int64(columns)]), False
     array = _integers(value, name) if integral else _reals(value, name)
     try:
         spread = np.broadcast_to(array, shape) if array.ndim else array  # 3 us
     except ValueError:
         raise ValueError(f"{name} of shape {array.shape} does not broadcast to the rows' shape {shape}") from None
     flat = spread.reshape(-1)
-    allowed, wanted, way = _TRUNCATIONS[name]
     good = allowed(flat)
     if not good.all():
         if array.ndim == 0:

@@ -303,8 +303,8 @@ def truncated(
     job["indices"], job["log_prob"], job["logsumexp"] = _address(indices), _address(log_prob), _address(logsumexp)
     job["seed"], job["draw"] = seed, draw
     job["segments"], items, per_item = 1, rows, columns
-    longest = _CUT_BY_MASS if (truncation[1][0] < 1).any() else SHORT
-    if columns <= (longest if rows >= _MANY else _CUT_OF_FEW):
+    short = columns <= (SHORT if rows >= _MANY else _CUT_OF_FEW)
+    if short or (rows >= _MANY and columns <= _CUT_BY_MASS and (truncation[1][0] < 1).any()):
         job["segment_blocks"] = width_of_samples(rows, columns)
         items, per_item = -(-rows // job["segment_blocks"]), job["segment_blocks"] * columns
         driver = drivers.driver(f"truncated_{method}_short", _name(array.dtype))

@@ -119,9 +119,11 @@ def draw_rows(
     if cuts is None:
         return _tables.categorical(*given, mask, method, seed, draw, results, progress)
     rows, columns = math.prod(array.shape[:-1]), array.shape[-1]
+    if method != "grouped" or not _tables.tabled(columns, samples, array.dtype):
+        return _dispatch.truncated(*given, mask, cuts, method, seed, draw, results, progress)
     (k, _), (p, _), (least, _) = cuts
     whole = (k >= columns) & (p >= 1) & (least <= 0)
-    if method != "grouped" or not whole.any() or not _tables.tabled(columns, samples, array.dtype):
+    if not whole.any():
         return _dispatch.truncated(*given, mask, cuts, method, seed, draw, results, progress)
     whole = np.broadcast_to(whole, rows)
     # rows that keep everything are drawn as without truncation: from their tables
