@@ -14,7 +14,7 @@ import torch.autograd.forward_ad as forward_ad
 from numpy.lib.array_utils import normalize_axis_index
 from torch._C._functorch import is_legacy_batchedtensor  # whose tensors `is_grads_batched` makes
 
-from . import _checks, _dispatch, gradients
+from . import _checks, _common, _dispatch, gradients
 from .generator import Generator
 
 Tensor: TypeAlias = torch.Tensor
@@ -38,29 +38,28 @@ def _seed(generator: torch.Generator | None) -> Tensor:
 _PROBE = int(_seed(torch.Generator("cpu").manual_seed(0)))
 
 
-@contextmanager
-def draw_of(generator: AnyGenerator) -> Iterator[_Draw]:
+class draw_of:
     """Seed and draw id of a call, after which torch has as many threads as before.
 
     Numba, when it starts its threads under OpenMP, sets the number that torch uses, too.
     """
-    threads = torch.get_num_threads()
-    try:
-        with _seed_and_draw(generator) as draw:
-            yield draw
-    finally:
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
 
+    __slots__ = ("_generator", "_reserved", "_threads")
 
-@contextmanager
-def _seed_and_draw(generator: AnyGenerator) -> Iterator[_Draw]:
-    _check_generator(generator)
-    if isinstance(generator, Generator):
-        with generator._reserve() as draw:
-            yield draw
-    else:
-        yield int(_seed(generator)), 0
+    def __init__(self, generator: AnyGenerator) -> None:
+        self._generator = generator
+
+    def __enter__(self) -> _Draw:
+        self._threads = torch.get_num_threads()
+        _check_generator(self._generator)
+        self._reserved = self._generator._reserve() if isinstance(self._generator, Generator) else None
+        return self._reserved.__enter__() if self._reserved is not None else (int(_seed(self._generator)), 0)
+
+    def __exit__(self, *error: Any) -> None:
+        if self._reserved is not None:
+            self._reserved.__exit__(*error)
+        if torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
 
 
 def _check_generator(generator: AnyGenerator) -> None:
@@ -310,14 +309,14 @@ def apply(function: Any, *arguments: Any) -> Any:
     """A function's result, with its derivatives where something may ask for them."""
     if torch._C._are_functorch_transforms_active():
         return function.apply(*arguments)
-    return function.eager.apply(*arguments) if _derivable() else function.forward(*arguments)
+    return function.eager.apply(*arguments) if _derivable(arguments) else function.forward(*arguments)
 
 
-def _derivable() -> bool:
-    """Whether autograd follows what is computed now."""
-    return bool(
-        torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
-    )
+def _derivable(arguments: tuple[Any, ...]) -> bool:
+    """Whether autograd follows what is computed from these."""
+    if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+        return True
+    return torch.is_grad_enabled() and any(isinstance(each, torch.Tensor) and each.requires_grad for each in arguments)
 
 
 def _twin(function: Any) -> Any:
@@ -374,6 +373,10 @@ def _relax_now(logits: Tensor, tau: Any, hard: bool, dim: int, draw: _Draw | Non
         return _tensor(rng.gumbel_softmax(_array(logits), temperature, axis=dim, hard=hard, on_invalid="flag"))
     # the same, past what a Generator offers beyond it: a training step of small tensors sees the difference
     array = _checks.logits(_array(logits), dim)
+    if draw is not None and dim == -1 and isinstance(temperature, float):
+        found = _common.softmax(array, temperature, draw)
+        if found is not None:
+            return _tensor(found)
     out = np.empty(logits.shape, array.dtype)
     if isinstance(temperature, float):
         flat, per_row = np.array([temperature]), False
@@ -756,7 +759,7 @@ class Sampled(torch.autograd.Function):
         single = (of_log_prob * _on_columns(rate)).to(rows.dtype)
         # a row that could not be sampled has index -1, and NaN already
         at = indices.clamp_min(0)
-        if _derivable() or not _readable(result, shared, single):
+        if _derivable((result, shared, single)) or not _readable(result, shared, single):
             rows = (rows * shared).scatter_add(-1, at, single)
             result = rows.movedim(-1, ctx.dim)
         else:  # no memory but the result's

@@ -82,12 +82,19 @@ def _is_common(rows: int, columns: int, dtype: np.dtype[Any]) -> bool:
     return 0 < rows * columns < _MOST and _checks._supported(dtype)
 
 
-def _rows(array: NDArray[Any]) -> tuple[int, int]:
-    """Rows and columns of an array; none of one that is not common."""
-    shape = array.shape
-    if not shape or not shape[-1] or not array.flags.c_contiguous:
+def _rows(logits: Any, axis: Any, temperature: Any) -> tuple[int, int]:
+    """Rows and columns of logits; none of those that are not common."""
+    if (
+        type(logits) is not np.ndarray
+        or type(axis) is not int
+        or axis != -1
+        or type(temperature) is not float
+        or not 0.0 < temperature < math.inf
+        or not logits.flags.c_contiguous
+    ):
         return 0, 0
-    return array.size // shape[-1], shape[-1]
+    shape = logits.shape
+    return (logits.size // shape[-1], shape[-1]) if shape and shape[-1] else (0, 0)
 
 
 @functools.lru_cache(1024)
@@ -108,12 +115,25 @@ def _plan_samples(rows: int, columns: int, dtype: np.dtype[Any], method: str) ->
 
 
 def sample(
-    generator: Generator, array: NDArray[Any], num_samples: int | None, temperature: float, method: str, full: bool
+    generator: Generator,
+    array: Any,
+    num_samples: Any,
+    axis: Any,
+    temperature: Any,
+    method: Any,
+    others: tuple[Any, ...],
+    full: bool,
 ) -> Any:
-    """A Sample, or without `full` its indices."""
-    plan = _plan_samples(*_rows(array), array.dtype, method)
+    """A Sample, or without `full` its indices; `others` are the options that are None in a common call."""
+    offsets, top_k, top_p, min_p, row_ids, row_mask, on_invalid, out, stream = others
+    if not (offsets is top_k is top_p is min_p is row_ids is row_mask is on_invalid is out is stream is None):
+        return None
     samples = 1 if num_samples is None else num_samples
-    if plan is None or not 0.0 < temperature < math.inf or not 0 < samples < _MANY:
+    rows, columns = _rows(array, axis, temperature)
+    if not rows or type(samples) is not int or not 0 < samples < _MANY or type(method) is not str:
+        return None
+    plan = _plan_samples(rows, columns, array.dtype, method)
+    if plan is None or generator._counter is not None:
         return None
     form = array.shape[:-1]
     many = form if num_samples is None else (*form, samples)
@@ -157,15 +177,37 @@ def _plan_relaxed(rows: int, columns: int, dtype: np.dtype[Any]) -> _Plan | None
     return _Plan(entry, common_shape(rows, columns, dtype.itemsize, blocks, items, 1, element, held), sums)
 
 
-def relaxed(generator: Generator, array: NDArray[Any], temperature: float) -> NDArray[Any] | None:
-    """Relaxed samples."""
-    plan = _plan_relaxed(*_rows(array), array.dtype)
-    if plan is None or not 0.0 < temperature < math.inf:
-        return None
+def _softmax(plan: _Plan, array: NDArray[Any], temperature: float, draw: tuple[int, int]) -> Any:
+    """Relaxed samples of a draw, and the first bad row, if any."""
     made = np.empty(array.shape, array.dtype)
+    return made, _run(plan, draw, temperature, array, address_of(made), (0, 0, 0))
+
+
+def softmax(array: NDArray[Any], temperature: float, draw: tuple[int, int]) -> NDArray[Any] | None:
+    """Relaxed samples of a draw, NaN in bad rows."""
+    rows, columns = _rows(array, -1, temperature)
+    plan = _plan_relaxed(rows, columns, array.dtype) if rows else None
+    if plan is None:
+        return None
+    made: NDArray[Any] = _softmax(plan, array, temperature, draw)[0]
+    return made
+
+
+def relaxed(
+    generator: Generator, array: Any, temperature: Any, axis: Any, hard: Any, others: tuple[Any, ...]
+) -> NDArray[Any] | None:
+    """Relaxed samples; `others` are the options that are None in a common call."""
+    row_ids, row_mask, on_invalid, out, stream = others
+    if hard is not False or not (row_ids is row_mask is on_invalid is out is stream is None):
+        return None
+    rows, columns = _rows(array, axis, temperature)
+    plan = _plan_relaxed(rows, columns, array.dtype) if rows else None
+    if plan is None or generator._counter is not None:
+        return None
     draw = generator._take()
     try:
-        bad = _run(plan, draw, temperature, array, address_of(made), (0, 0, 0))
+        made: NDArray[Any]
+        made, bad = _softmax(plan, array, temperature, draw)
         if bad is not None:
             _checks.invalid_row(array, bad)
     except BaseException:
@@ -188,14 +230,17 @@ def _plan_noise(rows: int, columns: int, dtype: np.dtype[Any]) -> _Plan:
 
 
 def gumbel(
-    generator: Generator, loc: float, scale: float, size: int | tuple[Any, ...], dtype: DTypeLike
+    generator: Generator, loc: Any, scale: Any, size: Any, dtype: DTypeLike, others: tuple[Any, ...]
 ) -> NDArray[Any] | None:
-    """Noise of a shape with at least one axis."""
+    """Noise of a shape with at least one axis; `others` are the options that are None in a common call."""
+    out, like, stream = others
+    if type(loc) is not float or type(scale) is not float or not (out is like is stream is None):
+        return None
     shape = size if type(size) is tuple else (size,)
     if not shape or not scale >= 0.0 or not all(type(each) is int and each > 0 for each in shape):
         return None
     kind, values = _checks.float_dtype(dtype), math.prod(shape)
-    if values >= _MOST:
+    if values >= _MOST or generator._counter is not None:
         return None
     made = np.empty(shape, kind)
     plan = _plan_noise(values // shape[-1], shape[-1], kind)
@@ -208,10 +253,13 @@ def gumbel(
     return made
 
 
-def logsumexp(array: NDArray[Any], temperature: float) -> Any:
-    """Logsumexps of rows that are all valid."""
-    plan = _plan_samples(*_rows(array), array.dtype, "grouped")
-    if plan is None or not 0.0 < temperature < math.inf:
+def logsumexp(array: Any, axis: Any, temperature: Any, others: tuple[Any, ...]) -> Any:
+    """Logsumexps of rows that are all valid; `others` are the options that a common call lacks."""
+    on_invalid, out, stream, keepdims = others
+    common = on_invalid is out is stream is None and keepdims is False
+    rows, columns = _rows(array, axis, temperature) if common else (0, 0)
+    plan = _plan_samples(rows, columns, array.dtype, "grouped") if rows else None
+    if plan is None:
         return None
     made = np.empty(array.shape[:-1], plan.sums)
     bad = _run(plan, (0, 0), temperature, array, 0, (0, 0, address_of(made)), 0)
@@ -229,10 +277,12 @@ def _plan_entropy(rows: int, columns: int, dtype: np.dtype[Any]) -> _Plan | None
     return _Plan(entry, shape, _dispatch.result_dtype(dtype))
 
 
-def entropy(array: NDArray[Any], temperature: float) -> Any:
-    """Entropies of short rows that are all valid."""
-    plan = _plan_entropy(*_rows(array), array.dtype)
-    if plan is None or not 0.0 < temperature < math.inf:
+def entropy(array: Any, axis: Any, temperature: Any, others: tuple[Any, ...]) -> Any:
+    """Entropies of short rows that are all valid; `others` are the options that are None in a common call."""
+    on_invalid, out, stream = others
+    rows, columns = _rows(array, axis, temperature) if on_invalid is out is stream is None else (0, 0)
+    plan = _plan_entropy(rows, columns, array.dtype) if rows else None
+    if plan is None:
         return None
     made = np.empty(array.shape[:-1], plan.sums)
     bad = _run(plan, (0, 0), temperature, array, address_of(made), (0, 0, 0))

@@ -134,15 +134,9 @@ def logsumexp(
     >>> float(numbel.logsumexp(np.zeros(8))) == float(np.log(8.0))
     True
     """
-    if (
-        _is_common(logits, axis, temperature)
-        and out is stream is None
-        and keepdims is False
-        and _checks.on_invalid(on_invalid)
-    ):
-        found = _common.logsumexp(logits, temperature)
-        if found is not None:
-            return found
+    found = _common.logsumexp(logits, axis, temperature, (on_invalid, out, stream, keepdims))
+    if found is not None:
+        return found
     if _on_device(logits, stream):
         from . import _device
 
@@ -391,10 +385,9 @@ def entropy(
     >>> bool(np.isclose(numbel.entropy(np.array([0.0, -40.0])), 41 * np.exp(-40.0), rtol=1e-12, atol=0))
     True
     """
-    if _is_common(logits, axis, temperature) and out is stream is None and _checks.on_invalid(on_invalid):
-        found = _common.entropy(logits, temperature)
-        if found is not None:
-            return found
+    found = _common.entropy(logits, axis, temperature, (on_invalid, out, stream))
+    if found is not None:
+        return found
     if _on_device(logits, stream):
         from . import _device
 
@@ -403,11 +396,6 @@ def entropy(
     result, target = _output(array.shape[:-1], _dispatch.result_dtype(array.dtype), out, array, temperatures)
     bad = _dispatch.entropy(array, temperatures, per_row, target)
     return _finish(result, target, out, array, bad if raises else None)
-
-
-def _is_common(logits: Any, axis: Any, temperature: Any) -> bool:
-    """Whether `_common` may take a call."""
-    return type(logits) is np.ndarray and type(axis) is int and axis == -1 and type(temperature) is float
 
 
 def _on_device(logits: Any, stream: Any) -> bool:

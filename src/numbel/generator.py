@@ -373,15 +373,9 @@ class Generator:
         >>> noise.shape, noise.dtype
         ((2, 3), dtype('float32'))
         """
-        if (
-            type(loc) is type(scale) is float
-            and size is not None
-            and out is like is stream is None
-            and self._counter is None
-        ):
-            found = _common.gumbel(self, loc, scale, size, dtype)
-            if found is not None:
-                return found
+        found = _common.gumbel(self, loc, scale, size, dtype, (out, like, stream))
+        if found is not None:
+            return found
         _checks.like(like)
         if self._on_device(out if like is None else like, stream):
             return _device().gumbel(self._reserve, loc, scale, size, dtype, out, like, stream)
@@ -585,19 +579,10 @@ class Generator:
         >>> rng.categorical(logits, 1000, top_k=2).min(axis=1).tolist()
         [1, 0]
         """
-        if (
-            type(logits) is np.ndarray
-            and (num_samples is None or type(num_samples) is int)
-            and type(temperature) is float
-            and type(method) is str
-            and type(axis) is int
-            and axis == -1
-            and offsets is top_k is top_p is min_p is row_ids is row_mask is on_invalid is out is stream is None
-            and self._counter is None
-        ):
-            found = _common.sample(self, logits, num_samples, temperature, method, False)
-            if found is not None:
-                return found
+        others = offsets, top_k, top_p, min_p, row_ids, row_mask, on_invalid, out, stream
+        found = _common.sample(self, logits, num_samples, axis, temperature, method, others, False)
+        if found is not None:
+            return found
         each = num_samples, axis, temperature, method, row_ids, row_mask, on_invalid, (out, None, None), False
         truncation = top_k, top_p, min_p
         if self._on_device(logits, stream):
@@ -739,19 +724,10 @@ class Generator:
         >>> bool(np.isclose(np.exp(sample.log_prob), (sample.indices + 1) / 10))
         True
         """
-        if (
-            type(logits) is np.ndarray
-            and (num_samples is None or type(num_samples) is int)
-            and type(temperature) is float
-            and type(method) is str
-            and type(axis) is int
-            and axis == -1
-            and offsets is top_k is top_p is min_p is row_ids is row_mask is on_invalid is out is stream is None
-            and self._counter is None
-        ):
-            found = _common.sample(self, logits, num_samples, temperature, method, True)
-            if found is not None:
-                return found
+        others = offsets, top_k, top_p, min_p, row_ids, row_mask, on_invalid, out, stream
+        found = _common.sample(self, logits, num_samples, axis, temperature, method, others, True)
+        if found is not None:
+            return found  # type: ignore[no-any-return]
         if out is not None and (not isinstance(out, tuple) or len(out) != 3):
             raise TypeError(f"out must be a numbel.Sample, got {type(out).__name__}")
         given = (None, None, None) if out is None else tuple(out)
@@ -860,18 +836,10 @@ class Generator:
         >>> numbel.Generator(5).gumbel_softmax(logits, hard=True)
         array([0., 0., 1.], dtype=float32)
         """
-        if (
-            type(logits) is np.ndarray
-            and type(temperature) is float
-            and type(axis) is int
-            and axis == -1
-            and hard is False
-            and row_ids is row_mask is on_invalid is out is stream is None
-            and self._counter is None
-        ):
-            found = _common.relaxed(self, logits, temperature)
-            if found is not None:
-                return found
+        others = row_ids, row_mask, on_invalid, out, stream
+        found = _common.relaxed(self, logits, temperature, axis, hard, others)
+        if found is not None:
+            return found
         each = temperature, axis, hard, row_ids, row_mask, on_invalid, out
         if self._on_device(logits, stream):
             return _device().gumbel_softmax(self._reserve, logits, *each, stream)  # type: ignore[no-any-return]
