@@ -181,11 +181,11 @@ def test_a_worker_that_lacks_scratch_does_nothing_but_say_so(worker):
     job.limit(0, 20)
     lent = np.full(32, 7, np.int64)
     job.lend(lent.ctypes.data, 64)
-    before = job._memory.copy()
+    before = np.array(job._words)
     drivers.driver(worker, dtype).serial(job.address)
     assert job.scratch_needed > 64
     assert np.all(lent[1:] == 7)  # its first word counts
-    changed = {name for name, at in EMPTY_AT.items() if job._memory[at] != before[at]}
+    changed = {name for name, at in EMPTY_AT.items() if job._words[at] != before[at]}
     assert changed == {"next_scratch", "scratch_needed"}
 
 

@@ -25,7 +25,7 @@ LAYERS = (
     ("_scalar", "results"),
     ("_cpu", "_cuda"),
     ("_checks", "_dispatch"),
-    ("_libraries", "_tables", "_counts", "_pieces"),
+    ("_libraries", "_tables", "_counts", "_pieces", "_common"),
     ("_host", "_device"),
     ("_ragged", "_top_k"),
     ("generator", "gradients", "densities"),

@@ -11,7 +11,7 @@ import functools
 import math
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -25,9 +25,6 @@ from ._cpu.short import SHORT
 from ._scalar.blocks import BLOCK
 from ._scalar.entropy import COUNTED
 from .results import Sample
-
-if TYPE_CHECKING:
-    from .generator import Generator
 
 #: From so many values on several threads are worth their start.
 _MOST = _dispatch._PARALLEL_FROM
@@ -115,7 +112,7 @@ def _plan_samples(rows: int, columns: int, dtype: np.dtype[Any], method: str) ->
 
 
 def sample(
-    generator: Generator,
+    generator: Any,
     array: Any,
     num_samples: Any,
     axis: Any,
@@ -194,7 +191,7 @@ def softmax(array: NDArray[Any], temperature: float, draw: tuple[int, int]) -> N
 
 
 def relaxed(
-    generator: Generator, array: Any, temperature: Any, axis: Any, hard: Any, others: tuple[Any, ...]
+    generator: Any, array: Any, temperature: Any, axis: Any, hard: Any, others: tuple[Any, ...]
 ) -> NDArray[Any] | None:
     """Relaxed samples; `others` are the options that are None in a common call."""
     row_ids, row_mask, on_invalid, out, stream = others
@@ -230,7 +227,7 @@ def _plan_noise(rows: int, columns: int, dtype: np.dtype[Any]) -> _Plan:
 
 
 def gumbel(
-    generator: Generator, loc: Any, scale: Any, size: Any, dtype: DTypeLike, others: tuple[Any, ...]
+    generator: Any, loc: Any, scale: Any, size: Any, dtype: DTypeLike, others: tuple[Any, ...]
 ) -> NDArray[Any] | None:
     """Noise of a shape with at least one axis; `others` are the options that are None in a common call."""
     out, like, stream = others
