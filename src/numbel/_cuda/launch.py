@@ -305,12 +305,14 @@ def truncated(
 
 
 def logsumexp(logits: Any, call: Call, results: Results, place: Place) -> None:
-    """Logsumexp of rows, NaN where they are bad."""
+    """Logsumexp of rows, NaN where they are bad; of one of only -inf, -inf."""
     count, columns = logits.shape
-    if columns <= LANES:
-        categorical(logits, call, "grouped", 1, results, place)
-        return
     blocks, layout = _blocks(columns), _layout(logits)
+    if columns <= LANES:
+        width = _width(columns)
+        call = call._replace(least=width + 1)
+        _launch(_short, "sample_short", _tiles(count, width), place, logits, call, 0, results, layout=layout)
+        return
     nodes = place.scratch((2, count * blocks), np.float64)
     _launch(_categorical, "block_nodes", count * blocks, place, logits, call, nodes, layout=layout)
     each = (logits, call, nodes, results.logsumexp, results.bad)
