@@ -375,12 +375,12 @@ class Jax(Library):
         import jax
 
         if _ITEM_SIZES[kind] == 8 and not jax.config.jax_enable_x64 and (most is None or most > _INT32):
-            what = kind if most is None else f"integers up to {most}"
-            raise ValueError(f"{name} is {what}, of which JAX keeps 32 bits: set jax_enable_x64")
+            what = f"be {kind}" if most is None else f"reach {most}"
+            raise ValueError(f"{name} would {what}, and JAX keeps 32 bits: set jax_enable_x64")
 
     def check_threshold(self, array: Any) -> None:
         if str(array.dtype) == "float32":
-            raise ValueError("result.threshold has lost its last digits in JAX: set jax_enable_x64 before gumbel_top_k")
+            raise ValueError("result.threshold was cut to 32 bits by JAX: set jax_enable_x64 before gumbel_top_k")
 
     def spread(self, array: Any, shape: tuple[int, ...], kind: str, name: str) -> Any:
         import jax

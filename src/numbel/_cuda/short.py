@@ -25,8 +25,8 @@ _INF = math.inf
 _NAN = math.nan
 #: Samples that a CUDA block draws of its rows; more take several, each of which weighs the rows again.
 SAMPLES = 32
-#: What is done with a row of a tile, beside what `kind_of` says: it is not there, or other kernels draw it; or it is one
-#: of only -inf, of which logsumexp alone is asked.
+#: What is done with a row of a tile, beside what `kind_of` says. It is not there, or other kernels draw it; or it holds
+#: only -inf, and logsumexp alone is asked for.
 ABSENT, EMPTY = 4, 5
 
 

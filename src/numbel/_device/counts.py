@@ -35,7 +35,7 @@ def multinomial(
     where = task.library
     there = _checks.on_device(n)
     given = None if there else _checks.trials(n, task.shape)
-    where.check_result("the counts", "int64", _most(task, n) if given is None else int(given.max(initial=0)))
+    where.check_result("counts", "int64", _most(task, n) if given is None else int(given.max(initial=0)))
     shape = task.span.shape if task.axis == -1 else task.span.moved(-1, task.axis).shape
     target = None if out is None else task.output(out, shape, "int64", "out")
     with where.active(), reserve() as draw:

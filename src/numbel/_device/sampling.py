@@ -25,7 +25,7 @@ def gumbel(reserve: Reserve, loc: Any, scale: Any, size: Any, dtype: Any, out: A
     _checks.loc_and_scale(locs, scales)
     kind = _checks.float_dtype(dtype).name
     shape = () if size is None else _checks.size(size)
-    where.check_result("the noise", kind)
+    where.check_result("noise", kind)
     if out is not None:
         check_device(where, out, "out", "like")
         given = where.span(out, "out")
