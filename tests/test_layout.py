@@ -32,7 +32,7 @@ LAYERS = (
     ("table", "accumulate"),
     ("estimators",),
 )
-LEAVES = ("_compiler", "_jit", "_kernel_cache", "_types")
+LEAVES = ("_compiler", "_jit", "_kernel_cache", "_numba_cuda", "_types")
 BELOW_JIT = {("_jit", "_compiler"), ("_jit", "_kernel_cache")}
 ADAPTERS = len(LAYERS)
 

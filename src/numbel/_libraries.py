@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import config, cuda
 
-from . import _checks
+from . import _checks, _numba_cuda
 
 _HALVES = {"float16", "bfloat16"}
 _ITEM_SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "bool": 1}
@@ -143,12 +143,11 @@ class Library:
 
     @staticmethod
     def device_of(array: Any) -> int:
-        """The number of the device where an array lies."""
+        """The number of the device where an array lies; of one without elements the current device."""
         if config.ENABLE_CUDASIM:
             return 0
-        from numba.cuda.cudadrv import driver
-
-        return int(driver.get_pointer_device(array.__cuda_array_interface__["data"][0]))
+        pointer = array.__cuda_array_interface__["data"][0]
+        return _numba_cuda.device_of_pointer(pointer) if pointer else int(cuda.get_current_device().id)
 
     def current(self, like: Any) -> int:
         """The stream on which an array is used when the caller names none."""
