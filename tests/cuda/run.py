@@ -26,6 +26,7 @@ def arguments(given=None):
     parser.add_argument("checks", nargs="*", help="modules, or checks of them; all if none is named")
     parser.add_argument("--formats", nargs="+", default=("float32", "float64", "float16", "bfloat16"))
     parser.add_argument("--races", action="store_true", help="look for races, in the simulator")
+    parser.add_argument("--facts", action="store_true", help="report what PTX and machine code show without being run")
     parser.add_argument("--report", type=Path, help="a JSON file of what ran, what failed, and how long it took")
     return parser.parse_intermixed_args(given)
 
@@ -43,17 +44,60 @@ def environment(given):
 
 
 def kernels_used():
-    """The set of (kernel, format, layout) that is launched from now on."""
-    from numbel._cuda import launch
+    """The set of (kernel, format, layout) that is launched from now on; what the driver compiles has their names."""
+    from backend import DRIVER
+    from numbel._cuda import disk, launch
 
-    used, plain = set(), launch._kernel
+    used, plain, compiled = set(), launch._kernel, disk.kernel
 
     def kernel(module, form, layout, name):
         used.add((name, form, layout))
         return plain(module, form, layout, name)
 
+    def named(function, name, form, layout, *rest):
+        DRIVER.label = name, form, layout
+        try:
+            return compiled(function, name, form, layout, *rest)
+        finally:
+            DRIVER.label = None
+
     launch._kernel = kernel
+    if DRIVER is not None:
+        disk.kernel = named
     return used
+
+
+def never_launched(used, formats):
+    """Kernels of these formats that were not launched, nor one that is the same."""
+    from numbel._cuda import launch
+
+    alike = {}
+    for module in launch.MODULES:
+        for form in formats:
+            for layout in "ACR" if module in launch.RAGGED else "AC":
+                for name, (function, signature) in module.kernels(form, layout).items():
+                    key = function, str(signature), launch.bounds(name, form)
+                    alike.setdefault(key, []).append((name, form, layout))
+    return [labels[0] for labels in alike.values() if used.isdisjoint(labels)]
+
+
+def facts():
+    """Of all that was compiled: its name, the target, and what PTX and machine code show.
+
+    What either compiler fuses is asked of contiguous rows in both widths of arithmetic, in one for sm_80, too: it is the
+    same for other layouts, and halves are computed in float32.
+    """
+    from backend import DRIVER
+    from ptx import exact
+
+    found = []
+    for label, library, target in DRIVER.compiled.values():
+        _, form, layout = label or ("", "float32", "C")
+        fused = layout == "C" and form in ("float32", "float64")
+        targets = [target, (8, 0, "")] if fused and form == "float32" else [target]
+        for each in targets:
+            found.append([label or ["user", "-", "-"], "sm_{}{}{}".format(*each), *exact.facts(library, each, fused)])
+    return found
 
 
 def selected(names):
@@ -105,7 +149,15 @@ def main(given=None):
     checks = selected(given.checks)
     failed, seconds = run(checks, given.formats)
     if given.report:
-        report = {"failed": failed, "seconds": seconds, "kernels": sorted(used), "processor": time.process_time()}
+        from backend import DRIVER
+
+        report = {"failed": failed, "seconds": seconds, "launched": sorted(used)}
+        report["never launched"] = never_launched(used, given.formats)
+        if given.facts:
+            report["facts"] = facts()
+        if DRIVER is not None:
+            report["parts"] = {name: round(spent, 1) for name, spent in DRIVER.seconds.items()}
+        report["processor"] = round(time.process_time(), 1)
         given.report.write_text(json.dumps(report, indent=1))
     return int(bool(failed))
 

@@ -1,6 +1,7 @@
 """The real numba-cuda over a libcuda.so.1 without a card: `install` it before anything of CUDA is loaded.
 
-What numba-cuda compiles stays as it is, to the machine code of the card. In its place the PTX that it was made from runs.
+What numba-cuda compiles stays as it is, to the machine code of the card. The PTX that it was made from runs in its
+place.
 """
 
 from __future__ import annotations
@@ -34,6 +35,14 @@ class Counts(ctypes.Structure):
     """How often the driver was called for each of these."""
 
     _fields_ = [(name, ctypes.c_long) for name in ("allocations", "releases", "copies", "launches", "waits")]
+
+
+class Compiled(NamedTuple):
+    """What numba-cuda compiled or loaded: (kernel, format, layout), None of what is not ours, and its code library."""
+
+    label: tuple[str, str, str] | None
+    library: Any
+    target: Any
 
 
 class Launch(NamedTuple):
@@ -70,11 +79,12 @@ class Driver:
     def __init__(self, library: ctypes.CDLL, devices: int) -> None:
         self._library = library
         self.memory = Memory(devices)
-        self.compiled: dict[bytes, str] = {}  # machine code and what lies behind it: the PTX of it
+        self.compiled: dict[bytes, Compiled] = {}  # by machine code and what lies behind it
+        self.label: tuple[str, str, str] | None = None  # of what is being compiled
         self.failures: list[str] = []
         self.seconds: Counter[str] = Counter()
         self.recorded: list[Launch] | None = None
-        self.only: dict[str, int] = {}  # part of an entry's name: how many of its last blocks are run
+        self.only: dict[str, tuple[int, int]] = {}  # part of an entry's name: which of its blocks are run
         self._kernels: dict[tuple[int, bytes], Kernel] = {}
         self._seed = 12345
         self._hooks = [kind(getattr(self, f"_{name}")) for name, kind in _Hooks.items()]
@@ -109,13 +119,22 @@ class Driver:
             self.recorded = None
 
     @contextlib.contextmanager
-    def last_blocks(self, only: dict[str, int]) -> Iterator[None]:
-        """Of kernels whose name has some part only so many of the last CUDA blocks are run."""
+    def some_blocks(self, only: dict[str, tuple[int, int]]) -> Iterator[None]:
+        """Of kernels whose name has some part only the CUDA blocks of a range are run."""
         self.only = only
         try:
             yield
         finally:
             self.only = {}
+
+    @contextlib.contextmanager
+    def sparse(self) -> Iterator[None]:
+        """New memory holds zeros, not poison."""
+        poisoned, self.memory.poisoned = self.memory.poisoned, 0
+        try:
+            yield
+        finally:
+            self.memory.poisoned = poisoned
 
     def replay(self, launches: list[Launch]) -> None:
         """Do launches again."""
@@ -125,8 +144,7 @@ class Driver:
     def _run(self, launch: Launch) -> None:
         name = launch.kernel.name
         self._seed = (self._seed * 6364136223846793005 + 1442695040888963407) % (1 << 63)
-        last = next((count for part, count in self.only.items() if part in name), launch.grid)
-        blocks = max(0, launch.grid - last), launch.grid
+        blocks = next((chosen for part, chosen in self.only.items() if part in name), None)
         begun = time.process_time()
         launch.kernel(launch.parameters, launch.grid, launch.threads, self._seed >> 20, blocks)
         self.seconds["running"] += time.process_time() - begun
@@ -161,8 +179,8 @@ class Driver:
         if key not in self._kernels:
             begun = time.process_time()
             code = ctypes.string_at(image, size)
-            ptx = next(ptx for kept, ptx in self.compiled.items() if kept[:size] == code)
-            self._kernels[key] = Kernel(ptx, self.memory)
+            made = next(made for kept, made in self.compiled.items() if kept[:size] == code)
+            self._kernels[key] = Kernel("\n".join(made.library.get_asm_strs(made.target)), self.memory)
             self.seconds["translating"] += time.process_time() - begun
             assert self._kernels[key].name == name.decode()
         return self._kernels[key]
@@ -201,19 +219,28 @@ def install(devices: int = 1) -> Driver:
     finally:
         shutil.rmtree(folder)
     driver = Driver(library, devices)
-    _keep_ptx(driver)
+    _keep_compiled(driver)
     return driver
 
 
-def _keep_ptx(driver: Driver) -> None:
+def _keep_compiled(driver: Driver) -> None:
+    """Keep what numba-cuda compiles, under our names of it; ptxas says how many registers it took."""
     from numba.cuda import codegen
+    from numba.cuda.cudadrv import driver as numba_driver
 
-    plain = codegen.CUDACodeLibrary.get_cubin
+    plain_cubin, plain_options = codegen.CUDACodeLibrary.get_cubin, numba_driver._Linker._get_linker_options
 
     def get_cubin(self: Any, cc: Any = None) -> Any:
-        cubin = plain(self, cc)
+        target = self._ensure_cc(cc)
+        cubin = plain_cubin(self, target)
         code = cubin if isinstance(cubin, bytes) else bytes(cubin.code)
-        driver.compiled[code] = "\n".join(self.get_asm_strs(cc))
+        driver.compiled.setdefault(code, Compiled(driver.label, self, target))
         return cubin
 
+    def options(self: Any, *given: Any, **named: Any) -> Any:
+        made = plain_options(self, *given, **named)
+        made.ptxas_options = ["-v"]
+        return made
+
     codegen.CUDACodeLibrary.get_cubin = get_cubin
+    numba_driver._Linker._get_linker_options = options

@@ -79,7 +79,8 @@ class Kernel:
         code = self.code
         if not 0 < threads <= code.max_threads:
             raise PtxError(f"{threads} threads of at most {code.max_threads}")
-        if len(parameters) != code.parameter_bytes or threads.bit_count() != 1:
+        if len(parameters) != code.parameter_bytes or 2**10 * 3**6 % threads:
+            # the order of threads is a permutation where only 2 and 3 divide their number
             raise PtxError(f"{len(parameters)} bytes of parameters, {threads} threads")
         self._reserve(threads)
         given = ctypes.create_string_buffer(parameters, max(len(parameters), 1))

@@ -44,6 +44,7 @@ class Memory:
         self._next = [self.base + device * DEVICE_BYTES for device in range(devices)]
         self._starts: list[list[int]] = [[] for _ in range(devices)]
         self._sizes: dict[int, int] = {}
+        self.poisoned = POISONED
         self._random = np.random.default_rng(0)
 
     def allocate(self, size: int, device: int = 0) -> int:
@@ -59,7 +60,7 @@ class Memory:
         self._mark(address, granules, GRANULE)
         if size % GRANULE:
             self._mark(address + size, 1, size % GRANULE)
-        if size <= POISONED:
+        if size <= self.poisoned:
             ctypes.memmove(address, self._random.bytes(size), size)
         return address
 

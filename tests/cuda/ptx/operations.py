@@ -1,7 +1,7 @@
-"""Arithmetic, comparisons and conversions of PTX as LLVM IR. Registers are integers in memory, which LLVM lifts out of it.
+"""Arithmetic, comparisons and conversions of PTX as LLVM IR.
 
-Results are those of the ISA to the last bit, NaNs included: an arithmetic result in float32 that is a NaN is 0x7fffffff. What is
-not exact (.approx, .ftz), or not known, is an error.
+Registers are integers in memory, which LLVM lifts out of it. Results are those of the ISA to the last bit: of an
+arithmetic result in float32 a NaN is 0x7fffffff. What is not exact (.approx, .ftz), or not known, is an error.
 """
 
 from __future__ import annotations
@@ -492,7 +492,7 @@ class Operations:
             self.store_float(to, made, target)
 
     def _float_to_integer(self, to: str, x: str, mode: str, target: str, source: str) -> None:
-        """What does not fit becomes the nearest that does. A NaN becomes 0 or, in 64 bits or from float64, the top bit."""
+        """What does not fit becomes the nearest that does; a NaN 0 or, in 64 bits or from float64, the top bit."""
         t, width = FLOATS[source], WIDTH[target]
         if mode != "rzi":
             x = self.let(f"call {t} @llvm.{_ROUNDINGS[mode]}.{source}({t} {x})")

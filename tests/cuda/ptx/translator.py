@@ -1,11 +1,11 @@
 """A kernel's PTX as LLVM IR.
 
-The kernel becomes `step(params, shared, local, saved, resume, tid, ctaid, ntid, nctaid)`: a thread runs to its next barrier, keeps
-the registers that are live there in `saved`, and returns the barrier's number; -1 at its end. `run` calls it for every thread
-of a block, in a permuted order, from barrier to barrier.
+The kernel becomes `step(params, shared, local, saved, resume, tid, ctaid, ntid, nctaid)`: a thread runs to its next
+barrier, keeps the registers that are live there in `saved`, and returns the barrier's number; -1 at its end. `run`
+calls it for every thread of a block, in a permuted order, from barrier to barrier.
 
-Before each access `step` asks the shadow of `memory` whether the bytes are allocated, and whether the address is a multiple of
-the size; if not, it returns -2 and leaves what it was about to do in `fault`.
+Before each access `step` asks the shadow of `memory` whether the bytes are allocated, and whether the address is a
+multiple of their number. If not, it returns -2 and leaves what it was about to do in `fault`.
 """
 
 from __future__ import annotations
@@ -359,8 +359,8 @@ in_global:
 }}
 """
 
-#: Blocks first .. last - 1 one after the other, or the other way round. Returns 0, or what went wrong: 1 that threads wait at
-#: different barriers, 2 a refused access, 3 a trap; the block, and the thread of an access, are in `fault`.
+#: Blocks first .. last - 1 one after the other, or the other way round. Returns 0, or what went wrong: 1 that threads
+#: wait at different barriers, 2 a refused access, 3 a trap; the block, and the thread of an access, are in `fault`.
 _RUN = """
 define i64 @run(ptr %params, ptr %shared, ptr %locals, i64 %local_size, ptr %saved, i64 %saved_size,
                 ptr %resume, i32 %ntid, i32 %nctaid, i64 %seed, i64 %first, i64 %last) {
