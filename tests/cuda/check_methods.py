@@ -254,3 +254,12 @@ def check_shapes(dtype):
             check_relaxed(x)
             check_vjp(dtype, shape)
             check_conditional(x, temperature=0.7)
+
+
+@check
+def check_some():
+    """What planted bugs are looked for with: some twelve words to refine, a short row, a full block, draw ids."""
+    check_noise(np.float32, (1, 25_000))
+    check_sample(logits((2, 5), np.float32), num_samples=4)
+    check_sample(logits((1, 4099), np.float32))
+    check_counter()

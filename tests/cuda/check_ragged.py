@@ -243,8 +243,9 @@ def check_short_values():
         same(in_temperature, slopes, "vjp of zeros in temperature")
 
 
+@check
 def check_some():
-    """What planted bugs are looked for with, in seconds: ragged rows by the kernels of long ones, and a tie."""
+    """What planted bugs are looked for with: ragged rows by the kernels of long ones, and a tie."""
     kept = launch._longest_short
     launch._longest_short = lambda *_: 5000
     try:

@@ -189,3 +189,11 @@ def check_shapes(dtype):
             for n in NUMBERS if cheap(x) and dtype is np.float32 else (9, 1 << 40):
                 check_counts(x, n)
             check_table(x[0], 0.7)
+
+
+@check
+def check_some():
+    """What planted bugs are looked for with: the entries of a table of two blocks, and counts over it."""
+    x = logits((1, 4099), np.float32)
+    check_table(x[0])
+    check_counts(x, 1 << 40)

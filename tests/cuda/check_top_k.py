@@ -256,3 +256,13 @@ def check_long(dtype):
         x = np.random.default_rng(6).standard_normal(shape).astype(dtype)
         check_densities(x)
         check_top_k(x, k)
+
+
+@check
+def check_some():
+    """What planted bugs are looked for with: ties that sort by column, marked columns, ties counted."""
+    x = np.zeros((2, 40), np.float32)
+    x[1, ::3] = -0.0
+    check_top_k(x, 5, False, temperature=[0.0, 1.0])
+    x[0, :5] = 1
+    check_densities(x)

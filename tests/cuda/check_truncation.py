@@ -253,3 +253,9 @@ def check_long(dtype):
         check_settings(dtype, columns)
         check_settings(dtype, columns, ({"top_k": 900}, {"top_k": 900, "top_p": 0.99}))
     check_settings(dtype, 20_000, ({"top_k": 15_000}, {"top_k": 15_000, "top_p": 0.9}))
+
+
+@check
+def check_some():
+    """What planted bugs are looked for with: ties at a cut, top_p of what top_k keeps, by histograms."""
+    check_settings(np.float32, 40, ({"top_k": 20}, {"top_k": 25, "top_p": 0.9}), samples=1)

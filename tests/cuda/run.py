@@ -8,7 +8,7 @@ python tests/cuda/run.py simulator --races check_methods.check_rows      # races
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
 import json
 import os
 import sys
@@ -84,8 +84,8 @@ def never_launched(used, formats):
 def facts():
     """Of all that was compiled: its name, the target, and what PTX and machine code show.
 
-    What either compiler fuses is asked of contiguous rows in both widths of arithmetic, in one for sm_80, too: it is the
-    same for other layouts, and halves are computed in float32.
+    What either compiler fuses is asked of contiguous rows in both widths of arithmetic, and of float32 for sm_80, too.
+    It is the same for other layouts, and halves are computed in float32.
     """
     from backend import DRIVER
     from ptx import exact
@@ -105,6 +105,8 @@ def selected(names):
     from common import CHECKS
 
     modules = {name.partition(".")[0] for name in names} or {path.stem for path in HERE.glob("check_*.py")}
+    if not names and importlib.util.find_spec("torch") is None:
+        modules.remove("check_torch")
     for name in sorted(modules):
         importlib.import_module(name)
     unknown = [n for n in names if "." in n and n not in {check.name for check in CHECKS}]
