@@ -68,15 +68,15 @@ def kernels_used():
 
 
 def never_launched(used, formats):
-    """Kernels of these formats that were not launched, nor one that is the same."""
+    """Kernels of these formats that were not launched; those that take no rows are the same for all layouts."""
     from numbel._cuda import launch
 
     alike = {}
     for module in launch.MODULES:
         for form in formats:
             for layout in "ACR" if module in launch.RAGGED else "AC":
-                for name, (function, signature) in module.kernels(form, layout).items():
-                    key = function, str(signature), launch.bounds(name, form)
+                for name, (_, signature) in module.kernels(form, layout).items():
+                    key = name, str(signature), form, layout == "R"
                     alike.setdefault(key, []).append((name, form, layout))
     return [labels[0] for labels in alike.values() if used.isdisjoint(labels)]
 
