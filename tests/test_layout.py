@@ -24,7 +24,7 @@ MODULES = {
 LAYERS = (
     ("_scalar", "results"),
     ("_cpu", "_cuda"),
-    ("_checks", "_dispatch"),
+    ("_checks", "_dispatch", "_stream_memory"),
     ("_libraries", "_tables", "_counts", "_pieces"),
     ("_host", "_device"),
     ("_ragged", "_top_k"),

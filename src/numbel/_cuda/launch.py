@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import config, cuda
 
+from .. import _numba_cuda
 from .._scalar.blocks import BLOCK, LANES
 from . import categorical as _categorical
 from . import conditional as _conditional
@@ -87,6 +88,11 @@ def _kernel(module: Any, form: str, layout: str, name: str) -> Any:
     return disk.kernel(function, name, form, layout, signature, bounds(name, form))
 
 
+@functools.cache
+def _launcher(module: Any, form: str, layout: str, name: str) -> Callable[[int, int, Any, tuple[Any, ...]], None]:
+    return _numba_cuda.launcher(_kernel(module, form, layout, name))
+
+
 def bounds(name: str, form: str) -> tuple[int, int]:
     """Threads of a CUDA block, and how many such blocks a multiprocessor is to hold at least.
 
@@ -102,7 +108,8 @@ def bounds(name: str, form: str) -> tuple[int, int]:
 def _launch(
     module: Any, name: str, items: int, place: Place, *arguments: Any, layout: str = "A", threads: int = THREADS
 ) -> None:
-    _kernel(module, place.name, layout, name)[max(1, min(items, _GRID)), threads, place.stream](*arguments)
+    blocks = max(1, min(items, _GRID))
+    _launcher(module, place.name, layout, name)(blocks, threads, place.stream, arguments)
 
 
 def _layout(*arrays: Any) -> str:
