@@ -1,6 +1,6 @@
 // A libcuda.so.1 without a card, for numba-cuda and cuda.core: devices, contexts, streams and events. Memory and launches are
 // Python's (driver.py), which sets `hooks`. Everything is done at once, in the order of the calls; `copies_are_late` makes copies
-// that a card may delay arrive as late as it may.
+// that a card may delay arrive as late as it may. While `capturing`, launches are kept and not done.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdint.h>
@@ -32,7 +32,7 @@ struct {
     Result (*span)(Address address, Span *found);
 } hooks;
 struct { long allocations, releases, copies, launches, waits; } counts;
-int device_count = 1, copies_are_late = 0;
+int device_count = 1, copies_are_late = 0, capturing = 0;
 int capabilities[MOST_DEVICES] = {90, 90, 90, 90, 90, 90, 90, 90};
 
 static Context contexts[MOST_DEVICES] = {{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}};
@@ -244,7 +244,8 @@ Result cuStreamGetId(Stream *stream, unsigned long long *id) {
     *id = is_default(stream) ? (uintptr_t)stream : stream->id;
     return SUCCESS;
 }
-Result cuStreamIsCapturing(Stream *stream, int *capturing) { *capturing = 0; return SUCCESS; }
+Result cuStreamIsCapturing(Stream *stream, int *status) { *status = capturing && !is_default(stream); return SUCCESS; }
+Result cuThreadExchangeStreamCaptureMode(int *mode) { *mode = 0; return SUCCESS; }
 static double milliseconds(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);

@@ -83,7 +83,7 @@ class Driver:
         self.label: tuple[str, str, str] | None = None  # of what is being compiled
         self.failures: list[str] = []
         self.seconds: Counter[str] = Counter()
-        self.recorded: list[Launch] | None = None
+        self._captured: list[Launch] | None = None
         self.only: dict[str, tuple[int, int]] = {}  # part of an entry's name: which of its blocks are run
         self._kernels: dict[tuple[int, bytes], Kernel] = {}
         self._seed = 12345
@@ -110,13 +110,15 @@ class Driver:
             late.value = 0
 
     @contextlib.contextmanager
-    def recording(self) -> Iterator[list[Launch]]:
-        """Launches are kept, to be replayed; they are run as well."""
-        self.recorded = kept = []
+    def capturing(self) -> Iterator[list[Launch]]:
+        """Launches are kept, to be replayed, and not run; streams say that they are captured."""
+        self._captured = kept = []
+        flag = ctypes.c_int.in_dll(self._library, "capturing")
+        flag.value = 1
         try:
             yield kept
         finally:
-            self.recorded = None
+            self._captured, flag.value = None, 0
 
     @contextlib.contextmanager
     def some_blocks(self, only: dict[str, tuple[int, int]]) -> Iterator[None]:
@@ -160,9 +162,10 @@ class Driver:
                 self._same_device(value, device)
             config = config.contents
             launch = Launch(kernel, bytes(parameters), config.grid[0], config.block[0], device)
-            self._run(launch)
-            if self.recorded is not None:
-                self.recorded.append(launch)
+            if self._captured is None:
+                self._run(launch)
+            else:
+                self._captured.append(launch)
         except BaseException as error:  # what is raised here ends in C
             self.failures.append(f"{type(error).__name__}: {error}")
             traceback.print_exc()
