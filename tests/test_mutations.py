@@ -580,6 +580,30 @@ MUTATIONS = {
         ],
         ["cuda/test_backends.py::test_some_truncations_do_not_race_in_the_simulator"],
     ),
+    "CUDA, compiled: a barrier less while lanes are halved": (
+        [
+            (
+                "_cuda/blocks.py",
+                "    h = LANES >> 1\n    while h > 0:\n        cuda.syncthreads()\n",
+                "    h = LANES >> 1\n    while h > 0:\n",
+            )
+        ],
+        ["cuda/test_backends.py::test_some_as_ptx"],
+    ),
+    "CUDA, compiled: a column behind the row": (
+        [
+            (
+                "_cuda/blocks.py",
+                "for i in range(t, count, THREADS):\n            k =",
+                "for i in range(t, count + 1, THREADS):\n            k =",
+            )
+        ],
+        ["cuda/test_backends.py::test_some_as_ptx"],
+    ),
+    "CUDA, compiled: a minimum of zeros": (
+        [("_scalar/blocks.py", "LN2, 0.0 - log_total)", "LN2, -log_total)")],
+        ["cuda/test_backends.py::test_some_as_ptx"],
+    ),
     "counts of the wrong side": (
         [
             (

@@ -258,8 +258,9 @@ def check_shapes(dtype):
 
 @check
 def check_some():
-    """What planted bugs are looked for with: some twelve words to refine, a short row, a full block, draw ids."""
+    """What planted bugs are looked for with: some twelve words to refine, short rows, a full block, draw ids."""
     check_noise(np.float32, (1, 25_000))
+    check_sample(logits((3, 1), np.float32))
     check_sample(logits((2, 5), np.float32), num_samples=4)
     check_sample(logits((1, 4099), np.float32))
     check_counter()
