@@ -9,8 +9,10 @@ import pytest
 
 from ptx.addresses import narrow_products
 from ptx.machine import Kernel
-from ptx.memory import POISONED, Memory
+from ptx.memory import POISONED, SUPPORTED, Memory
 from ptx.parser import Module, PtxError
+
+pytestmark = pytest.mark.skipif(not SUPPORTED, reason="needs Linux on x86-64")
 
 _MODULE = """
 .version 8.0

@@ -11,7 +11,6 @@ import ctypes
 import importlib.util
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 import traceback
@@ -21,9 +20,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .machine import Kernel
-from .memory import Memory
+from .memory import SUPPORTED, Memory
 
-NEEDED = 'needs gcc and python -m pip install "numba-cuda[cu13]" "cuda-toolkit==13.0.*"'
+NEEDED = 'needs Linux on x86-64, gcc, and python -m pip install "numba-cuda[cu13]" "cuda-toolkit==13.0.*"'
 _DEVICES = 8
 
 
@@ -70,7 +69,7 @@ def missing() -> bool:
         found = all(importlib.util.find_spec(name) for name in ("numba_cuda", "cuda.core", "nvidia.cu13"))
     except ImportError:
         found = False
-    return not found or shutil.which("gcc") is None or sys.platform != "linux"
+    return not (found and SUPPORTED and shutil.which("gcc"))
 
 
 class Driver:
@@ -83,6 +82,7 @@ class Driver:
         self.label: tuple[str, str, str] | None = None  # of what is being compiled
         self.failures: list[str] = []
         self.seconds: Counter[str] = Counter()
+        self.guards_scratch = True  # not where what a call allocates is counted
         self._captured: list[Launch] | None = None
         self.only: dict[str, tuple[int, int]] = {}  # part of an entry's name: which of its blocks are run
         self._kernels: dict[tuple[int, bytes], Kernel] = {}

@@ -12,6 +12,8 @@ from __future__ import annotations
 import bisect
 import ctypes
 import mmap
+import platform
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +24,8 @@ DEVICE_BYTES = 1 << 37
 #: The largest allocation that is filled with random bytes: a larger one stays sparse.
 POISONED = 1 << 26
 _NO_RESERVE = 0x4000
+#: Where pages can be mapped as here and in `machine`.
+SUPPORTED = sys.platform == "linux" and platform.machine() == "x86_64"
 
 
 class Span(NamedTuple):
