@@ -56,57 +56,6 @@ def test_log_prob_is_never_minus_zero_before_it_is_clipped():
     assert seen > 100
 
 
-#: Minima and maxima whose operands may both be 0, or one of them NaN, and why that is no matter.
-HARMLESS = {
-    # cut at 0, of a value that is never -0: above
-    ("min", "0"): {
-        "choose", "sample_short", "largest_short", "choose_largest", "choose_kept",
-        "find_cut", "given", "finish", "look_up",
-    },
-    # the largest offset of a row's blocks, of which the offsets are subtracted: e^(+0) and e^(-0) are 1
-    ("max", ""): {"normalise", "weights", "split_rows", "count"},
-    # of a sample's perturbed logit and a limit below its row's largest, which is never -0; of two masses, neither -0
-    ("min", ""): {"conditional", "split_rows", "count"},
-}  # fmt: skip
-
-_EXTREMES = """
-import collections, re, sys
-import numba.cuda.dispatcher
-from numba import cuda
-from numbel._cuda import launch
-
-class Device:
-    compute_capability = (9, 0)
-
-numba.cuda.dispatcher.get_current_device = lambda: Device
-for module in launch.MODULES:
-    for name, (function, signature) in module.kernels(sys.argv[1], "A").items():
-        ptx, _ = cuda.compile_ptx(function, signature, cc=(9, 0), launch_bounds=launch.bounds(name, sys.argv[1]))
-        constants = dict(re.findall(r"mov[.]f(?:32|64)\\s+(%\\w+), (0[df]\\w+);", ptx))
-        written = collections.Counter(re.findall(r"^\\s*\\S+\\s+[{]?(%\\w+)", ptx, re.M))
-        constants = {register: value for register, value in constants.items() if written[register] == 1}
-        for operation, operands in re.findall(r"\\b((?:min|max)[.]\\S*f(?:32|64))\\s+%\\w+, ([^;]+);", ptx):
-            print(name, operation, *(constants.get(each, each) for each in operands.split(", ")))
-"""
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("form", ["float32", "float64"])
-def test_no_kernel_takes_a_minimum_that_could_meet_two_zeros(form):
-    """NVVM makes minima and maxima of compare and select, where +0 and -0 compare equal and theirs do not."""
-    if not can_compile():
-        pytest.skip('needs pip install "numba-cuda[cu13]"')
-    found = set()
-    for line in run(_EXTREMES, form).splitlines():
-        name, operation, *operands = line.split()
-        constants = [int(each[2:], 16) for each in operands if not each.startswith("%")]
-        if any(constants):
-            continue  # never equal to a zero
-        found.add((name, operation.partition(".")[0], "0" if constants else ""))
-    assert found, "none is found"
-    assert [one for one in sorted(found) if one[0] not in HARMLESS[one[1:]]] == []
-
-
 # --- numba-cuda's internals
 
 
