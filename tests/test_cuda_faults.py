@@ -513,3 +513,15 @@ print(counts.dtype, np.array_equal(counts, numbel.Generator(5).multinomial(10**1
         "bfloat16 True",
         "int64 True",
     ]
+
+
+def test_scratch_is_freed_when_asked_for():
+    """And taken anew; results are the same."""
+    assert in_simulator("""
+import numbel.cuda
+print(numbel.cuda.free_scratch())
+logits = cuda.to_device(np.tile(x, (1, 15)))
+first = numbel.Generator(5).categorical(logits).copy_to_host()
+print(numbel.cuda.free_scratch() >= 1 << 20, numbel.cuda.free_scratch())
+print(np.array_equal(numbel.Generator(5).categorical(logits).copy_to_host(), first))
+""") == ["0", "True 0", "True"]
