@@ -16,8 +16,8 @@ import numbel
 from backend import BACKENDS, SIMULATED
 
 FORMATS = ("float32", "float64", "float16", "bfloat16")
-#: For what takes bfloat16 as it takes float16: they differ in what loads and stores an element.
-BUT_BFLOAT16 = FORMATS[:3]
+#: The formats of arithmetic. Halves differ from float32 in what loads and stores an element: a part of the checks shows.
+WIDE = FORMATS[:2]
 SEED, DRAW = 7, 3
 
 

@@ -100,6 +100,17 @@ def test_what_the_compiler_made_gives_the_cpus_bits(tmp_path, formats):
     assert any(Facts(*facts).extremes for _, _, *facts in found["facts"]), "no minimum is found"
 
 
+@pytest.mark.long
+@pytest.mark.planted
+@needs_compiler
+def test_every_kernel_of_every_format_is_exact(tmp_path):
+    """Also those that are not executed above: nine minutes of a processor, for whoever changes a kernel."""
+    found = run_checks("ptx", tmp_path, "--facts", "--every-kernel", "check_methods.check_counter")
+    assert len({tuple(what) for what, *_ in found["facts"]}) > 350
+    for what, target, *facts in found["facts"]:
+        assert_exact(what[0], Facts(*facts), (*what, target))
+
+
 def assert_exact(name, facts, what):
     """Nothing that would be slow, or differ from the CPU's bits."""
     assert (facts.spilled_bytes, facts.approximate, facts.flushed, facts.narrow) == (0, False, False, []), (what, facts)
