@@ -10,6 +10,7 @@ from backend import BACKEND, SIMULATED
 from common import (
     DRAW,
     SEED,
+    WIDE,
     cheap,
     check,
     logits,
@@ -80,7 +81,7 @@ def check_conditional(x, **options):
         same(rng().conditional_gumbel(on_device(x), on_device(index), **options), expected, what)
 
 
-@check
+@check(formats=WIDE)
 def check_layouts(dtype=np.float32):
     """Three axes, the category axis first, in the middle and last, in memory in another order."""
     x = logits((2, 3, 4), dtype)
