@@ -82,7 +82,7 @@ def check_conditional(x, **options):
 
 
 @check(formats=WIDE)
-def check_layouts(dtype=np.float32):
+def check_layouts(dtype):
     """Three axes, the category axis first, in the middle and last, in memory in another order."""
     x = logits((2, 3, 4), dtype)
     for axis, array in ((0, x), (1, x.transpose(1, 0, 2)), (1, x.transpose(2, 1, 0)), (-1, x.transpose(0, 2, 1))):
