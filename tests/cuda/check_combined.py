@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import cuda
 
-from common import check, logits, on_device, rng, same
+from common import WIDE, check, logits, on_device, rng, same
 
 #: Samples of a row that come from a table, however short it is.
 MANY = 64
@@ -50,6 +50,6 @@ def check_more(dtype):
     equal(bad, offsets=OFFSETS, top_k=TOP_K, num_samples=MANY)
 
 
-@check
+@check(formats=WIDE)
 def check_rows(dtype):
     check_ragged(dtype, there=((), ("offsets", "top_k")) if dtype is np.float32 else ((),))

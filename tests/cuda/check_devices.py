@@ -238,15 +238,12 @@ def check_many_columns():
 @check(backends=("ptx",))
 def check_much_noise():
     """The last columns of more than 2^31."""
-    groups = (FAR + 512) // 512
     out = cuda.device_array((1, FAR + 512), np.float32)
-    with DRIVER.some_blocks({"gumbel": (min(groups, 1 << 20) - 1, min(groups, 1 << 20))}):
+    group = FAR // 512  # 128 threads have four columns each; a CUDA block has every 2^20th such group
+    with DRIVER.some_blocks({"gumbel": (group % (1 << 20), group % (1 << 20) + 1)}):
         assert rng().gumbel(size=out.shape, out=out) is out
     last = np.array([numbel.cuda.gumbel_float32(np.uint64(SEED), np.uint64(DRAW), 0, FAR + i) for i in range(512)])
-    whole = out[:, FAR:].copy_to_host()[0]
-    drawn = np.flatnonzero(whole)
-    assert len(drawn) > 100
-    same(cuda.to_device(whole[drawn]), last[drawn].astype(np.float32), "more than 2^31 numbers")
+    same(out[0, FAR:], last.astype(np.float32), "more than 2^31 numbers")
 
 
 @check(backends=("ptx",))

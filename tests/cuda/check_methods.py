@@ -10,6 +10,7 @@ from backend import BACKEND, SIMULATED
 from common import (
     DRAW,
     SEED,
+    WIDE,
     cheap,
     check,
     logits,
@@ -20,8 +21,8 @@ from common import (
 )
 from numbel._cuda import launch
 
-#: Rows and columns: a lone column, short rows, one block and a bit, more blocks than the simulator has threads.
-SHAPES = ((3, 1), (3, 7), (2, 4099), (1, 4 * 4096 + 5))
+#: Rows and columns: a lone column, short rows, one block and a bit.
+SHAPES = ((3, 1), (3, 7), (2, 4099))
 #: Beyond the simulator: more rows than a CUDA block has threads, and more blocks of a row.
 LONGER = {
     "simulator": (),
@@ -80,8 +81,8 @@ def check_conditional(x, **options):
         same(rng().conditional_gumbel(on_device(x), on_device(index), **options), expected, what)
 
 
-@check
-def check_layouts(dtype=np.float32):
+@check(formats=WIDE)
+def check_layouts(dtype):
     """Three axes, the category axis first, in the middle and last, in memory in another order."""
     x = logits((2, 3, 4), dtype)
     for axis, array in ((0, x), (1, x.transpose(1, 0, 2)), (1, x.transpose(2, 1, 0)), (-1, x.transpose(0, 2, 1))):
@@ -254,6 +255,16 @@ def check_shapes(dtype):
             check_relaxed(x)
             check_vjp(dtype, shape)
             check_conditional(x, temperature=0.7)
+
+
+@check
+def check_blocks():
+    """A row of more blocks than the simulator has threads, by what joins blocks."""
+    x = logits((1, 4 * 4096 + 5), np.float32)
+    check_sample(x)
+    check_sample(x, method="gumbel_max")
+    check_relaxed(x)
+    check_vjp(np.float32, x.shape)
 
 
 @check

@@ -7,7 +7,7 @@ from numba import cuda
 
 import numbel
 from check_methods import check_relaxed, check_sample, check_vjp
-from common import DRAW, SEED, check, logits, on_device, raised, rng, same
+from common import DRAW, SEED, WIDE, check, logits, on_device, raised, rng, same
 from numbel._cuda import launch
 
 METHODS = ("grouped", "gumbel_max")
@@ -53,7 +53,7 @@ def check_rows(dtype):
         equal(x, offsets, 3, there, method=method, **given)
 
 
-@check
+@check(formats=WIDE)
 def check_long(dtype):
     """Rows of one and two blocks among short ones, by the kernels of either."""
     x, offsets = ragged(LONG, dtype)

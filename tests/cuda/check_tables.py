@@ -9,7 +9,7 @@ from numba import cuda
 
 import numbel
 from backend import BACKEND
-from common import DRAW, SEED, cheap, check, logits, on_device, raised, rng, same, transposed
+from common import DRAW, SEED, WIDE, cheap, check, logits, on_device, raised, rng, same, transposed
 from numbel._cuda import launch
 
 #: Rows, columns and samples that take a table: few columns, one block and a bit, several blocks.
@@ -57,7 +57,7 @@ def check_counts(x, n, **options):
     same(rng().multinomial(n, on_device(x), **options), expected, what)
 
 
-@check
+@check(formats=WIDE)
 def check_rows(dtype):
     """What each row may have, from the host and from the device; axes and strides."""
     ids, mask = np.array([2**56 - 1, 5, 2**33, 1]), np.array([True, True, False, True])
@@ -180,7 +180,7 @@ def check_rest():
     assert "draws for arrays there only" in raised(lambda: host.sample(moving, 3))
 
 
-@check
+@check(formats=WIDE)
 def check_shapes(dtype):
     for rows, columns, samples in (*SHAPES, *LONGER[BACKEND]):
         if dtype is np.float32 or rows * columns < 5000 or BACKEND == "card":

@@ -7,7 +7,7 @@ from numba import cuda
 
 import numbel
 from backend import SIMULATED
-from common import DRAW, SEED, cheap, check, logits, on_device, raised, rng, same
+from common import DRAW, SEED, WIDE, cheap, check, logits, on_device, raised, rng, same
 from numbel._cuda import launch, launch_top_k, top_k
 
 
@@ -30,7 +30,7 @@ def check_densities(x, **options):
             same(numbel.log_prob(device, there, **options), expected, f"log_prob of indices there {what}")
 
 
-@check
+@check(formats=WIDE)
 def check_densities_widely(dtype):
     """The lengths where formulas change: 256 (ties are counted), 512 (lanes), 4096 (blocks); ties, far logits."""
     for columns in (1, 3, 257) if dtype is not np.float32 else (1, 2, 9, 256, 257, 512, 513, 5000):
@@ -103,7 +103,7 @@ def check_top_k(x, k, weights=True, **options):
         same(numbel.top_k_weights(found, device, normalized=normalized, **given), due, f"weights of {what}")
 
 
-@check
+@check(formats=WIDE)
 def check_top_k_widely(dtype):
     """Any k, several blocks, ties of all and of some, rows that are nearly impossible, huge logits, what rows have."""
     x = logits((3, 30), dtype)

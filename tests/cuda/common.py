@@ -16,6 +16,8 @@ import numbel
 from backend import BACKENDS, SIMULATED
 
 FORMATS = ("float32", "float64", "float16", "bfloat16")
+#: The formats of arithmetic. Halves differ from float32 in what loads and stores an element, which a part shows.
+WIDE = FORMATS[:2]
 SEED, DRAW = 7, 3
 
 

@@ -27,6 +27,7 @@ def arguments(given=None):
     parser.add_argument("--formats", nargs="+", default=("float32", "float64", "float16", "bfloat16"))
     parser.add_argument("--races", action="store_true", help="look for races, in the simulator")
     parser.add_argument("--facts", action="store_true", help="report what PTX and machine code show without being run")
+    parser.add_argument("--every-kernel", action="store_true", help="compile those, too, that no check launches")
     parser.add_argument("--report", type=Path, help="a JSON file of what ran, what failed, and how long it took")
     return parser.parse_intermixed_args(given)
 
@@ -79,6 +80,14 @@ def never_launched(used, formats):
                     key = name, str(signature), form, layout == "R"
                     alike.setdefault(key, []).append((name, form, layout))
     return [labels[0] for labels in alike.values() if used.isdisjoint(labels)]
+
+
+def compile_kernels(labels):
+    from numbel._cuda import launch
+
+    for name, form, layout in labels:
+        module = next(module for module in launch.MODULES if name in module.kernels(form, layout))
+        launch._kernel(module, form, layout, name)
 
 
 def facts():
@@ -155,6 +164,8 @@ def main(given=None):
 
         report = {"failed": failed, "seconds": seconds, "launched": sorted(used)}
         report["never launched"] = never_launched(used, given.formats)
+        if given.every_kernel:
+            compile_kernels(report["never launched"])
         if given.facts:
             report["facts"] = facts()
         if DRIVER is not None:

@@ -36,9 +36,9 @@ def _address_registers(one: Instruction) -> list[str]:
 
 
 def _may_overflow(one: Instruction, bits: dict[str, int]) -> bool:
-    kind, sizes = one.parts[-1], [_bits_of(operand, bits, 32) for operand in one.operands[1:3]]
-    if WIDTH.get(kind) != 32:
+    if WIDTH.get(one.parts[-1]) != 32:
         return False
+    sizes = [_bits_of(operand, bits, 32) for operand in one.operands[1:3]]
     if one.root in ("mul", "mad") and one.parts[1] == "lo":
         return sum(sizes) > 31
     return one.root == "shl" and one.operands[2].isdigit() and sizes[0] + int(one.operands[2]) > 31
@@ -87,6 +87,6 @@ def _bits_of(operand: str, bits: dict[str, int], width: int) -> int:
     special = _SPECIAL_BITS.get(operand.partition(".")[0])
     if special is not None:
         return special
-    if re.match(r"\d", operand):
+    if re.match(r"\d+$|0[xX]", operand):
         return int(operand, 0).bit_length()
     return bits.get(operand, width)

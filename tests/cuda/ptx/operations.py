@@ -12,17 +12,9 @@ import struct
 from .parser import WIDTH, Instruction, Module, PtxError, split_operands
 
 FLOATS = {"f16": "half", "f32": "float", "f64": "double"}
-_FLOAT_TESTS = {
-    "eq": "oeq",
-    "ne": "one",
-    "lt": "olt",
-    "le": "ole",
-    "gt": "ogt",
-    "ge": "oge",
-    "num": "ord",
-    "nan": "uno",
-}
-_FLOAT_TESTS |= {"equ": "ueq", "neu": "une", "ltu": "ult", "leu": "ule", "gtu": "ugt", "geu": "uge"}
+_TESTS = ("eq", "ne", "lt", "le", "gt", "ge")
+_FLOAT_TESTS = {test: f"o{test}" for test in _TESTS} | {f"{test}u": f"u{test}" for test in _TESTS}
+_FLOAT_TESTS |= {"num": "ord", "nan": "uno"}
 _UNSIGNED_TESTS = {"lo": "ult", "ls": "ule", "hi": "ugt", "hs": "uge"}
 _ROUNDINGS = {"rni": "roundeven", "rzi": "trunc", "rmi": "floor", "rpi": "ceil"}
 _NUMBER = re.compile(r"-?\d")
