@@ -11,7 +11,6 @@ A call that is captured into a graph has its memory for good: the graph may be l
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -86,14 +85,19 @@ class Pool:
         return freed
 
 
-_pools: defaultdict[int, Pool] = defaultdict(Pool)
+_pools: dict[int, Pool] = {}
+
+
+def _pool(device: int) -> Pool:
+    return _pools.get(device) or _pools.setdefault(device, Pool())  # one for all threads
 
 
 def free() -> int:
-    """`Pool.free` of every device."""
+    """`Pool.tidy` and `Pool.free` of every device."""
     freed = 0
     for device, pool in list(_pools.items()):
         with _numba_cuda.on_device(device):
+            pool.tidy()
             freed += pool.free()
     return freed
 
@@ -102,7 +106,7 @@ class Lease:
     """The memory of one call, on one stream of the current device, from its first kernel to its last."""
 
     def __init__(self, device: int, handle: int, stream: Any) -> None:
-        self._pool, self._handle, self._stream = _pools[device], handle, stream
+        self._pool, self._handle, self._stream = _pool(device), handle, stream
         self._stretches: list[Stretch] = []
         self._begun = 0
 

@@ -140,7 +140,7 @@ def free_scratch() -> int:
     """Free the scratch on GPUs that lies idle between calls, and say how many bytes that were.
 
     Calls on arrays of Numba and JAX keep their scratch for later ones. What kernels still use stays, and so does what
-    calls captured into CUDA graphs use.
+    calls captured into CUDA graphs use. Arguments that were kept for kernels which have ended are let go of, too.
     """
     from . import _stream_memory
 
