@@ -695,6 +695,22 @@ MUTATIONS = {
         ],
         ["test_densities.py::test_log_prob_of_every_category"],
     ),
+    "a log-probability of -0 before it is cut": (
+        [("_scalar/blocks.py", "LN2, 0.0 - log_total)", "LN2, -log_total)")],
+        ["test_cuda_faults.py::test_log_prob_is_never_minus_zero_before_it_is_clipped"],
+    ),
+    "an upload over the default stream": (
+        [("_libraries.py", "_numba_cuda.to_device(array, self.stream)", "_numba_cuda.to_device(array, 0)")],
+        ["test_cuda_faults.py::test_uploads_go_over_the_stream_of_the_call"],
+    ),
+    "scratch of another stream before its event": (
+        [("_stream_memory.py", "own = [one for one in large if one.event.query()]", "own = large")],
+        ["test_cuda_faults.py::test_calls_at_a_time_do_not_meet_in_scratch"],
+    ),
+    "scratch of a graph lent again": (
+        [("_stream_memory.py", "if _numba_cuda.is_capturing(self._handle):\n", "if False:\n")],
+        ["test_cuda_faults.py::test_what_is_captured_is_nobody_elses_for_good"],
+    ),
 }
 
 
