@@ -37,7 +37,7 @@ def arguments(given=None):
     parser.add_argument("--facts", action="store_true", help="report what PTX and machine code show without being run")
     parser.add_argument("--every-kernel", action="store_true", help="compile those, too, that no check launches")
     parser.add_argument("--report", type=Path, help="a JSON file of what ran, what failed, and how long it took")
-    return parser.parse_args(given)
+    return parser.parse_intermixed_args(given)
 
 
 def environment(given):
