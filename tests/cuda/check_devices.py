@@ -16,6 +16,7 @@ CALLS = {
     "categorical": lambda rng, x, **o: rng.categorical(x, **o),
     "gumbel_max": lambda rng, x, **o: rng.categorical(x, 3, method="gumbel_max", **o),
     "truncated": lambda rng, x, **o: rng.categorical(x, top_k=3, top_p=0.9, **o),
+    "truncated gumbel_max": lambda rng, x, **o: rng.categorical(x, top_k=3, method="gumbel_max", **o),
     "tabled": lambda rng, x, **o: rng.categorical(x, 64, **o),
     "gumbel_softmax": lambda rng, x, **o: rng.gumbel_softmax(x, **o),
     "gumbel_top_k": lambda rng, x, **o: rng.gumbel_top_k(x, 3, **o),

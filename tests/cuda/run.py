@@ -18,13 +18,21 @@ import warnings
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+FORMATS = ("float32", "float64", "float16", "bfloat16")
+
+
+def _formats(text):
+    names = tuple(text.split(","))
+    if set(names) - set(FORMATS):
+        raise argparse.ArgumentTypeError(f"of {', '.join(FORMATS)}")
+    return names
 
 
 def arguments(given=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("backend", choices=("simulator", "ptx", "card"))
     parser.add_argument("checks", nargs="*", help="modules, or checks of them; all if none is named")
-    parser.add_argument("--formats", nargs="+", default=("float32", "float64", "float16", "bfloat16"))
+    parser.add_argument("--formats", type=_formats, default=FORMATS, help="with commas between: all if none is named")
     parser.add_argument("--races", action="store_true", help="look for races, in the simulator")
     parser.add_argument("--facts", action="store_true", help="report what PTX and machine code show without being run")
     parser.add_argument("--every-kernel", action="store_true", help="compile those, too, that no check launches")
