@@ -176,8 +176,7 @@ def check_flags():
     """Values that only a kernel meets flag their row; a draw id on the device goes on; `out` is written."""
     x = logits((2, 9), np.float32)
     for name, value in (
-        ("top_k", 0),
-        ("top_k", -1),
+        ("top_k", -2),
         ("top_p", 0.0),
         ("top_p", np.nan),
         ("min_p", -0.1),
@@ -192,6 +191,12 @@ def check_flags():
             assert "row 1" in raised(
                 lambda m=method, t=there: rng().sample(on_device(x), method=m, on_invalid="raise", **t)
             )
+    for switched_off in (0, -1):
+        limits = np.array([1, switched_off])
+        for method in METHODS:
+            found = rng().sample(on_device(x), method=method, top_k=on_device(limits))
+            for one, due in zip(found, rng().sample(x, method=method, top_k=limits), strict=True):
+                same(one, due, f"top_k {switched_off} of a row")
     bad = x.copy()
     bad[1, 4] = np.nan
     message = raised(lambda: rng().categorical(on_device(bad), top_k=3, on_invalid="raise"))
