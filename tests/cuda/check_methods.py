@@ -18,6 +18,7 @@ from common import (
     raised,
     rng,
     same,
+    to_device,
 )
 from numbel._cuda import launch
 
@@ -32,7 +33,7 @@ LONGER = {
 
 
 def check_noise(dtype, shape):
-    like = cuda.to_device(np.zeros(1, dtype))
+    like = to_device(np.zeros(1, dtype))
     for loc, scale in ((0.0, 1.0), (-1.5, 0.7)):
         expected = rng().gumbel(loc, scale, size=shape, dtype=dtype)
         same(rng().gumbel(loc, scale, size=shape, dtype=dtype, like=like), expected, f"noise {dtype} {shape}")
