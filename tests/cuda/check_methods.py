@@ -270,9 +270,9 @@ def check_blocks():
 
 @check
 def check_some():
-    """What planted bugs are looked for with: some twelve words to refine, short rows, a full block, draw ids."""
+    """What planted bugs are looked for with: some twelve words to refine, zeros, short rows, a full block, draw ids."""
     check_noise(np.float32, (1, 25_000))
-    check_sample(logits((3, 1), np.float32))
+    check_sample(np.array([[-0.0, -np.inf], [0.0, -np.inf]], np.float32))
     check_sample(logits((2, 5), np.float32), num_samples=4)
     check_sample(logits((1, 4099), np.float32))
     check_counter()
