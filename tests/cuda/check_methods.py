@@ -18,6 +18,7 @@ from common import (
     raised,
     rng,
     same,
+    to_device,
 )
 from numbel._cuda import launch
 
@@ -32,7 +33,7 @@ LONGER = {
 
 
 def check_noise(dtype, shape):
-    like = cuda.to_device(np.zeros(1, dtype))
+    like = to_device(np.zeros(1, dtype))
     for loc, scale in ((0.0, 1.0), (-1.5, 0.7)):
         expected = rng().gumbel(loc, scale, size=shape, dtype=dtype)
         same(rng().gumbel(loc, scale, size=shape, dtype=dtype, like=like), expected, f"noise {dtype} {shape}")
@@ -269,9 +270,9 @@ def check_blocks():
 
 @check
 def check_some():
-    """What planted bugs are looked for with: some twelve words to refine, short rows, a full block, draw ids."""
+    """What planted bugs are looked for with: some twelve words to refine, zeros, short rows, a full block, draw ids."""
     check_noise(np.float32, (1, 25_000))
-    check_sample(logits((3, 1), np.float32))
+    check_sample(np.array([[-0.0, -np.inf], [0.0, -np.inf]], np.float32))
     check_sample(logits((2, 5), np.float32), num_samples=4)
     check_sample(logits((1, 4099), np.float32))
     check_counter()

@@ -205,6 +205,7 @@ _ELEMENT = "shl.b64 %rd4, %rd3, 2; add.s64 %rd4, %rd1, %rd4; ld.global.u32 %r4, 
         ("mul.lo.s32 %r2, %r1, 512; cvt.s64.s32 %rd3, %r2;", 0),  # a thread has a number of 10 bits
         ("mul.lo.s32 %r2, %r1, %r3; mov.u64 %rd3, 0;", 0),  # not an address
         ("mul.wide.s32 %rd3, %r1, %r3;", 0),
+        ("div.u32 %r5, %r3, %r1; mul.lo.s32 %r2, %r5, %r1; cvt.u64.u32 %rd3, %r2;", 0),  # not above the dividend
     ],
 )
 def test_products_of_32_bits_in_addresses_are_found(body, found):

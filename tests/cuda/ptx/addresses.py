@@ -26,7 +26,15 @@ def narrow_products(module: Module) -> list[Instruction]:
             in_addresses.add(register)
             waiting.extend(made_of.get(register, ()))
     bits = _bits(module, code)
-    return [one for one in code if _may_overflow(one, bits) and one.operands[0] in in_addresses]
+    quotients = {(one.operands[0], one.operands[2]) for one in code if one.operation == "div.u32"}
+    return [
+        one
+        for one in code
+        if one.operands
+        and one.operands[0] in in_addresses
+        and _may_overflow(one, bits)
+        and tuple(one.operands[1:3]) not in quotients  # a quotient times its divisor is no more than the dividend
+    ]
 
 
 def _address_registers(one: Instruction) -> list[str]:
