@@ -1,11 +1,10 @@
-"""CUDA without a GPU: numbel.cuda on the host, every kernel in the simulator, and every kernel compiled."""
+"""CUDA without a GPU: numbel.cuda on the host, races, kernels kept on disk, commands. Kernels: tests/cuda."""
 
 import importlib.util
 import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numba
@@ -33,17 +32,6 @@ def run(text, **environment):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
-
-
-def run_script(name, *formats, races=False):
-    """What a script beside this file prints in the simulator; AssertionError in it where kernels race, if asked for."""
-    script = ROOT / "tests" / name
-    return run(
-        f"import runpy, sys; sys.argv = {[str(script), *formats]!r}; sys.path.insert(0, {str(script.parent)!r});"
-        f"runpy.run_path({str(script)!r}, run_name='__main__')",
-        NUMBA_ENABLE_CUDASIM="1",
-        NUMBEL_RACES=str(int(races)),
-    )
 
 
 # --- device functions on the host
@@ -182,90 +170,6 @@ def test_the_example_in_the_simulator():
     run(text, NUMBA_ENABLE_CUDASIM="1")
 
 
-@pytest.mark.long
-def test_some_kernels_in_the_simulator():
-    """What planted bugs are looked for with, in seconds: some twelve words to refine, a short row, a full block."""
-    code = (
-        f"import sys, warnings; sys.path.insert(0, {str(ROOT / 'tests')!r}); warnings.simplefilter('ignore');"
-        "import cuda_checks as c; from cuda_checks import np; c.check_noise(np.float32, (1, 25_000));"
-        "c.check_sample(c.logits((2, 5), np.float32), num_samples=4);"
-        "c.check_sample(c.logits((1, 4099), np.float32)); c.check_counter()"
-    )
-    run(code, NUMBA_ENABLE_CUDASIM="1")
-
-
-def test_some_ragged_and_short_rows_in_the_simulator():
-    """What planted bugs of these are looked for with."""
-    code = (
-        f"import sys, warnings; sys.path.insert(0, {str(ROOT / 'tests')!r}); warnings.simplefilter('ignore');"
-        "import cuda_checks_ragged as c; c.check_some()"
-    )
-    run(code, NUMBA_ENABLE_CUDASIM="1")
-
-
-def some_truncations(races):
-    code = (
-        f"import sys, warnings; sys.path.insert(0, {str(ROOT / 'tests')!r}); warnings.simplefilter('ignore');"
-        "import cuda_checks_truncation as c; from cuda_checks_truncation import np;"
-        "c.check_settings(np.float32, 40, ({'top_k': 20}, {'top_k': 25, 'top_p': 0.9}), samples=1)"
-    )
-    run(code, NUMBA_ENABLE_CUDASIM="1", NUMBEL_RACES=str(int(races)))
-
-
-@pytest.mark.long
-def test_some_truncations_in_the_simulator():
-    """What planted bugs are looked for with, in seconds: ties at a cut, top_p of what top_k keeps, by histograms."""
-    some_truncations(races=False)
-
-
-@pytest.mark.long
-def test_some_truncations_do_not_race_in_the_simulator():
-    some_truncations(races=True)
-
-
-def test_some_choices_in_the_simulator():
-    """What planted bugs are looked for with, in seconds: ties that sort by column, marked columns, ties counted."""
-    code = (
-        f"import sys, warnings; sys.path.insert(0, {str(ROOT / 'tests')!r}); warnings.simplefilter('ignore');"
-        "import cuda_checks_topk as c; from cuda_checks_topk import np;"
-        "x = np.zeros((2, 40), np.float32); x[1, ::3] = -0.0; c.check_top_k(x, 5, False, temperature=[0.0, 1.0]);"
-        "x[0, :5] = 1; c.check_densities(x)"
-    )
-    run(code, NUMBA_ENABLE_CUDASIM="1")
-
-
-@pytest.mark.long
-def test_a_table_and_counts_in_the_simulator():
-    """What planted bugs are looked for with: the entries of a table of two blocks, and counts over it."""
-    code = (
-        f"import sys, warnings; sys.path.insert(0, {str(ROOT / 'tests')!r}); warnings.simplefilter('ignore');"
-        "import cuda_checks_tables as c, numpy as np; x = c.logits((1, 4099), np.float32);"
-        "c.check_table(x[0]); c.check_counts(x, 1 << 40)"
-    )
-    run(code, NUMBA_ENABLE_CUDASIM="1")
-
-
-EQUAL = ["float32", "equal", "float64", "equal", "float16", "equal", "bfloat16", "equal"]
-
-
-@pytest.mark.long
-def test_every_method_of_the_first_kind_is_the_cpus_in_the_simulator():
-    assert run_script("cuda_checks.py").split() == EQUAL
-
-
-@pytest.mark.long
-def test_every_other_method_is_the_cpus_and_no_kernel_races_in_the_simulator():
-    """Two scripts at a time, the long ones first; the tests above see a part of each."""
-    scripts = sorted(path.name for path in (ROOT / "tests").glob("cuda_checks*.py"))
-    assert len(scripts) == 6
-    others = ("float64", "float16", "bfloat16")
-    tasks = [(script, "float32") for script in scripts] + [(script, *others) for script in scripts[1:]]
-    with ThreadPoolExecutor(2) as pool:
-        found = pool.map(lambda task: run_script(*task, races=task[1:] == ("float32",)), tasks)
-        for task, lines in zip(tasks, found, strict=True):
-            assert lines.split() == [word for form in task[1:] for word in (form, "equal")], task
-
-
 @pytest.mark.parametrize(
     ("blocks", "body", "said"),
     [
@@ -284,8 +188,8 @@ def test_every_other_method_is_the_cpus_and_no_kernel_races_in_the_simulator():
 )
 def test_the_search_for_races_finds_them(tmp_path, blocks, body, said):
     (tmp_path / "script.py").write_text(f"""
-import sys; sys.path.insert(0, {str(ROOT / "tests")!r})
-import cuda_checks, numpy
+import sys; sys.path.insert(0, {str(ROOT / "tests" / "cuda")!r})
+import backend, numpy
 from numba import cuda, int64
 
 def kernel(x, y):
@@ -305,94 +209,6 @@ except AssertionError as error:
 
 # --- compiled without a GPU
 
-_COMPILE = '''
-import re, struct
-import numba.cuda.dispatcher
-from numba import cuda, float64, uint64, types
-from numba.cuda.cudadrv import nvvm
-from cuda.core import Linker, LinkerOptions, ObjectCode
-import numbel.cuda
-from numbel._cuda import launch
-
-class Device:
-    compute_capability = (9, 0)
-
-numba.cuda.dispatcher.get_current_device = lambda: Device
-plain, typed = nvvm.compile_ir, {}
-def keep(ir, **options):
-    typed.update(ir=ir, options=options)
-    return plain(ir, **options)
-nvvm.compile_ir = keep
-
-def compiled(function, signature, bounds):
-    """A function of a target (and NVVM's options): PTX. Numba's part, most of the time, is done once for all."""
-    first, _ = cuda.compile_ptx(function, signature, cc=TARGETS[0], launch_bounds=bounds)
-    made = dict(typed)
-    def ptx(cc, **more):
-        if cc == TARGETS[0] and not more:
-            return first
-        options = made["options"] | {"arch": f"compute_{cc[0]}{cc[1]}"} | more
-        return plain(made["ir"], **options).decode().strip("\\0\\n ")
-    return ptx
-
-def link(ptx, arch):
-    """Machine code, and what ptxas says."""
-    linker = Linker(ObjectCode.from_ptx(ptx.encode()), options=LinkerOptions(arch=arch, ptxas_options=["-v"]))
-    return linker.link("cubin").code, linker.get_info_log()
-
-def code(elf):
-    """The sections of instructions of an ELF file."""
-    table, = struct.unpack_from("<Q", elf, 0x28)
-    size, number, names = struct.unpack_from("<HHH", elf, 0x3A)
-    sections = [struct.unpack_from("<IIQQQQ", elf, table + i * size) for i in range(number)]
-    names = sections[names][4]
-    texts = [(elf[names + s[0] : elf.index(0, names + s[0])], elf[s[4] : s[4] + s[5]]) for s in sections]
-    return [text for text in texts if text[0].startswith(b".text")]
-
-def arithmetic(elf):
-    """How many instructions add, multiply and do both (FMUL, FADD, FFMA, DMUL, DADD, DFMA)."""
-    opcodes = [body[at] for _, body in code(elf) for at in range(0, len(body), 16)]
-    return [opcodes.count(one) for one in (0x20, 0x21, 0x23, 0x28, 0x29, 0x2B)]
-
-def user(out, seed, draw):
-    i = cuda.grid(1)
-    if i < out.size:
-        state = numbel.cuda.gumbel_max_update(numbel.cuda.GUMBEL_MAX_START, 0.5, seed, draw, i, 3)
-        out[i] = (
-            state[0] + numbel.cuda.uniform_float32(seed, draw, i, 0) + numbel.cuda.exponential_float32(seed, draw, i, 0)
-            + numbel.cuda.gumbel_float32(seed, draw, i, 0) + numbel.cuda.uniform_float64(seed, draw, i, 0)
-            + numbel.cuda.exponential_float64(seed, draw, i, 0) + numbel.cuda.gumbel_float64(seed, draw, i, 0)
-        )
-
-kernels = {("user", "", "C"): (user, (types.Array(float64, 1, "C"), uint64, uint64))}
-for module in launch.MODULES:
-    for form in FORMS:
-        for layout in LAYOUTS:
-            if layout != "R" or module in launch.RAGGED:
-                for name, kernel in module.kernels(form, layout).items():
-                    kernels[name, form, layout] = kernel
-fused = lambda ptx: len(re.findall(r"fma[.]rn[.]f", ptx))
-done = set()
-for at, ((name, form, layout), (function, signature)) in enumerate(kernels.items()):
-    bounds = launch.bounds(name, form)
-    # those that know nothing of formats and layouts are one and the same
-    if at % SHARES != SHARE or (function, str(signature), bounds) in done:
-        continue
-    done.add((function, str(signature), bounds))
-    ptx_of = compiled(function, signature, bounds)
-    for cc in TARGETS:
-        arch, ptx = f"sm_{cc[0]}{cc[1]}", ptx_of(cc)
-        cubin, log = link(ptx, arch)
-        registers = max(map(int, re.findall(r"Used ([0-9]+) registers", log)))
-        spills = sum(map(int, re.findall(r"([0-9]+) bytes (?:stack frame|spill)", log)))
-        more, same = 0, True
-        if layout == "C":  # what decides on fused products is the same for all layouts
-            unfused = ptx_of(cc, fma=0)
-            exact = re.sub(r"\\\\b(mul|add|sub)[.](f32|f64)", r"\\\\1.rn.\\\\2", ptx)
-            more, same = fused(ptx) - fused(unfused), arithmetic(cubin) == arithmetic(link(exact, arch)[0])
-        print(name, form or "-", arch, registers, spills, int(".approx" in ptx), int(".ftz" in ptx), more, int(same))
-'''
-
 
 def can_compile():
     try:
@@ -403,38 +219,6 @@ def can_compile():
         )
     except (ImportError, AttributeError):
         return False
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(
-    ("forms", "layouts"),
-    [
-        (("float32",), ("C",)),
-        (("float32",), ("A", "R")),
-        (("float64", "float16", "bfloat16"), ("A", "C", "R")),
-    ],
-    ids=("float32, contiguous", "float32, other layouts", "other formats"),
-)
-def test_every_kernel_compiles_to_exact_machine_code(forms, layouts):
-    """No spill, no local memory, and nothing that rounds otherwise than the CPU does.
-
-    `.approx` and `.ftz` do not occur. NVVM fuses no product with a sum (a compilation without its contraction has as
-    many fma), nor does ptxas (forbidding it changes no number of sums and products).
-    """
-    if not can_compile():
-        pytest.skip('needs pip install "numba-cuda[cu13]"')
-    chosen = f"FORMS, LAYOUTS, TARGETS, SHARES = {forms!r}, {layouts!r}, ((8, 0), (9, 0)), 2\n"
-    texts = [f"{chosen}SHARE = {share}\n" + _COMPILE.replace("\\\\", "\\") for share in range(2)]
-    with ThreadPoolExecutor(2) as pool:
-        lines = "".join(pool.map(run, texts)).splitlines()
-    assert len(lines) > 40
-    for line in lines:
-        name, _, _, registers, spills, approximate, flushed, fused, equal = line.split()
-        assert int(registers) <= 255
-        # a weight times a power of two is exact, fused or not: one such product in each copy of the loops over a block
-        allowed = {"block_nodes": 4, "survey": 4, "kept_nodes": 10, "rest_nodes": 4}.get(name, 0)
-        assert (int(spills), int(approximate), int(flushed), int(equal)) == (0, 0, 0, 1), line
-        assert int(fused) <= allowed, line
 
 
 _KEPT = """
@@ -485,12 +269,6 @@ def test_a_kernel_is_compiled_once_for_a_machine(tmp_path):
 
 
 # --- the command for a GPU, and what is said without one
-
-
-@pytest.mark.long
-def test_torch_on_a_device_in_the_simulator():
-    pytest.importorskip("torch")
-    assert run_script("torch_cuda_checks.py").split() == EQUAL
 
 
 @pytest.mark.long
@@ -576,7 +354,7 @@ def test_the_command_line_samples_on_a_device(tmp_path):
     logits[1, 2, 4] = np.nan
     np.save(tmp_path / "bad.npy", logits)
     code = (
-        f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r}); import simulator; simulator.mend();"
+        f"import sys; sys.path.insert(0, {str(ROOT / 'tests' / 'cuda')!r}); import simulator; simulator.mend();"
         "import numbel.cli as c; c._ON_DEVICE = 45;"  # two rows at a time
         "from numbel.__main__ import main; sys.argv = ['numbel', 'sample', *sys.argv[1:]]; main()"
     )

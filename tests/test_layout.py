@@ -24,7 +24,7 @@ MODULES = {
 LAYERS = (
     ("_scalar", "results"),
     ("_cpu", "_cuda"),
-    ("_checks", "_dispatch"),
+    ("_checks", "_dispatch", "_stream_memory"),
     ("_libraries", "_tables", "_counts", "_pieces", "_common"),
     ("_host", "_device"),
     ("_ragged", "_top_k"),
@@ -32,7 +32,7 @@ LAYERS = (
     ("table", "accumulate"),
     ("estimators",),
 )
-LEAVES = ("_compiler", "_jit", "_kernel_cache", "_types")
+LEAVES = ("_compiler", "_jit", "_kernel_cache", "_numba_cuda", "_types")
 BELOW_JIT = {("_jit", "_compiler"), ("_jit", "_kernel_cache")}
 ADAPTERS = len(LAYERS)
 

@@ -437,7 +437,7 @@ MUTATIONS = {
                 "                        at[i] = (c + 1) % width\n",
             )
         ],
-        ["test_cuda.py::test_some_kernels_in_the_simulator"],
+        ["cuda/test_backends.py::test_some_in_the_simulator[check_methods]"],
     ),
     "CUDA: ragged rows that share slots": (
         [
@@ -447,7 +447,7 @@ MUTATIONS = {
                 "int64(call.offsets[uint64(row)]) >> 12",
             )
         ],
-        ["test_cuda.py::test_some_ragged_and_short_rows_in_the_simulator"],
+        ["cuda/test_backends.py::test_some_in_the_simulator[check_ragged]"],
     ),
     "CUDA: the larger column on ties": (
         [
@@ -457,23 +457,23 @@ MUTATIONS = {
                 "keys[e + h] == keys[e] and at[e + h] > at[e]",
             )
         ],
-        ["test_cuda.py::test_some_ragged_and_short_rows_in_the_simulator"],
+        ["cuda/test_backends.py::test_some_in_the_simulator[check_ragged]"],
     ),
     "CUDA: a dropped refinement": (
         [("_cuda/noise.py", "if wide is float64 or needs_refinement(uint32(word)):", "if wide is float64:")],
-        ["test_cuda.py::test_some_kernels_in_the_simulator"],
+        ["cuda/test_backends.py::test_some_in_the_simulator[check_methods]"],
     ),
     "CUDA: a column left out of each lane": (
         [("_cuda/blocks.py", "for j in range(BLOCK // LANES):", "for j in range(BLOCK // LANES - 1):")],
-        ["test_cuda.py::test_some_kernels_in_the_simulator"],
+        ["cuda/test_backends.py::test_some_in_the_simulator[check_methods]"],
     ),
     "CUDA: the last possible column misses its one": (
         [("_cuda/table.py", "tables.heads[CUT, uint64(at)] = c + 1", "tables.heads[CUT, uint64(at)] = c")],
-        ["test_cuda.py::test_a_table_and_counts_in_the_simulator"],
+        ["cuda/test_backends.py::test_some_in_the_simulator[check_tables]"],
     ),
     "CUDA: counts split by the words of another node": (
         [("_cuda/multinomial.py", "uint64(c + (step >> 1))", "uint64(c)")],
-        ["test_cuda.py::test_a_table_and_counts_in_the_simulator"],
+        ["cuda/test_backends.py::test_some_in_the_simulator[check_tables]"],
     ),
     "CUDA: a draw id that is not read": (
         [
@@ -483,7 +483,7 @@ MUTATIONS = {
                 "uint64(call.draw)",
             )
         ],
-        ["test_cuda.py::test_some_kernels_in_the_simulator"],
+        ["cuda/test_backends.py::test_some_in_the_simulator[check_methods]"],
     ),
     "a streamed line of the line before": (
         [("_cpu/runs.py", "at + line * step * wide", "at + max(line - 1, 0) * step * wide")],
@@ -491,11 +491,11 @@ MUTATIONS = {
     ),
     "CUDA: all that equal the cut": (
         [("_cuda/truncation.py", "                    if ties < equal:", "                    if ties < 0:")],
-        ["test_cuda.py::test_some_truncations_in_the_simulator"],
+        ["cuda/test_backends.py::test_some_in_the_simulator[check_truncation]"],
     ),
     "CUDA: top_p of a mass without the last that top_k keeps": (
         [("_cuda/truncation.py", "rules.mass_limit(p, whole + beside)", "rules.mass_limit(p, whole)")],
-        ["test_cuda.py::test_some_truncations_in_the_simulator"],
+        ["cuda/test_backends.py::test_some_in_the_simulator[check_truncation]"],
     ),
     "CUDA: equal keys in any order": (
         [
@@ -505,15 +505,15 @@ MUTATIONS = {
                 "(key == other_key and column > other_column)",
             )
         ],
-        ["test_cuda.py::test_some_choices_in_the_simulator"],
+        ["cuda/test_backends.py::test_some_in_the_simulator[check_top_k]"],
     ),
     "CUDA: a chosen column that stays in the rest": (
         [("_cuda/top_k.py", "                if i < k:\n", "                if i < k - 1:\n")],
-        ["test_cuda.py::test_some_choices_in_the_simulator"],
+        ["cuda/test_backends.py::test_some_in_the_simulator[check_top_k]"],
     ),
     "CUDA: a tie too many in an entropy": (
         [("_cuda/densities.py", "v += float64(often) - 1.0", "v += float64(often)")],
-        ["test_cuda.py::test_some_choices_in_the_simulator"],
+        ["cuda/test_backends.py::test_some_in_the_simulator[check_top_k]"],
     ),
     "a table without aliases": (
         [("_scalar/table.py", "    return column if own else entry", "    return column if own or not own else entry")],
@@ -578,7 +578,31 @@ MUTATIONS = {
                 "                    histogram(where, part * run, stop, lower, upper, shift, weighs, unit, bins)\n",
             )
         ],
-        ["test_cuda.py::test_some_truncations_do_not_race_in_the_simulator"],
+        ["cuda/test_backends.py::test_some_truncations_do_not_race_in_the_simulator"],
+    ),
+    "CUDA, compiled: a barrier less while lanes are halved": (
+        [
+            (
+                "_cuda/blocks.py",
+                "    h = LANES >> 1\n    while h > 0:\n        cuda.syncthreads()\n",
+                "    h = LANES >> 1\n    while h > 0:\n",
+            )
+        ],
+        ["cuda/test_backends.py::test_some_as_ptx"],
+    ),
+    "CUDA, compiled: a column behind the row": (
+        [
+            (
+                "_cuda/blocks.py",
+                "for i in range(t, count, THREADS):\n            k =",
+                "for i in range(t, count + 1, THREADS):\n            k =",
+            )
+        ],
+        ["cuda/test_backends.py::test_some_as_ptx"],
+    ),
+    "CUDA, compiled: a minimum of zeros": (
+        [("_scalar/blocks.py", "LN2, 0.0 - log_total)", "LN2, -log_total)")],
+        ["cuda/test_backends.py::test_some_as_ptx"],
     ),
     "counts of the wrong side": (
         [
@@ -670,6 +694,22 @@ MUTATIONS = {
             )
         ],
         ["test_densities.py::test_log_prob_of_every_category"],
+    ),
+    "a log-probability of -0 before it is cut": (
+        [("_scalar/blocks.py", "LN2, 0.0 - log_total)", "LN2, -log_total)")],
+        ["test_cuda_faults.py::test_log_prob_is_never_minus_zero_before_it_is_clipped"],
+    ),
+    "an upload over the default stream": (
+        [("_libraries.py", "_numba_cuda.to_device(array, self.stream)", "_numba_cuda.to_device(array, 0)")],
+        ["test_cuda_faults.py::test_uploads_go_over_the_stream_of_the_call"],
+    ),
+    "scratch of another stream before its event": (
+        [("_stream_memory.py", "own = [one for one in large if one.event.query()]", "own = large")],
+        ["test_cuda_faults.py::test_calls_at_a_time_do_not_meet_in_scratch"],
+    ),
+    "scratch of a graph lent again": (
+        [("_stream_memory.py", "if _numba_cuda.is_capturing(self._handle):\n", "if False:\n")],
+        ["test_cuda_faults.py::test_what_is_captured_is_nobody_elses_for_good"],
     ),
 }
 

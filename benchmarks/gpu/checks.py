@@ -24,7 +24,7 @@ from numbel._scalar.address import mix64
 from numbel._scalar.bits import ordered_float32, ordered_float64
 from numbel._scalar.gumbel import gumbel_float32, gumbel_float64, gumbel_refined_float32, needs_refinement
 
-TESTS = Path(__file__).parents[2] / "tests"
+TESTS = Path(__file__).parents[2] / "tests" / "cuda"
 #: A test that is right fails once in a million.
 ALPHA = 1e-6
 
@@ -64,24 +64,26 @@ def equal_bits(seconds: float = 240.0) -> str:
 
     Compiling the kernels of one format takes 35 s of one core: so each script and format has a process of its own.
     """
-    formats, scripts = ["float32", "float64", "float16"], sorted(TESTS.glob("cuda_checks*.py"))
+    formats, modules = ["float32", "float64", "float16"], sorted(path.stem for path in TESTS.glob("check_*.py"))
+    modules.remove("check_torch")
     missing = [name for name in ("ml_dtypes", "torch") if importlib.util.find_spec(name) is None]
     if "ml_dtypes" not in missing:
         formats.append("bfloat16")
     if "torch" not in missing:
-        scripts.append(TESTS / "torch_cuda_checks.py")
-    commands = {f"{script.stem} {form}": [sys.executable, str(script), form] for form in formats for script in scripts}
+        modules.append("check_torch")
+    run = [sys.executable, str(TESTS / "run.py"), "card"]
+    commands = {f"{name} {form}": [*run, name, "--formats", form] for form in formats for name in modules}
     failures = _finished(commands, seconds)
     assert not failures, "; ".join(failures)
     unchecked = f"; not checked, without it: {', '.join(missing)}" if missing else ""
-    return f"{len(scripts)} scripts equal in {', '.join(formats)}{unchecked}"
+    return f"{len(modules)} modules of checks equal in {', '.join(formats)}{unchecked}"
 
 
 def some_bits() -> str:
     """A part of it, for the simulator."""
-    code = "import cuda_checks as c; c.check_rows(c.np.float32); c.check_counter()"
-    path = f"import sys, warnings; sys.path.insert(0, {str(TESTS)!r}); warnings.simplefilter('ignore')"
-    failures = _finished({"cuda_checks": [sys.executable, "-c", f"{path}; {code}"]}, 600)
+    checks = ["check_methods.check_rows", "check_methods.check_counter"]
+    command = [sys.executable, str(TESTS / "run.py"), "simulator", *checks, "--formats", "float32"]
+    failures = _finished({"checks": command}, 600)
     assert not failures, failures[0]
     return "some methods equal"
 
@@ -190,12 +192,9 @@ def sanitizer(seconds: float = 100.0) -> str:
     program = shutil.which("compute-sanitizer")
     if program is None:
         return "compute-sanitizer is not installed"
-    code = (
-        f"import sys; sys.path.insert(0, {str(TESTS)!r}); import cuda_checks as c, cuda_checks_truncation as t;"
-        "c.check_rows(c.np.float32); t.check_settings(c.np.float32, 40, t.SETTINGS[1:6:4], samples=1)"
-    )
+    checks = [str(TESTS / "run.py"), "card", "check_methods.check_rows", "check_truncation.check_some"]
     commands = {
-        tool: [program, "--tool", tool, "--error-exitcode", "9", sys.executable, "-c", code]
+        tool: [program, "--tool", tool, "--error-exitcode", "9", sys.executable, *checks, "--formats", "float32"]
         for tool in ("memcheck", "racecheck")
     }
     failures = _finished(commands, seconds)

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 import math
-import threading
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import config, cuda
 
-from . import _checks
+from . import _checks, _numba_cuda
+from ._stream_memory import Lease
 
 _HALVES = {"float16", "bfloat16"}
 _ITEM_SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "bool": 1}
 _ITEM_SIZES |= {f"{sign}int{8 * size}": size for sign in ("", "u") for size in (1, 2, 4, 8)}
+
+
+_INT32 = np.iinfo(np.int32).max
 
 
 class Span(NamedTuple):
@@ -68,9 +70,7 @@ class Span(NamedTuple):
             "version": 3,
         }
         if config.ENABLE_CUDASIM:
-            from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
-
-            return FakeCUDAArray(np.asarray(_Exporter(interface, self.owner)))
+            return _numba_cuda.simulated(_Exporter(interface, self.owner))
         return cuda.from_cuda_array_interface(interface, owner=self.owner, sync=False)
 
     def flat(self) -> Any:
@@ -102,31 +102,7 @@ def require() -> None:
 
 @functools.cache
 def _missing() -> str | None:
-    if config.ENABLE_CUDASIM:
-        return None
-    if importlib.util.find_spec("numba_cuda") is None:
-        return 'CUDA needs numba-cuda: pip install "numbel[cu13]" (or "numbel[cu12]" for a driver of CUDA 12)'
-    from numba.cuda.cudadrv import driver, nvvm
-
-    try:
-        if driver.driver.get_device_count() == 0:
-            return "no CUDA device is visible: CUDA_VISIBLE_DEVICES may hide it"
-    except ImportError as error:  # Numba's CudaSupportError is one
-        found = " ".join(str(error).split())
-        return f"CUDA needs an NVIDIA driver that works, which nvidia-smi would show: {found}"
-    if not nvvm.is_available():
-        return 'CUDA needs the toolkit\'s compiler: pip install "numbel[cu13]" (or "numbel[cu12]")'
-    return None
-
-
-# Scratch of callers without an allocator of their own, for each thread, device and stream: kernels of two calls that
-# share it would otherwise run into each other.
-class _Workspaces(threading.local):
-    def __init__(self) -> None:
-        self.of: dict[tuple[int, int], _Workspace] = {}
-
-
-_workspaces = _Workspaces()
+    return _numba_cuda.missing()
 
 
 class Library:
@@ -140,15 +116,16 @@ class Library:
     def __init__(self, like: Any, stream: Any) -> None:
         self.device = self.device_of(like)
         self.handle = self.current(like) if stream is None else stream_handle(stream)
+        self._lease: Lease | None = None
+        self._kept: list[Any] = []
 
     @staticmethod
     def device_of(array: Any) -> int:
-        """The number of the device where an array lies."""
+        """The number of the device where an array lies; of one without elements the current device."""
         if config.ENABLE_CUDASIM:
             return 0
-        from numba.cuda.cudadrv import driver
-
-        return int(driver.get_pointer_device(array.__cuda_array_interface__["data"][0]))
+        pointer = array.__cuda_array_interface__["data"][0]
+        return _numba_cuda.device_of_pointer(pointer) if pointer else int(cuda.get_current_device().id)
 
     def current(self, like: Any) -> int:
         """The stream on which an array is used when the caller names none."""
@@ -162,11 +139,26 @@ class Library:
         """The stream as Numba has it."""
         return cuda.external_stream(self.handle) if self.handle else 0
 
-    def active(self) -> AbstractContextManager[Any]:
-        """The device and, for what is allocated, the stream."""
-        if config.ENABLE_CUDASIM:
-            return contextlib.nullcontext()
-        return cuda.gpus[self.device]  # type: ignore[no-any-return]
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """The device and, for what is allocated, the stream; scratch and what is kept last until its kernels end."""
+        with _numba_cuda.on_device(self.device):
+            before, self._lease = self._lease, Lease(self.device, self.handle, self.stream)
+            try:
+                yield
+            finally:
+                lease, self._lease = self._lease, before
+                kept, self._kept = self._kept, []
+                lease.end(kept)
+
+    def keep(self, *things: Any) -> None:
+        """Keep things alive until the kernels of the call have ended; if they are captured, for good."""
+        self._kept += things
+
+    def wait(self) -> None:
+        """Wait for what was launched on the stream."""
+        if not config.ENABLE_CUDASIM:
+            (self.stream or cuda.default_stream()).synchronize()
 
     def span(self, array: Any, name: str) -> Span:
         """Where an array lies; `name` is that of the argument, for messages."""
@@ -186,8 +178,10 @@ class Library:
         return cuda.device_array(shape, _dtype(name), stream=self.stream)
 
     def upload(self, array: np.ndarray[Any, Any]) -> Any:
-        """A copy of a NumPy array on the device."""
-        return cuda.to_device(array)
+        """A copy of a NumPy array on the device, made in the order of the stream."""
+        made = _numba_cuda.to_device(array, self.stream)
+        self.keep(array, made)  # the copy may still have to be made, and the kernels are still to come
+        return made
 
     def spread(self, array: Any, shape: tuple[int, ...], kind: str, name: str) -> Any:
         """A device array of the library broadcast to `shape`, contiguous and of a dtype."""
@@ -203,39 +197,26 @@ class Library:
         """A Numba array for intermediate numbers, until the next `begin`."""
         kind = np.dtype(dtype)
         shape = shape if isinstance(shape, tuple) else (shape,)
-        size = -(-kind.itemsize * math.prod(shape) // 256) * 256
-        pointer, owner = self._workspace.take(size, self)
-        strides = _c_strides(shape, kind.itemsize)
+        size, strides = math.prod(shape), _c_strides(shape, kind.itemsize)
+        pointer, owner = 0, None
+        if size:
+            owner, begin = self._lease.take(-(-kind.itemsize * size // 256) * 256)  # type: ignore[union-attr]
+            pointer = Library.span(self, owner, "scratch").pointer + begin
         return Span(pointer, shape, strides, kind.name, self.device, False, owner).view(0, shape, strides)
 
     def finish(self, array: Any) -> Any:
         """A new array as the library has it."""
         return array
 
+    def check_result(self, name: str, kind: str, most: int | None = None) -> None:
+        """ValueError where the library cannot hold a result of a dtype, or of integers up to `most`."""
+
+    def check_threshold(self, array: Any) -> None:
+        """ValueError where a float64 that was handed out has lost digits."""
+
     def begin(self) -> None:
-        """Forget the scratch of the call before."""
-        self._workspace.used = 0
-
-    @property
-    def _workspace(self) -> _Workspace:
-        return _workspaces.of.setdefault((self.device, self.handle), _Workspace())
-
-
-class _Workspace:
-    """A stretch of device memory that grows to the largest call's needs."""
-
-    def __init__(self) -> None:
-        self.used, self.size = 0, 0
-        self.arrays: list[Any] = []  # none is ever freed: a CUDA graph may have captured it
-
-    def take(self, size: int, library: Library) -> tuple[int, Any]:
-        """The address of the next so many bytes, and whose memory it is."""
-        if self.used + size > self.size or not self.arrays:
-            # room for all of a call like this; twice as much while that is little
-            self.size, self.used = max(self.used + size, min(2 * self.size, self.size + (1 << 26)), 1 << 20), 0
-            self.arrays.append(cuda.device_array(self.size, np.uint8))
-        start, self.used = self.used, self.used + size
-        return Library.span(library, self.arrays[-1], "scratch").pointer + start, self.arrays[-1]
+        """Forget the scratch taken so far."""
+        self._lease.begin()  # type: ignore[union-attr]
 
 
 def _dtype(name: str) -> np.dtype[Any]:
@@ -275,7 +256,7 @@ class Torch(_OwnAllocator):
         return int(self.torch.cuda.current_stream(self.place).cuda_stream)
 
     @contextlib.contextmanager
-    def active(self) -> Any:
+    def active(self) -> Iterator[None]:
         with super().active(), self.torch.cuda.device(self.place):
             if self.handle == self.torch.cuda.current_stream(self.place).cuda_stream:
                 yield
@@ -303,7 +284,12 @@ class Torch(_OwnAllocator):
         return self.torch.empty(shape, dtype=getattr(self.torch, name), device=self.place)
 
     def upload(self, array: np.ndarray[Any, Any]) -> Any:
-        return self.torch.from_numpy(array).to(self.place)
+        tensor = self.torch.from_numpy(array)
+        if self.place.type == "cuda":  # from memory of other kinds torch would wait for the copy
+            tensor = tensor.pin_memory()
+            if _numba_cuda.is_capturing(self.handle):
+                self.keep(tensor)  # each launch of the graph copies it again
+        return tensor.to(self.place, non_blocking=True)
 
     def spread(self, array: Any, shape: tuple[int, ...], kind: str, name: str) -> Any:
         return array.detach().to(getattr(self.torch, kind)).broadcast_to(shape).contiguous()
@@ -329,7 +315,7 @@ class CuPy(_OwnAllocator):
             return int(self.cupy.cuda.get_current_stream().ptr)
 
     @contextlib.contextmanager
-    def active(self) -> Any:
+    def active(self) -> Iterator[None]:
         with (
             super().active(),
             self.cupy.cuda.Device(self.device),
@@ -352,6 +338,10 @@ class Jax(Library):
 
     name = "JAX"
 
+    def __init__(self, like: Any, stream: Any) -> None:
+        super().__init__(like, stream)
+        self._home = self.current(like)
+
     @staticmethod
     def device_of(array: Any) -> int:
         return int(array.device.local_hardware_id)
@@ -362,16 +352,35 @@ class Jax(Library):
     def span(self, array: Any, name: str) -> Span:
         if getattr(array, "__cuda_ndarray__", False):  # what `empty` made
             return super().span(array, name)
-        array.__dlpack__(stream=self.handle or 1)  # makes the stream wait for the array
+        # makes the stream wait for the array; JAX may use its memory again when nobody holds array or capsule
+        self.keep(array, array.__dlpack__(stream=self.handle or 1))
         shape, dtype = tuple(array.shape), np.dtype(array.dtype)
         strides = _c_strides(shape, dtype.itemsize)
         return Span(array.unsafe_buffer_pointer(), shape, strides, dtype.name, self.device, True, array)
 
     def finish(self, array: Any) -> Any:
         import jax
-        from cuda.core import utils
 
-        return jax.dlpack.from_dlpack(utils.StridedMemoryView.from_any_interface(array, stream_ptr=-1))
+        if self.handle != self._home:
+            event = _numba_cuda.event()
+            event.record(self.stream)
+            event.wait(cuda.external_stream(self._home) if self._home else 0)
+        span = Library.span(self, array, "result")
+        if span.name != "bfloat16":
+            return jax.dlpack.from_dlpack(_numba_cuda.exported(array))
+        bits = span.view(0, span.shape, span.strides)  # as uint16: DLPack has no bfloat16 of NumPy's
+        return jax.lax.bitcast_convert_type(jax.dlpack.from_dlpack(_numba_cuda.exported(bits)), jax.numpy.bfloat16)
+
+    def check_result(self, name: str, kind: str, most: int | None = None) -> None:
+        import jax
+
+        if _ITEM_SIZES[kind] == 8 and not jax.config.jax_enable_x64 and (most is None or most > _INT32):
+            what = f"be {kind}" if most is None else f"reach {most}"
+            raise ValueError(f"{name} would {what}, and JAX keeps 32 bits: set jax_enable_x64")
+
+    def check_threshold(self, array: Any) -> None:
+        if str(array.dtype) == "float32":
+            raise ValueError("result.threshold was cut to 32 bits by JAX: set jax_enable_x64 before gumbel_top_k")
 
     def spread(self, array: Any, shape: tuple[int, ...], kind: str, name: str) -> Any:
         import jax

@@ -247,7 +247,7 @@ def _sample_on_device(
     truncation: tuple[int | None, float | None, float | None],
 ) -> Sample:
     """The same on a GPU: parts of the rows are copied there and their samples back, under one draw id."""
-    from numba import cuda
+    from ._numba_cuda import to_device
 
     shape, columns = array.shape[:-1], array.shape[-1]
     rows, many = math.prod(shape), () if num_samples is None else (num_samples,)
@@ -261,7 +261,7 @@ def _sample_on_device(
         for first in range(0, rows, max(1, _ON_DEVICE // columns)):
             last = min(rows, first + max(1, _ON_DEVICE // columns))
             places = np.unravel_index(np.arange(first, last), shape) if shape else ()
-            part = cuda.to_device(np.ascontiguousarray(array[places]).reshape(last - first, columns))
+            part = to_device(np.ascontiguousarray(array[places]).reshape(last - first, columns))
             drawn = Generator(seed, draw).sample(
                 part, num_samples, method=method, row_ids=np.arange(first, last), **options
             )

@@ -47,6 +47,7 @@ __all__ = [
     "GUMBEL_MAX_START",
     "exponential_float32",
     "exponential_float64",
+    "free_scratch",
     "gumbel_float32",
     "gumbel_float64",
     "gumbel_max_update",
@@ -133,3 +134,14 @@ def gumbel_max_update(state, logit, seed, draw, row, column):
     perturbed = float64(logit) + _transform.gumbel_float64(x, y)
     better = perturbed > largest or (perturbed == largest and int64(column) < index)
     return (perturbed, int64(column)) if better else (largest, index)
+
+
+def free_scratch() -> int:
+    """Free the scratch on GPUs that lies idle between calls, and say how many bytes that were.
+
+    Calls on arrays of Numba and JAX keep their scratch for later ones. What kernels still use stays, and so does what
+    calls captured into CUDA graphs use. Arguments that were kept for kernels which have ended are let go of, too.
+    """
+    from . import _stream_memory
+
+    return _stream_memory.free()

@@ -101,8 +101,7 @@ def logsumexp(
         Keep the axes that are summed over, with length 1.
     on_invalid : {"raise", "flag"}, optional
         What to do with rows that hold NaN or +inf: raise, or NaN. None raises on the CPU and flags on a CUDA device,
-        where raising waits for the device. A row of only -inf has -inf, as in SciPy, PyTorch and JAX; on a CUDA device
-        it counts as invalid.
+        where raising waits for the device. A row of only -inf has -inf, as in SciPy, PyTorch and JAX.
     out : ndarray, optional
         Where to write, of the shape and dtype of the result.
     stream : object with `__cuda_stream__`, optional

@@ -96,7 +96,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         return wide(lanes[0]), often
 
     def row_sums(logits, call, nodes, out, bad):
-        """Logsumexp of every row."""
+        """Logsumexp of every row, -inf where all logits are."""
         tree_r = cuda.shared.array(128, float64)
         tree_s = cuda.shared.array(128, float64)
         stack_r = cuda.shared.array(32, float64)
@@ -110,10 +110,12 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             value = _NAN
             if kind == GREEDY:
                 _, value, _ = argmax(logits, row, int64(0), columns, tree_r, at)
+                if tree_r[0] == -_INF:
+                    value = -_INF
             elif kind == DRAWN:
                 join_blocks(nodes, row * blocks, blocks, tree_r, tree_s, stack_r, stack_s)
-                if stack_s[0] > 0.0:
-                    value = scalar.logsumexp(stack_r[0], stack_s[0])
+                if stack_s[0] >= 0.0:
+                    value = scalar.logsumexp(stack_r[0], stack_s[0]) if stack_s[0] > 0.0 else -_INF
             if cuda.threadIdx.x == 0:
                 out[at_row] = value
                 if value != value:

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
-import pickle
 from collections.abc import Callable
 from typing import Any
 
 from numba import cuda
 from numba.core.caching import NullCache
 
-from .. import _kernel_cache
+from .. import _kernel_cache, _numba_cuda
 
 
 class _KernelCache(NullCache):  # type: ignore[misc]
@@ -23,42 +21,31 @@ class _KernelCache(NullCache):  # type: ignore[misc]
 
     def __init__(self, *key: Any) -> None:
         folder = _kernel_cache.cache_folder("_cuda")
-        versions = cuda.runtime.get_version(), importlib.metadata.version("numba-cuda")
+        versions = cuda.runtime.get_version(), _numba_cuda.version()
         made_for = cuda.get_current_device().compute_capability, *versions
         digest = hashlib.sha256(repr((key, made_for)).encode()).hexdigest()
         self._path = None if folder is None else folder / f"{key[0]}-{digest[:24]}.cuda"
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
-        from numba.cuda.dispatcher import _Kernel
-        from numba.cuda.utils import numba_target_override
-
         if self._path is None:
             return None
-        with contextlib.suppress(Exception), numba_target_override():
+        with contextlib.suppress(Exception):
             states = _kernel_cache.load(self._path)
             if states is not None:
-                kernel = _Kernel._rebuild(**pickle.loads(states))
-                kernel.bind()  # which the driver may refuse: then it is compiled
-                return kernel
+                return _numba_cuda.load_kernel(states)  # which the driver may refuse: then it is compiled
         return None
 
     def save_overload(self, signature: Any, kernel: Any) -> None:
-        from numba.cuda import serialize
-
         if self._path is not None:
             with contextlib.suppress(Exception):
-                _kernel_cache.save(self._path, serialize.dumps(kernel._reduce_states()))
+                _kernel_cache.save(self._path, _numba_cuda.dump_kernel(kernel))
 
 
 def kernel(function: Callable[..., Any], name: str, form: str, layout: str, signature: Any, bounds: Any) -> Any:
     """Compile a kernel for the current device, or load it."""
     # as the tests compile it: link-time optimisation would let nvJitLink contract again
     options = {"lto": False, "launch_bounds": bounds}
-    if getattr(cuda, "implementation", "") != "NVIDIA":  # Numba's former target, whose kernels are not kept
+    if not _numba_cuda.is_numba_cuda():  # kernels of Numba's former target are not kept
         return cuda.jit(signature, **options)(function)
-    dispatcher = cuda.jit(**options)(function)
-    dispatcher._cache = _KernelCache(name, form, layout, signature, bounds)
-    dispatcher.compile(signature)
-    dispatcher._specialized = True  # as jit does with a signature: arguments are not typed at each launch
-    dispatcher.disable_compile()
-    return dispatcher
+    cache = _KernelCache(name, form, layout, signature, bounds)
+    return _numba_cuda.compile_kernel(function, signature, cache, **options)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import config, cuda
 
+from .. import _numba_cuda
 from .._scalar.blocks import BLOCK, LANES
 from . import categorical as _categorical
 from . import conditional as _conditional
@@ -87,6 +88,11 @@ def _kernel(module: Any, form: str, layout: str, name: str) -> Any:
     return disk.kernel(function, name, form, layout, signature, bounds(name, form))
 
 
+@functools.cache
+def _launcher(module: Any, form: str, layout: str, name: str) -> Callable[[int, int, Any, tuple[Any, ...]], None]:
+    return _numba_cuda.launcher(_kernel(module, form, layout, name))
+
+
 def bounds(name: str, form: str) -> tuple[int, int]:
     """Threads of a CUDA block, and how many such blocks a multiprocessor is to hold at least.
 
@@ -102,7 +108,8 @@ def bounds(name: str, form: str) -> tuple[int, int]:
 def _launch(
     module: Any, name: str, items: int, place: Place, *arguments: Any, layout: str = "A", threads: int = THREADS
 ) -> None:
-    _kernel(module, place.name, layout, name)[max(1, min(items, _GRID)), threads, place.stream](*arguments)
+    blocks = max(1, min(items, _GRID))
+    _launcher(module, place.name, layout, name)(blocks, threads, place.stream, arguments)
 
 
 def _layout(*arrays: Any) -> str:
@@ -298,12 +305,14 @@ def truncated(
 
 
 def logsumexp(logits: Any, call: Call, results: Results, place: Place) -> None:
-    """Logsumexp of rows, NaN where they are bad."""
+    """Logsumexp of rows, NaN where they are bad; of one of only -inf, -inf."""
     count, columns = logits.shape
-    if columns <= LANES:
-        categorical(logits, call, "grouped", 1, results, place)
-        return
     blocks, layout = _blocks(columns), _layout(logits)
+    if columns <= LANES:
+        width = _width(columns)
+        call = call._replace(least=width + 1)
+        _launch(_short, "sample_short", _tiles(count, width), place, logits, call, 0, results, layout=layout)
+        return
     nodes = place.scratch((2, count * blocks), np.float64)
     _launch(_categorical, "block_nodes", count * blocks, place, logits, call, nodes, layout=layout)
     each = (logits, call, nodes, results.logsumexp, results.bad)

@@ -25,8 +25,9 @@ _INF = math.inf
 _NAN = math.nan
 #: Samples that a CUDA block draws of its rows; more take several, each of which weighs the rows again.
 SAMPLES = 32
-#: What is done with a row of a tile, beside what `kind_of` says: it is not there, or other kernels draw it.
-ABSENT = 4
+#: What is done with a row of a tile, beside what `kind_of` says. It is not there, or other kernels draw it; or it holds
+#: only -inf, and logsumexp alone is asked for.
+ABSENT, EMPTY = 4, 5
 
 
 @device
@@ -141,12 +142,12 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         largest_of_rows(tops, width)
 
     @device
-    def judge_rows(power, tops, kinds, spoilt, highs, lows, references, shifts, rises, node_r):
+    def judge_rows(alone, power, tops, kinds, spoilt, highs, lows, references, shifts, rises, node_r):
         """Which rows are bad, and what the weights of the others are relative to; node_r is 1 where that is far."""
         for i in range(cuda.threadIdx.x, LANES >> power, THREADS):
             largest = wide(unorder(int64(tops[i << power])))
-            if spoilt[i] != 0 or largest == -_INF:
-                kinds[i] = INVALID if kinds[i] == DRAWN or kinds[i] == GREEDY else kinds[i]
+            if (spoilt[i] != 0 or largest == -_INF) and (kinds[i] == DRAWN or kinds[i] == GREEDY):
+                kinds[i] = EMPTY if alone and spoilt[i] == 0 else INVALID
             references[i], shifts[i], rises[i] = wide(zero), wide(zero), 0
             if kinds[i] == DRAWN:
                 high, _ = scalar.narrow(zero, highs[i], lows[i])
@@ -186,11 +187,13 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     top = float64(wide(unorder(int64(tops[i << power]))))
                     column, log_p = int64(at[i]), 0.0
                     log_sum = 0.0 if top == 0.0 else math.copysign(_INF, top)
+                elif kinds[i] == EMPTY:
+                    log_sum = -_INF
                 is_bad = kinds[i] == INVALID
                 write_sample(row, row * samples + sample, sample, column, log_p, log_sum, is_bad, results)
 
     def sample_short(logits, call, samples, results):
-        """Draw the samples of a tile of rows, SAMPLES at a time."""
+        """Draw the samples of a tile of rows, SAMPLES at a time; no samples: logsumexp alone, -inf where all are."""
         xs = cuda.shared.array(512, wide)
         lanes = cuda.shared.array(512, wide)
         tops = cuda.shared.array(512, int64)
@@ -210,13 +213,14 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         power = power_of_rows(logits, call)
         width, tile = int64(1) << power, int64(LANES) >> power
         tiles = (number(logits, call) + tile - 1) // tile
+        alone, samples = samples == 0, max(int64(samples), int64(1))
         runs = (samples + SAMPLES - 1) // SAMPLES
         key, mask = key_of(call)
         for item in range(int64(cuda.blockIdx.x), tiles * runs, int64(cuda.gridDim.x)):
             first = item // runs * tile
             first_sample = item % runs * SAMPLES
             read_rows(logits, call, first, power, xs, tops, kinds, spoilt, at, highs, lows)
-            judge_rows(power, tops, kinds, spoilt, highs, lows, references, shifts, rises, node_r)
+            judge_rows(alone, power, tops, kinds, spoilt, highs, lows, references, shifts, rises, node_r)
             for e in range(t, LANES, THREADS):
                 i = e >> power
                 w, q = wide(zero), uint64(0)
@@ -276,7 +280,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             first = item // runs * tile
             first_sample = item % runs * SAMPLES
             read_rows(logits, call, first, power, xs, tops, kinds, spoilt, at, highs, lows)
-            judge_rows(power, tops, kinds, spoilt, highs, lows, references, shifts, rises, node_r)
+            judge_rows(False, power, tops, kinds, spoilt, highs, lows, references, shifts, rises, node_r)
             for e in range(t, LANES, THREADS):
                 i = e >> power
                 lanes[e] = wide(zero)

@@ -75,6 +75,7 @@ def wide_threads(name: str) -> int:
 def limits_of(limits, row):
     """(top_k, top_p, min_p) of a row."""
     k = int64(limits.top_ks[row]) if limits.top_ks.size > 0 else int64(limits.top_k)
+    k = int64(_ALL) if k == 0 or k == -1 else k  # switched off
     p = float64(limits.top_ps[row]) if limits.top_ps.size > 0 else float64(limits.top_p)
     least = float64(limits.min_ps[row]) if limits.min_ps.size > 0 else float64(limits.min_p)
     return k, p, least

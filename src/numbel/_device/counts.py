@@ -12,6 +12,12 @@ from .._cuda.rows import Results
 from .task import Reserve, Task, planes, wide_of
 
 
+def _most(task: Task, n: Any) -> int:
+    """The largest number that an array on the device could hold."""
+    kind = task.library.span(n, "n").name
+    return int(np.iinfo(kind).max) if "int" in kind else 0
+
+
 def multinomial(
     reserve: Reserve,
     n: Any,
@@ -29,6 +35,7 @@ def multinomial(
     where = task.library
     there = _checks.on_device(n)
     given = None if there else _checks.trials(n, task.shape)
+    where.check_result("counts", "int64", _most(task, n) if given is None else int(given.max(initial=0)))
     shape = task.span.shape if task.axis == -1 else task.span.moved(-1, task.axis).shape
     target = None if out is None else task.output(out, shape, "int64", "out")
     with where.active(), reserve() as draw:

@@ -11,7 +11,7 @@ import numpy as np
 from .. import _checks
 from .._cuda.rows import Call
 from .._libraries import library
-from .task import Task
+from .task import Task, check_device
 
 
 class Ragged(Task):
@@ -40,11 +40,9 @@ class Ragged(Task):
         self.starts: Any = None
         there = _checks.on_device(offsets)
         if there:
-            given = library(offsets, None)
-            span = given.span(offsets, "offsets")
+            span = library(offsets, None).span(offsets, "offsets")
             _checks.offsets_form(span.shape, span.name)
-            if given.device != self.library.device:
-                raise ValueError("offsets lies on another device than the logits")
+            check_device(self.library, offsets, "offsets")
             self.shape = (span.shape[0] - 1,)
         else:
             self.starts = _checks.offsets(offsets, self.span.shape[0])

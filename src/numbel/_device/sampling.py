@@ -14,7 +14,7 @@ from .._cuda.rows import Call, Results
 from .._libraries import library
 from ..results import Sample
 from .ragged import Ragged
-from .task import Reserve, Task, apart, draw_of, no_elements, planes, wide_of
+from .task import Reserve, Task, apart, check_device, draw_of, no_elements, planes, wide_of
 from .truncation import Truncation, truncation
 
 
@@ -25,7 +25,9 @@ def gumbel(reserve: Reserve, loc: Any, scale: Any, size: Any, dtype: Any, out: A
     _checks.loc_and_scale(locs, scales)
     kind = _checks.float_dtype(dtype).name
     shape = () if size is None else _checks.size(size)
+    where.check_result("noise", kind)
     if out is not None:
+        check_device(where, out, "out", "like")
         given = where.span(out, "out")
         shape = given.shape if size is None else shape
         if given.name != kind:
@@ -102,6 +104,7 @@ def sample(
     wide = wide_of(task.span.name)
     forms = (("indices", many, "int64"), ("log_prob", many, wide), ("logsumexp", shape, wide))
     wanted = [full or name == "indices" for name, _, _ in forms]
+    where.check_result("indices", "int64", task.span.shape[-1] - 1)
     apart(
         [
             task.output(given, form, kind, f"out.{name}" if full else "out")

@@ -28,6 +28,7 @@ class Table:
         if len(task.span.shape) != 1:
             raise ValueError(f"logits has shape {task.span.shape}, expected one row, (n,)")
         where, columns = task.library, task.span.shape[0]
+        where.check_result("indices", "int64", columns - 1)
         self.columns = columns
         if task.per_row:  # a lone 0
             lone, limit = _lone(task)
@@ -85,6 +86,7 @@ class Table:
     def __getstate__(self) -> dict[str, Any]:
         where = library(self.like, None)
         with where.active():
+            where.wait()
             entries = where.span(self.entries, "entries").flat().copy_to_host()
             head = where.span(self.heads, "heads").flat().copy_to_host()
         known = None if type(where) is Library else self.like
@@ -100,6 +102,7 @@ class Table:
         with where.active():
             self.entries, self.heads = where.upload(state["entries"]), where.upload(head)
             self._describe(where, like)
+            where.wait()  # draws may come on any stream
 
 
 def _view(task: Task) -> Any:
@@ -121,5 +124,5 @@ def _lone(task: Task) -> tuple[Any, np.float64]:
         if task.first_bad(bad) is not None:
             task.refuse(0)
         lone = np.full(task.span.shape, -np.inf, np.float32)
-        lone[index.copy_to_host()[0]] = 0
-        return where.upload(lone), np.float64(limit.copy_to_host()[0])
+        lone[task.fetch(index)[0]] = 0
+        return where.upload(lone), np.float64(task.fetch(limit)[0])

@@ -36,7 +36,15 @@ def draw_of(where: Library, draw: Any) -> tuple[np.uint64, Any]:
     """The draw id, and the counter that replaces it where it is on the device."""
     if isinstance(draw, int):
         return np.uint64(draw), no_elements(where, "uint64")
+    check_device(where, draw, "draw", "kernels that read it")
     return np.uint64(0), where.span(draw, "draw").flat()
+
+
+def check_device(where: Library, array: Any, name: str, of: str = "logits") -> None:
+    """ValueError where an array lies on another device."""
+    device = library(array, None).device
+    if device != where.device:
+        raise ValueError(f"{name} lies on device {device} and the {of} on device {where.device}")
 
 
 class Task:
@@ -152,8 +160,7 @@ class Task:
 
     def spread(self, array: Any, kind: str, name: str, seen_as: str | None = None) -> Any:
         """A Numba vector with an entry for each row, of an array on the device."""
-        if library(array, None).device != self.library.device:
-            raise ValueError(f"{name} lies on another device than the logits")
+        check_device(self.library, array, name)
         try:
             made = self.library.spread(array, self.shape, kind, name)
         except (ValueError, RuntimeError) as error:
@@ -162,8 +169,7 @@ class Task:
 
     def integers(self, array: Any, shape: tuple[int, ...], name: str) -> Any:
         """A Numba vector of int64 of an array of integers on the device, of this shape."""
-        if library(array, None).device != self.library.device:
-            raise ValueError(f"{name} lies on another device than the logits")
+        check_device(self.library, array, name)
         kind = self.library.span(array, name).name
         if not kind.startswith(("int", "uint")):
             raise TypeError(f"{name} must hold integers, got {kind}")
@@ -208,8 +214,7 @@ class Task:
 
     def fetch(self, vector: Any) -> Any:
         """A copy of a Numba vector on the host, after waiting for the stream."""
-        if self.library.stream:
-            self.library.stream.synchronize()
+        self.library.wait()
         return vector.copy_to_host()
 
     def _where(self, at: int) -> tuple[int, int]:
@@ -246,8 +251,7 @@ def output(
     where = library(array, None)
     if type(where) is not type(mine):
         raise TypeError(f"{name} is an array of {where.name}, expected one of {mine.name}, as the {of}")
-    if where.device != mine.device:
-        raise ValueError(f"{name} lies on device {where.device} and the {of} on device {mine.device}")
+    check_device(mine, array, name, of)
     span = mine.span(array, name)
     if span.name != kind:
         raise TypeError(f"{name} has dtype {span.name}, expected {kind}")

@@ -33,6 +33,7 @@ def gumbel_top_k(
     task = Task(logits, axis, temperature, row_ids, row_mask, on_invalid, stream)
     where, shape = task.library, task.shape
     count = _checks.top_k_count(k, task.span.shape[-1])
+    where.check_result("indices", "int64", task.span.shape[-1] - 1)
     given = (None,) * 4 if out is None else tuple(out)
     kinds = ("int64", "float64", wide_of(task.span.name), "float64")
     forms = ((*shape, count), (*shape, count), shape, shape)
@@ -78,6 +79,7 @@ def top_k_weights(result: TopK, logits: Any, axis: int, temperature: Any, normal
     for name in ("indices", "threshold"):
         if not _checks.on_device(getattr(result, name)):
             raise TypeError(f"result.{name} lies on the host and the logits on a CUDA device")
+    where.check_threshold(result.threshold)
     shape = where.span(result.indices, "result.indices").shape
     kinds = where.span(result.indices, "result.indices").name, where.span(result.threshold, "result.threshold").name
     _checks.top_k_shapes(*kinds, shape, where.span(result.threshold, "result.threshold").shape, task.shape)

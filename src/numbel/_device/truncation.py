@@ -33,7 +33,7 @@ class Truncation:
             self._fetched(name, kind) if found is None else found[0]
             for (name, kind), found in zip(_KINDS.items(), self._host.values(), strict=True)
         )
-        return np.broadcast_to((k >= columns) & (p >= 1) & (least <= 0), self._task.rows)
+        return np.broadcast_to(((k >= columns) | (k == 0) | (k == -1)) & (p >= 1) & (least <= 0), self._task.rows)
 
     def _fetched(self, name: str, kind: str) -> np.ndarray[Any, Any]:
         found: np.ndarray[Any, Any] = self._task.fetch(self._task.spread(self._given[name], kind, name))

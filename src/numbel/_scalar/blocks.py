@@ -281,8 +281,18 @@ def log_prob(x, high, low, r, total):
 @inlined
 def log_prob_beside(x, high, low, r, log_total):
     """`log_prob` from ln S, for many categories of one row."""
-    y = fma(relative(float64(x), high, low, r), LN2, -log_total)
+    y = unclipped_log_prob(x, high, low, r, log_total)
     return y if y < 0.0 else 0.0  # rounding could give a lone category 5e-16
+
+
+@inlined
+def unclipped_log_prob(x, high, low, r, log_total):
+    """`log_prob_beside` before it is cut at 0, and never -0.
+
+    NVVM turns the compare and select of the cut into its minimum, which takes -0 for less than +0.
+    """
+    # 0 - ln S, not -ln S: no sum has two addends of -0. ln S is 0 or beyond 1e-16: nothing underflows to -0
+    return fma(relative(float64(x), high, low, r), LN2, 0.0 - log_total)
 
 
 @inlined

@@ -1,8 +1,4 @@
-"""numbel.torch on CUDA tensors against the CPU's: on a GPU, or in the simulator, where CPU tensors stand for them.
-
-python tests/torch_cuda_checks.py                          # on a GPU
-NUMBA_ENABLE_CUDASIM=1 python tests/torch_cuda_checks.py   # in the simulator
-"""
+"""numbel.torch on CUDA tensors against the CPU's: on a card, or in the simulator, where CPU tensors stand for them."""
 
 from __future__ import annotations
 
@@ -10,20 +6,21 @@ import contextlib
 
 import numpy as np
 import torch
-from numba import config
 
 import numbel
 import numbel.torch
-from cuda_checks import logits, raised, run
+from backend import SIMULATED
+from common import check as registered
+from common import logits, raised
 
-DEVICE = "cpu" if config.ENABLE_CUDASIM else "cuda"
+DEVICE = "cpu" if SIMULATED else "cuda"
 
 
 class Pretended:
     """Within it, CPU tensors count as tensors on a device: the same memory, the simulator's kernels."""
 
     def __enter__(self):
-        if not config.ENABLE_CUDASIM:
+        if not SIMULATED:
             return
         from numbel import _autograd, _checks, _libraries
 
@@ -35,7 +32,7 @@ class Pretended:
         _autograd._on_cuda = lambda tensor: True
 
     def __exit__(self, *_):
-        if config.ENABLE_CUDASIM:
+        if SIMULATED:
             from numbel import _autograd, _checks, _libraries
 
             _checks.on_device, _libraries.Torch.active, _libraries.Torch.current, _autograd._on_cuda = self.kept
@@ -136,6 +133,7 @@ def check_derivatives(dtype):
             torch.testing.assert_close(found.detach().cpu(), expected.detach(), rtol=tolerance, atol=tolerance)
 
 
+@registered(backends=("simulator", "card"))
 def check_tau_of_0():
     """Rows of a temperature that the host does not read, and that no relaxed sample has."""
     x = finite(3, 5).float().to(DEVICE)
@@ -144,6 +142,7 @@ def check_tau_of_0():
     assert y.isnan().all(-1).tolist() == [False, True, False]
 
 
+@registered(backends=("simulator", "card"))
 def check_negative_bits():
     """A view whose memory holds the negatives."""
     x = finite(3, 5)
@@ -157,6 +156,7 @@ def check_negative_bits():
         assert "resolve_neg" in raised(lambda: numbel.Generator(5).categorical(view))
 
 
+@registered(backends=("simulator", "card"))
 def check_counter():
     """A hard sample whose draw id moves on in memory of the device."""
     weights = torch.linspace(-1, 1, 15, dtype=torch.float64).reshape(3, 5)
@@ -193,6 +193,7 @@ def check_truncation(dtype):
     assert message == "top_k must hold integers, got float32", message
 
 
+@registered(backends=("simulator", "card"))
 def check_results():
     """Plain methods on tensors give tensors; errors name both places."""
     x = torch.tensor(logits((2, 5), "float32")).to(DEVICE)
@@ -212,17 +213,23 @@ def check_results():
         assert "numbel.torch" in raised(lambda: numbel.Generator(5).categorical(x.clone().requires_grad_()))
 
 
-def check_all(dtype):
-    kind = getattr(torch, np.dtype(dtype).name)
-    check(kind)
-    check_derivatives(kind)
-    check_truncation(kind)
-    if kind is torch.float32:
-        check_results()
-        check_tau_of_0()
-        check_negative_bits()
-        check_counter()
+_WHERE = {"backends": ("simulator", "card")}  # torch's own driver wants a card
 
 
-if __name__ == "__main__":
-    run(check_all)
+def _kind(dtype):
+    return getattr(torch, np.dtype(dtype).name)
+
+
+@registered(**_WHERE)
+def check_samples(dtype):
+    check(_kind(dtype))
+
+
+@registered(**_WHERE)
+def check_their_derivatives(dtype):
+    check_derivatives(_kind(dtype))
+
+
+@registered(**_WHERE)
+def check_their_truncation(dtype):
+    check_truncation(_kind(dtype))

@@ -1,84 +1,39 @@
-"""Methods on device arrays against the host's, bit for bit: plain functions, for the simulator and for a GPU.
-
-python tests/cuda_checks.py                                # on a GPU
-NUMBA_ENABLE_CUDASIM=1 python tests/cuda_checks.py         # in the simulator; with NUMBEL_RACES=1 it looks for races
-"""
+"""Noise, samples, relaxed samples, their gradients and conditional noise; layouts, flags, errors."""
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
-import warnings
-
 import numpy as np
-from numba import config, cuda
+from numba import cuda
 
 import numbel
+from backend import BACKEND, SIMULATED
+from common import (
+    DRAW,
+    SEED,
+    WIDE,
+    cheap,
+    check,
+    logits,
+    on_device,
+    raised,
+    rng,
+    same,
+    to_device,
+)
 from numbel._cuda import launch
 
-if config.ENABLE_CUDASIM:
-    import simulator
-
-    simulator.mend()
-    if os.environ.get("NUMBEL_RACES") == "1":
-        import races
-
-        races.watch()
-
-SEED, DRAW = 7, 3
-#: Rows and columns: a lone column, short rows, one block and a bit, more blocks than the simulator has threads.
-SHAPES = ((3, 1), (3, 7), (2, 4099), (1, 4 * 4096 + 5))
-
-
-def run(check):
-    """`check` with each dtype, or with those that the command line names."""
-    formats = {"float32": np.float32, "float64": np.float64, "float16": np.float16, "bfloat16": None}
-    with warnings.catch_warnings():
-        if config.ENABLE_CUDASIM:  # it computes with NumPy scalars, which warn where machine arithmetic wraps
-            warnings.simplefilter("ignore")
-        for name in sys.argv[1:] or formats:
-            try:
-                dtype = formats[name] or importlib.import_module("ml_dtypes").bfloat16
-            except ImportError:
-                print(name, "needs ml_dtypes", flush=True)
-                continue
-            check(dtype)
-            print(name, "equal", flush=True)
-
-
-def rng():
-    return numbel.Generator(SEED, DRAW)
-
-
-def logits(shape, dtype, seed=0):
-    """Spread rows; where there are three, one impossible, and one of nothing but an outlier."""
-    random = np.random.default_rng(seed)
-    x = random.standard_normal(shape) * 3
-    x.reshape(-1)[::11] = -np.inf
-    x.reshape(-1)[0] = 1.0
-    if len(x) >= 3:
-        x[1] = -np.inf
-        x[2] = [*x[2, :-1] - 400, 0.25]
-    return x.astype(dtype)
-
-
-def same(found, expected, what):
-    """Bit for bit, but for the bits of a NaN."""
-    expected, found = np.asarray(expected), found.copy_to_host()
-    assert (found.dtype, found.shape) == (expected.dtype, expected.shape), what
-    bits = f"u{expected.itemsize}"
-    equal = (found.view(bits) == expected.view(bits)) | ((found != found) & (expected != expected))
-    assert np.all(equal), f"{what}: {np.count_nonzero(~equal)} of {equal.size} differ"
-
-
-def cheap(x):
-    """Whether to check an array in more than one way: the simulator does a million columns an hour."""
-    return x.size < 60 or not config.ENABLE_CUDASIM
+#: Rows and columns: a lone column, short rows, one block and a bit.
+SHAPES = ((3, 1), (3, 7), (2, 4099))
+#: Beyond the simulator: more rows than a CUDA block has threads, and more blocks of a row.
+LONGER = {
+    "simulator": (),
+    "ptx": ((300, 70), (3, 20_000), (1, 129 * 4096)),
+    "card": ((1000, 1000), (40, 300_000), (1, 129 * 4096 * 8)),
+}
 
 
 def check_noise(dtype, shape):
-    like = cuda.to_device(np.zeros(1, dtype))
+    like = to_device(np.zeros(1, dtype))
     for loc, scale in ((0.0, 1.0), (-1.5, 0.7)):
         expected = rng().gumbel(loc, scale, size=shape, dtype=dtype)
         same(rng().gumbel(loc, scale, size=shape, dtype=dtype, like=like), expected, f"noise {dtype} {shape}")
@@ -127,14 +82,7 @@ def check_conditional(x, **options):
         same(rng().conditional_gumbel(on_device(x), on_device(index), **options), expected, what)
 
 
-def on_device(x):
-    """The same strides on the device, as far as a base array has them."""
-    if x.base is None or x.flags.c_contiguous:
-        return cuda.to_device(np.ascontiguousarray(x))
-    order = np.argsort([-step for step in x.strides], kind="stable")
-    return cuda.to_device(np.ascontiguousarray(x.transpose(order))).transpose(np.argsort(order))
-
-
+@check(formats=WIDE)
 def check_layouts(dtype):
     """Three axes, the category axis first, in the middle and last, in memory in another order."""
     x = logits((2, 3, 4), dtype)
@@ -149,6 +97,7 @@ def check_layouts(dtype):
     same(rng().gumbel(like=on_device(x)), np.float32(rng().gumbel()), "one number")
 
 
+@check
 def check_rows(dtype):
     """What each row may have: temperatures with 0 among them, ids, a mask; from the host and from the device."""
     ids, mask = np.array([2**56 - 1, 5, 2**33]), np.array([True, True, False])
@@ -171,6 +120,7 @@ def check_rows(dtype):
     check_vjp(dtype, (3, 20), [0.5, 1e-3, 1e3])
 
 
+@check
 def check_short_and_long():
     """Lanes of every width, more samples than a CUDA block draws, far logits, zeros of either sign; longer rows."""
     for columns in (1, 4, 5, 33, 512):
@@ -187,6 +137,7 @@ def check_short_and_long():
     check_sample(logits((3, 520), np.float32), num_samples=2, **given)
 
 
+@check
 def check_flags():
     """Values that only a kernel meets: they flag their row, and raise where that is asked for."""
     x = logits((2, 9), np.float32)
@@ -213,14 +164,7 @@ def check_flags():
         assert "row 1" in raised(lambda there=there: rng().sample(on_device(x), on_invalid="raise", **there))
 
 
-def raised(call):
-    try:
-        call()
-    except (TypeError, ValueError, NotImplementedError) as error:
-        return str(error)
-    raise AssertionError("nothing was raised")
-
-
+@check
 def check_errors():
     """Each before anything is launched."""
     x = on_device(logits((2, 9), np.float32))
@@ -239,7 +183,7 @@ def check_errors():
     buffer = on_device(np.zeros(2, np.float32))
     shared = numbel.Sample(None, buffer, buffer)
     assert "two arrays of out share memory" in raised(lambda: rng().sample(x, out=shared))
-    if config.ENABLE_CUDASIM:
+    if SIMULATED:
         assert draws(out=type(x)(fixed)) == "out is read-only"
     assert draws(temperature=-1.0) == "temperature must be positive and finite, or 0 for the argmax, got -1.0"
     assert "shape (3,)" in draws(row_ids=[1, 2, 3])
@@ -265,6 +209,7 @@ def check_errors():
     assert used.draw == DRAW  # given back
 
 
+@check
 def check_counter():
     """A draw id on the device: each call reads it and goes on to the next."""
     counter = cuda.to_device(np.array([DRAW], np.uint64))
@@ -282,6 +227,7 @@ def check_counter():
     assert counter.copy_to_host()[0] == DRAW + len(calls)
 
 
+@check
 def check_grids():
     """One CUDA block for everything, and the winners of one item at a time."""
     kept = launch._GRID, launch._WINNERS
@@ -299,11 +245,10 @@ def check_grids():
         launch._GRID, launch._WINNERS = kept
 
 
-def check_all(dtype):
-    shapes = SHAPES if config.ENABLE_CUDASIM else (*SHAPES, (1000, 1000), (40, 300_000), (1, 129 * 4096 * 8))
-    for shape in shapes:
-        small = shape[0] * shape[1] < 1000 or not config.ENABLE_CUDASIM
-        if small or np.dtype(dtype) == np.float32:
+@check
+def check_shapes(dtype):
+    for shape in (*SHAPES, *LONGER[BACKEND]):
+        if shape[0] * shape[1] < 1000 or dtype is np.float32 or BACKEND == "card":
             x = logits(shape, dtype)
             check_noise(dtype, shape)
             check_sample(x)
@@ -311,15 +256,23 @@ def check_all(dtype):
             check_relaxed(x)
             check_vjp(dtype, shape)
             check_conditional(x, temperature=0.7)
-    check_rows(dtype)
-    if dtype is np.float32:
-        check_layouts(dtype)
-        check_short_and_long()
-        check_grids()
-        check_flags()
-        check_errors()
-        check_counter()
 
 
-if __name__ == "__main__":
-    run(check_all)
+@check
+def check_blocks():
+    """A row of more blocks than the simulator has threads, by what joins blocks."""
+    x = logits((1, 4 * 4096 + 5), np.float32)
+    check_sample(x)
+    check_sample(x, method="gumbel_max")
+    check_relaxed(x)
+    check_vjp(np.float32, x.shape)
+
+
+@check
+def check_some():
+    """What planted bugs are looked for with: some twelve words to refine, zeros, short rows, a full block, draw ids."""
+    check_noise(np.float32, (1, 25_000))
+    check_sample(np.array([[-0.0, -np.inf], [0.0, -np.inf]], np.float32))
+    check_sample(logits((2, 5), np.float32), num_samples=4)
+    check_sample(logits((1, 4099), np.float32))
+    check_counter()

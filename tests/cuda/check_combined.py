@@ -1,15 +1,11 @@
-"""Ragged rows, truncation and tables together on a device, against the host's bits.
-
-python tests/cuda_checks_combined.py                                # on a GPU
-NUMBA_ENABLE_CUDASIM=1 python tests/cuda_checks_combined.py         # in the simulator
-"""
+"""Ragged rows, truncation and tables together."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import cuda
 
-from cuda_checks import logits, on_device, rng, run, same
+from common import WIDE, check, logits, on_device, rng, same
 
 #: Samples of a row that come from a table, however short it is.
 MANY = 64
@@ -17,7 +13,7 @@ OFFSETS = np.array([0, 5, 25, 45, 47])
 TOP_K = np.array([6, 20, 3, 2])  # the second row keeps everything, and the last
 
 
-def check(x, there=(), **options):
+def equal(x, there=(), **options):
     """All outputs, and the indices alone; the options named in `there` lie on the device."""
     what = f"{x.dtype} {x.shape} {sorted(options)}, on the device {there}"
     given = {name: cuda.to_device(value) if name in there else value for name, value in options.items()}
@@ -27,37 +23,33 @@ def check(x, there=(), **options):
     same(rng().categorical(on_device(x), **given), expected.indices, what)
 
 
+@check(formats=("float32",))
 def check_tables(dtype):
     """Rows that keep everything are drawn from tables, the others not."""
     x = logits((3, 20), dtype)
     for there in ((), ("top_k",)):
-        check(x, there, num_samples=MANY, top_k=np.array([5, 20, 30]))
+        equal(x, there, num_samples=MANY, top_k=np.array([5, 20, 30]))
 
 
 def check_ragged(dtype, there):
     line = np.random.default_rng(1).standard_normal(OFFSETS[-1]).astype(dtype)
     for where in there:
-        check(line, where, offsets=OFFSETS, top_k=TOP_K, top_p=0.9, num_samples=2)
-        check(line, where, offsets=OFFSETS, top_k=TOP_K, num_samples=MANY)
+        equal(line, where, offsets=OFFSETS, top_k=TOP_K, top_p=0.9, num_samples=2)
+        equal(line, where, offsets=OFFSETS, top_k=TOP_K, num_samples=MANY)
 
 
+@check(formats=("float32",))
 def check_more(dtype):
     line = np.random.default_rng(1).standard_normal(OFFSETS[-1]).astype(dtype)
-    check(line, ("offsets",), offsets=OFFSETS, num_samples=MANY)
-    check(line, offsets=OFFSETS, top_k=TOP_K, method="gumbel_max", num_samples=2)
+    equal(line, ("offsets",), offsets=OFFSETS, num_samples=MANY)
+    equal(line, offsets=OFFSETS, top_k=TOP_K, method="gumbel_max", num_samples=2)
     given = {"row_ids": np.array([5, 2**33, 7, 8]), "row_mask": np.array([True, False, True, True])}
-    check(line, offsets=OFFSETS, top_k=TOP_K, temperature=np.array([0.5, 1.0, 0.0, 2.0]), num_samples=2, **given)
+    equal(line, offsets=OFFSETS, top_k=TOP_K, temperature=np.array([0.5, 1.0, 0.0, 2.0]), num_samples=2, **given)
     bad = line.copy()
     bad[7] = np.nan
-    check(bad, offsets=OFFSETS, top_k=TOP_K, num_samples=MANY)
+    equal(bad, offsets=OFFSETS, top_k=TOP_K, num_samples=MANY)
 
 
-def check_all(dtype):
-    if dtype is np.float32:
-        check_more(dtype)
-        check_tables(dtype)
+@check(formats=WIDE)
+def check_rows(dtype):
     check_ragged(dtype, there=((), ("offsets", "top_k")) if dtype is np.float32 else ((),))
-
-
-if __name__ == "__main__":
-    run(check_all)

@@ -1,12 +1,13 @@
-"""Densities and sampling without replacement on device arrays against the host's, as in cuda_checks.py."""
+"""Densities, and sampling without replacement."""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import config, cuda
+from numba import cuda
 
 import numbel
-from cuda_checks import DRAW, SEED, cheap, logits, on_device, raised, rng, run, same
+from backend import SIMULATED
+from common import DRAW, SEED, WIDE, cheap, check, logits, on_device, raised, rng, same
 from numbel._cuda import launch, launch_top_k, top_k
 
 
@@ -27,6 +28,7 @@ def check_densities(x, **options):
             same(numbel.log_prob(device, there, **options), expected, f"log_prob of indices there {what}")
 
 
+@check(formats=WIDE)
 def check_densities_widely(dtype):
     """The lengths where formulas change: 256 (ties are counted), 512 (lanes), 4096 (blocks); ties, far logits."""
     for columns in (1, 3, 257) if dtype is not np.float32 else (1, 2, 9, 256, 257, 512, 513, 5000):
@@ -53,6 +55,7 @@ def check_densities_widely(dtype):
     check_densities(stacked[0, 0])
 
 
+@check
 def check_densities_refused():
     x = on_device(logits((2, 9), np.float32))
     bad = logits((2, 9), np.float32)
@@ -98,6 +101,7 @@ def check_top_k(x, k, weights=True, **options):
         same(numbel.top_k_weights(found, device, normalized=normalized, **given), due, f"weights of {what}")
 
 
+@check(formats=WIDE)
 def check_top_k_widely(dtype):
     """Any k, several blocks, ties of all and of some, rows that are nearly impossible, huge logits, what rows have."""
     x = logits((3, 30), dtype)
@@ -131,13 +135,15 @@ def check_top_k_widely(dtype):
     check_top_k(logits((1, 4099), dtype), 5)
 
 
+@check
 def check_long_rows():
     """Candidates that do not fit in shared memory, in a CUDA block's hands and in those of all; lists of few groups.
 
     A bound from one block of eight, of more winners than are above it in all, of fewer, of none.
     """
     kept = launch._GRID, launch_top_k._GROUPS, launch_top_k._ENTRIES, launch_top_k._GROUPS_EACH
-    x = logits((2, 8 * 4096), np.float32, 6)
+    columns = (3 if SIMULATED else 8) * 4096
+    x = logits((2, columns), np.float32, 6)
     x[1, :4090] = -np.inf
     x[1, 5000:] = -np.inf
     check_top_k(x, 3, False)
@@ -146,7 +152,7 @@ def check_long_rows():
     launch_top_k._GROUPS = launch_top_k._GROUPS_EACH = 1
     check_top_k(x[1:], 3, False)
     launch_top_k._GROUPS, launch_top_k._GROUPS_EACH = kept[1], kept[3]
-    x[0, 20_000] = np.nan
+    x[0, columns * 5 // 8] = np.nan
     check_top_k(x[:1], 3, False, temperature=[0.0])
     x = logits((2, 4500), np.float32, 7)
     x[1, 40:] -= 50
@@ -154,7 +160,7 @@ def check_long_rows():
     launch_top_k._GROUPS, launch_top_k._ENTRIES = 1, 1
     check_top_k(x, 3, False)  # one group a block: all of a block's columns may be candidates
     launch_top_k._GROUPS = kept[1]
-    if config.ENABLE_CUDASIM:  # where kernels are Python, which reads what stands there
+    if SIMULATED:  # where kernels are Python, which reads what stands there
         top_k.SORTED = launch_top_k.SORTED = 64
     x = logits((2, 300), np.float32, 8)
     try:
@@ -172,6 +178,7 @@ def check_long_rows():
         launch._GRID, launch_top_k._GROUPS, launch_top_k._ENTRIES, launch_top_k._GROUPS_EACH = kept
 
 
+@check
 def check_top_k_refused():
     x = on_device(logits((2, 9), np.float32, 5))
     host = x.copy_to_host()
@@ -217,6 +224,7 @@ def check_top_k_refused():
     assert "CUDA device" in weighs(x=host)
 
 
+@check
 def check_top_k_counter():
     counter = cuda.to_device(np.array([DRAW], np.uint64))
     moving = numbel.Generator(SEED, counter)
@@ -227,26 +235,33 @@ def check_top_k_counter():
         same(found.perturbed, due.perturbed, "a draw of a counter")
 
 
-def check_all(dtype):
-    check_densities_widely(dtype)
-    check_top_k_widely(dtype)
-    if dtype is np.float32:
-        check_densities_refused()
-        check_top_k_refused()
-        check_top_k_counter()
-        check_long_rows()
-    if not config.ENABLE_CUDASIM:
-        for shape, k in (
-            ((1000, 1000), 10),
-            ((40, 300_000), 100),
-            ((2, 40_000), 2047),
-            ((1, 129 * 4096 * 8), 5000),
-            ((3, 70_000), 70_000),
-        ):
-            x = np.random.default_rng(6).standard_normal(shape).astype(dtype)
-            check_densities(x)
-            check_top_k(x, k)
+@check(formats=("float32",), backends=("ptx",))
+def check_longer(dtype):
+    for shape, k in (((300, 70), 10), ((2, 20_000), 2047), ((1, 9000), 9000)):
+        x = np.random.default_rng(6).standard_normal(shape).astype(dtype)
+        check_densities(x)
+        check_top_k(x, k)
 
 
-if __name__ == "__main__":
-    run(check_all)
+@check(backends=("card",))
+def check_long(dtype):
+    for shape, k in (
+        ((1000, 1000), 10),
+        ((40, 300_000), 100),
+        ((2, 40_000), 2047),
+        ((1, 129 * 4096 * 8), 5000),
+        ((3, 70_000), 70_000),
+    ):
+        x = np.random.default_rng(6).standard_normal(shape).astype(dtype)
+        check_densities(x)
+        check_top_k(x, k)
+
+
+@check
+def check_some():
+    """What planted bugs are looked for with: ties that sort by column, marked columns, ties counted."""
+    x = np.zeros((2, 40), np.float32)
+    x[1, ::3] = -0.0
+    check_top_k(x, 5, False, temperature=[0.0, 1.0])
+    x[0, :5] = 1
+    check_densities(x)

@@ -1,28 +1,13 @@
-"""Ragged rows on a device, and short rows of every method, against the host, bit for bit.
-
-python tests/cuda_checks_ragged.py                                # on a GPU
-NUMBA_ENABLE_CUDASIM=1 python tests/cuda_checks_ragged.py         # in the simulator
-"""
+"""Ragged rows, and short rows of every method."""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import config, cuda
+from numba import cuda
 
 import numbel
-from cuda_checks import (
-    DRAW,
-    SEED,
-    check_relaxed,
-    check_sample,
-    check_vjp,
-    logits,
-    on_device,
-    raised,
-    rng,
-    run,
-    same,
-)
+from check_methods import check_relaxed, check_sample, check_vjp
+from common import DRAW, SEED, WIDE, check, logits, on_device, raised, rng, same
 from numbel._cuda import launch
 
 METHODS = ("grouped", "gumbel_max")
@@ -39,7 +24,7 @@ def ragged(lengths, dtype, seed=0):
     return x, offsets
 
 
-def check(x, offsets, num_samples=None, there=None, **options):
+def equal(x, offsets, num_samples=None, there=None, **options):
     """All outputs, and the indices alone, with offsets on the host and on the device."""
     expected = rng().sample(x, num_samples, offsets=offsets, on_invalid="flag", **options)
     device = on_device(x)
@@ -52,6 +37,7 @@ def check(x, offsets, num_samples=None, there=None, **options):
             same(rng().categorical(device, num_samples, offsets=where, **options), expected.indices, what)
 
 
+@check
 def check_rows(dtype):
     """Both methods; several samples; temperatures with 0 among them, ids, a mask with an empty row."""
     x, offsets = ragged(LENGTHS, dtype)
@@ -63,10 +49,11 @@ def check_rows(dtype):
     }
     there = {name: cuda.to_device(value) for name, value in given.items()}
     for method in METHODS:
-        check(x, offsets, method=method)
-        check(x, offsets, 3, there, method=method, **given)
+        equal(x, offsets, method=method)
+        equal(x, offsets, 3, there, method=method, **given)
 
 
+@check(formats=WIDE)
 def check_long(dtype):
     """Rows of one and two blocks among short ones, by the kernels of either."""
     x, offsets = ragged(LONG, dtype)
@@ -77,6 +64,7 @@ def check_long(dtype):
             same(part, due, f"long ragged rows {dtype} {method}")
 
 
+@check
 def check_kinds():
     """Every row by the kernels of long rows; some by either; rows of one length; strides; outputs that are given."""
     kept = launch._longest_short
@@ -87,11 +75,11 @@ def check_kinds():
         for widest in (lambda *_: 5000, lambda *_: 4, lambda *_: 16):
             launch._longest_short = widest
             for method in METHODS:
-                check(x, offsets, 2, method=method, temperature=temperature)
+                equal(x, offsets, 2, method=method, temperature=temperature)
     finally:
         launch._longest_short = kept
     for method in METHODS:
-        check(x[:60], np.arange(0, 61, 12), method=method)
+        equal(x[:60], np.arange(0, 61, 12), method=method)
         wide = np.zeros((len(x), 3), np.float32)
         wide[:, 1] = x
         expected = rng().sample(x, 2, offsets=offsets, method=method)
@@ -106,6 +94,7 @@ def check_kinds():
         same(empty.logsumexp, rng().sample(x, 0, offsets=offsets, method=method).logsumexp, "no samples")
 
 
+@check
 def check_alike():
     """Rows in runs of one length, as launches without offsets take them, are the same; empty ones are left out."""
     from numbel._cuda.rows import Results
@@ -127,6 +116,7 @@ def check_alike():
             same(part, due, "runs of one length")
 
 
+@check
 def check_flags():
     """Bad rows; offsets that only the kernels meet, which flag their rows and are never read beyond the line."""
     x, offsets = ragged(LENGTHS, np.float32)
@@ -134,7 +124,7 @@ def check_flags():
     bad = x.copy()
     bad[offsets[2] + 17], bad[offsets[4] : offsets[5]] = np.nan, -np.inf
     for method in METHODS:
-        check(bad, offsets, method=method)
+        equal(bad, offsets, method=method)
         for there in (offsets, cuda.to_device(offsets)):
 
             def draws(x=bad, there=there, method=method, **options):
@@ -146,7 +136,7 @@ def check_flags():
         mask = np.arange(len(LENGTHS)) != 1
         text = raised(lambda: draws(x, cuda.to_device(np.array(again)), row_mask=cuda.to_device(mask | True)))  # noqa: B023
         assert text == "logits row 1 has zero categories, from its offsets", text
-        check(x, again, method=method, row_mask=mask)
+        equal(x, again, method=method, row_mask=mask)
     kept = launch._longest_short
     try:
         for widest in (kept, lambda *_: 5000):
@@ -182,6 +172,7 @@ def wrong_offsets(device, x, offsets):
         assert message == raised(lambda: rng().categorical(x, offsets=wrong)), message  # noqa: B023
 
 
+@check
 def check_errors():
     """Each before anything is launched, as on the host."""
     x, offsets = ragged(LENGTHS, np.float32)
@@ -219,6 +210,7 @@ def check_errors():
     assert counter.copy_to_host()[0] == DRAW + 2
 
 
+@check
 def check_short(dtype):
     """Rows that share a CUDA block, of every method: lanes of several widths, the last tile not full."""
     for shape in ((7, 3), (130, 2), (3, 100)) if dtype is np.float32 else ((3, 6),):
@@ -228,6 +220,7 @@ def check_short(dtype):
         check_vjp(dtype, shape, np.linspace(0.5, 2, shape[0]))
 
 
+@check
 def check_short_values():
     """Ties, zeros of either sign, far logits, weights that need another reference; more samples than at a time."""
     x = logits((6, 9), np.float32)
@@ -250,17 +243,19 @@ def check_short_values():
         same(in_temperature, slopes, "vjp of zeros in temperature")
 
 
+@check
 def check_some():
-    """What planted bugs are looked for with, in seconds: ragged rows by the kernels of long ones, and a tie."""
+    """What planted bugs are looked for with: ragged rows by the kernels of long ones, and a tie."""
     kept = launch._longest_short
     launch._longest_short = lambda *_: 5000
     try:
-        check(*ragged(LENGTHS[:4], np.float32))
+        equal(*ragged(LENGTHS[:4], np.float32))
     finally:
         launch._longest_short = kept
     check_sample(np.full((2, 9), 1e30, np.float32), method="gumbel_max")
 
 
+@check
 def check_grids():
     """One CUDA block for everything, and the winners of one item at a time."""
     kept = launch._GRID, launch._WINNERS
@@ -272,30 +267,11 @@ def check_grids():
         launch._GRID, launch._WINNERS = kept
 
 
+@check(backends=("card",))
 def check_large():
     """What is too much for the simulator: many rows of lengths from 1 to 10^6, by each rule for what is short."""
     lengths = np.concatenate([np.random.default_rng(3).geometric(1 / 40, 100_000), [300_000, 5, 1_000_000, 4096, 8192]])
     x, offsets = ragged(lengths, np.float32)
     for method in METHODS:
-        check(x, offsets, method=method)
-        check(x[: offsets[1000]], offsets[:1001], 5, method=method)
-
-
-def check_all(dtype):
-    check_rows(dtype)
-    check_short(dtype)
-    if dtype is np.float32 or not config.ENABLE_CUDASIM:
-        check_long(dtype)
-    if dtype is np.float32:
-        check_kinds()
-        check_alike()
-        check_flags()
-        check_errors()
-        check_short_values()
-        check_grids()
-        if not config.ENABLE_CUDASIM:
-            check_large()
-
-
-if __name__ == "__main__":
-    run(check_all)
+        equal(x, offsets, method=method)
+        equal(x[: offsets[1000]], offsets[:1001], 5, method=method)
