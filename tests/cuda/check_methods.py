@@ -274,5 +274,8 @@ def check_some():
     check_noise(np.float32, (1, 25_000))
     check_sample(np.array([[-0.0, -np.inf], [0.0, -np.inf]], np.float32))
     check_sample(logits((2, 5), np.float32), num_samples=4)
-    check_sample(logits((1, 4099), np.float32))
+    x = logits((1, 4099), np.float32)
+    check_sample(x)
+    x[0, -1] = 50  # the last block is looked through for a column
+    check_sample(x)
     check_counter()
