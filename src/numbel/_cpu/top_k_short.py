@@ -178,7 +178,7 @@ def top_k_short(kind, job):
                 for c in range(uint64(j.columns)):
                     keys[c * width + i] = float64(x[c * width + i])
         sort_columns(_exchange, (keys, places), padded, width)
-        _find_equals(keys, j.columns, width, equal)
+        _find_equals(keys, min(int64(j.columns), k + 1), width, equal)  # what lies behind is not told
         for i in range(uint64(rows)):
             if equal[i] != int32(0) and sampled[i] != uint8(0):
                 _order_equals(x, j.columns, width, i, temperatures[i], words, refinements, keys, places, order)
