@@ -244,7 +244,7 @@ def test_rows_many_at_a_time_and_alone(dtype, method, columns, one_by_one):
 def test_the_smallest_temperature():
     """Few rows and many, short ones and long."""
     for columns in (127, 9000):
-        x = (np.linspace(-1, 1, columns) * 2e-29).astype(np.float32)
+        x = (np.linspace(-1, 1, columns) * 2e-30).astype(np.float32)
 
         def draw(rows, x=x):
             many = np.broadcast_to(x, (rows, len(x)))
