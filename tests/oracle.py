@@ -135,12 +135,22 @@ def probabilities(logits, temperature=1.0):
 
 
 def gumbel_max(logits, temperature, seed, draw, row=0, sample=0):
-    """The argmax of fl64(fl64(logit) / T) + G64, smaller index on ties."""
+    """The first in `perturbed_order`."""
     with np.errstate(all="ignore"):
         scaled = np.asarray(logits).astype(np.float64) / np.float64(temperature)
-    keys = scaled + noise(seed, draw, len(scaled), row, sample).astype(np.float64)
-    keys[np.asarray(logits) == -np.inf] = -np.inf
-    return int(np.argmax(keys))
+    return int(perturbed_order(scaled, noise(seed, draw, len(scaled), row, sample).astype(np.float64))[0])
+
+
+def perturbed_order(scaled, noise):
+    """Columns by descending fl64(logit / T + G64), equal ones by what the sum lost, in units of 2^-22, then by index.
+
+    The loss counts where the sum reaches 2^28; float64 arrays, the categories last.
+    """
+    with np.errstate(all="ignore"):
+        keys, lost = _two_sum(scaled, noise)
+        large = (np.abs(keys) >= 2.0**28) & np.isfinite(keys)
+        rank = np.where(large, np.floor((46 - lost) * 2.0**22 + 0.5), 0)
+    return np.lexsort((rank, -keys), axis=-1)
 
 
 # ------------------------------------------------------------------------------------------------ exact arithmetic
@@ -253,7 +263,7 @@ class Block:
             if not self.far:
                 top = int(self._rounded(np.array([self.maximum]), high)[0])
                 self.reference = floor_to(top, self.unit)
-                self.far = not abs(self.reference) < 4194304 - 4096
+                self.far = not abs(self.reference) < (2**18 if x.dtype == np.float32 else 2**22) - 4096
                 self.rise = top - self.reference
             if self.far:
                 x, self.reference, self.rise = x - self.maximum, 0, 0

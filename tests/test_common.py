@@ -108,7 +108,7 @@ def test_it_raises_what_every_other_call_does(name, logits, taken):
     assert heard(numbel.Generator(1, 4)) == common
 
 
-@pytest.mark.parametrize("temperature", [0.0, -1.0, np.nan, np.inf])
+@pytest.mark.parametrize("temperature", [0.0, -1.0, np.nan, np.inf, 1e-31, 2e30])
 def test_temperatures_that_are_not_common(temperature, taken):
     seen, switch_off = taken
     x = np.arange(3.0)

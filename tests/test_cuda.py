@@ -116,15 +116,19 @@ def test_gumbel_max_update_is_the_generators(temperature):
         np.testing.assert_array_equal(out, expected)
 
 
-def test_gumbel_max_update_keeps_the_smaller_index_and_loses_nan():
+def test_gumbel_max_update_keeps_the_noise_that_sums_lose_and_loses_nan():
     update = numbel.cuda.gumbel_max_update
     start = numbel.cuda.GUMBEL_MAX_START
-    assert update(start, -np.inf, 1, 0, 0, 3) == (-np.inf, -1)
-    assert update(start, np.nan, 1, 0, 0, 3) == (-np.inf, -1)
-    value, index = update(start, 1e300, 1, 0, 0, 7)  # where the noise is rounded away, all perturbed logits are equal
-    assert (value, index) == (1e300, 7)
-    assert update((value, index), 1e300, 1, 0, 0, 3)[1] == 3
-    assert update((value, index), 1e300, 1, 0, 0, 9)[1] == 7
+    assert update(start, -np.inf, 1, 0, 0, 3) == start
+    assert update(start, np.nan, 1, 0, 0, 3) == start
+    assert update(start, np.inf, 1, 0, 0, 3)[:2] == (np.inf, 3)
+    noise = numbel.Generator(1).gumbel(size=40, dtype=np.float64)
+    for columns in (range(40), range(39, -1, -1)):  # all perturbed logits are equal
+        state = start
+        for column in columns:
+            state = update(state, 1e300, 1, 0, 0, column)
+            assert state[0] == 1e300
+        assert state[1] == noise.argmax()
 
 
 def test_the_filter_is_conservative():

@@ -496,7 +496,13 @@ def test_reference_at_its_cell_edges(dtype, temperature):
         x += [np.nextafter(x[-1], dtype(np.inf))]
     x += [np.nextafter(x[0], dtype(-np.inf)), np.nextafter(np.nextafter(x[0], dtype(-np.inf)), dtype(-np.inf))]
     x.append((rng.standard_normal(60) * 10.0 ** rng.uniform(-3, 30, 60)).astype(dtype))
-    x.append((np.array([4194303.0, 4194240, 4190208, 4190144, 4190100]) * math.log(2) * temperature).astype(dtype))
+    x.append(
+        (
+            np.array([4194303.0, 4194240, 4190208, 4190144, 4190100, 262144, 258048, 257984, 257920])
+            * math.log(2)
+            * temperature
+        ).astype(dtype)
+    )
     for value in np.concatenate(x):
         block = oracle.Block(np.array([value]), temperature)
         r, rise, far = _parts(value, temperature)

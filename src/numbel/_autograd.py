@@ -268,6 +268,7 @@ def positive(tau: Any) -> float:
         raise ValueError("tau is 0, where no sample is relaxed: for one-hot samples pass hard=True and a positive tau")
     if not 0 < value < math.inf:
         raise ValueError(f"tau must be positive and finite, got {value}")
+    _checks.temperature(value, (), "tau")
     return value
 
 

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ._scalar.address import MAX_COLUMNS, MAX_ROW_ID, MAX_SAMPLES
+from ._scalar.limits import LEAST_TEMPERATURE, MOST_TEMPERATURE
 
 _FLOATS = {"float16", "bfloat16", "float32", "float64"}
 METHODS = ("grouped", "gumbel_max")
@@ -259,6 +260,10 @@ def _kind(array: np.ndarray[Any, Any]) -> str:
     return repr(array.item()) if array.ndim == 0 and array.dtype.kind != "V" else str(array.dtype)
 
 
+#: The range of temperatures, in words.
+_TEMPERATURES = "2^-100 .. 2^100 (8e-31 .. 1e30)"
+
+
 def temperature(value: Any, shape: tuple[int, ...], name: str = "temperature") -> tuple[np.ndarray[Any, Any], bool]:
     """Temperatures as contiguous float64, and whether there is one for each row: 0 is told to each row."""
     if not isinstance(value, (float, int)):
@@ -274,6 +279,8 @@ def temperature(value: Any, shape: tuple[int, ...], name: str = "temperature") -
         return np.zeros(math.prod(shape)), True
     if not 0 < scalar < math.inf:
         raise ValueError(f"{name} must be positive and finite, or 0 for the argmax, got {_short(value)}")
+    if not LEAST_TEMPERATURE <= scalar <= MOST_TEMPERATURE:
+        raise ValueError(f"{name} is {_short(value)}, outside {_TEMPERATURES}; 0 is the argmax")
     return np.array([scalar]), False
 
 
@@ -305,6 +312,11 @@ def _row_temperatures(array: np.ndarray[Any, Any], shape: tuple[int, ...], name:
     if flat.size and not (flat.min() >= 0 and flat.max() < math.inf):
         row = int(np.argmin((flat >= 0) & (flat < math.inf)))
         raise ValueError(f"{name} row {row} is {flat[row]}; it must be non-negative and finite")
+    if flat.size and (flat.max() > MOST_TEMPERATURE or flat.min() < LEAST_TEMPERATURE):
+        outside = (flat != 0) & ((flat < LEAST_TEMPERATURE) | (flat > MOST_TEMPERATURE))
+        if outside.any():
+            row = int(np.argmax(outside))
+            raise ValueError(f"{name} row {row} is {flat[row]}, outside {_TEMPERATURES}; 0 is the argmax")
     return flat
 
 
@@ -779,7 +791,6 @@ def invalid_condition(array: np.ndarray[Any, Any], index: np.ndarray[Any, Any], 
         at = int(index[row])
         if values[at] == -math.inf:
             raise ValueError(f"index row {row} is {at}, a category of probability 0")
-        raise ValueError(f"logits row {row} overflows when it is divided by its temperature")
     invalid_row(array, row)
 
 
@@ -793,7 +804,7 @@ def too_few_categories(array: np.ndarray[Any, Any], row: int, k: int) -> NoRetur
     values = array[np.unravel_index(row, array.shape[:-1])] if array.ndim > 1 else array
     with np.errstate(invalid="ignore"):
         possible, largest = int(np.count_nonzero(values > -math.inf)), float(values.max())
-    if possible and largest < math.inf:  # so there is no NaN
+    if 0 < possible < k and largest < math.inf:  # so there is no NaN
         raise ValueError(f"logits row {row} has {possible} possible categories, fewer than k = {k}")
     invalid_row(array, row)
 
@@ -805,13 +816,16 @@ def invalid_row(array: np.ndarray[Any, Any], row: int, first: int = 0, number: i
     """
     number = row if number is None else number
     values = array[np.unravel_index(row, array.shape[:-1])] if array.ndim > 1 else array
-    step = 1 << 18
+    step, possible = 1 << 18, False
     for start in range(0, values.shape[0], step):
         chunk = values[start : start + step].astype(np.float64)
+        possible = possible or bool((chunk > -math.inf).any())
         bad = np.flatnonzero(np.isnan(chunk) | (chunk == math.inf))
         if bad.size:
             what = "NaN" if math.isnan(chunk[bad[0]]) else "+inf"
             raise ValueError(f"logits row {number} holds {what} at column {first + start + bad[0]}")
+    if possible:
+        raise ValueError(f"logits row {number} overflows when it is divided by its temperature: the limit is 2^1023")
     raise ValueError(f"logits row {number} has no possible category")
 
 

@@ -24,6 +24,7 @@ from ._cpu.runs import ELEMENTS
 from ._cpu.short import SHORT
 from ._scalar.blocks import BLOCK
 from ._scalar.entropy import COUNTED
+from ._scalar.limits import LEAST_TEMPERATURE, MOST_TEMPERATURE
 from .results import Sample
 
 #: From so many values on several threads are worth their start.
@@ -86,7 +87,7 @@ def _rows(logits: Any, axis: Any, temperature: Any) -> tuple[int, int]:
         or type(axis) is not int
         or axis != -1
         or type(temperature) is not float
-        or not 0.0 < temperature < math.inf
+        or not LEAST_TEMPERATURE <= temperature <= MOST_TEMPERATURE
         or not logits.flags.c_contiguous
     ):
         return 0, 0

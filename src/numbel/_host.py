@@ -279,8 +279,10 @@ def _relax(rows: Rows, draw: tuple[int, int], target: NDArray[Any], streams: boo
         into = target[index]
         greedy = (part.temperatures == 0) if part.mask is None else (part.temperatures == 0) & part.mask
         indices, found = _winners(part._replace(mask=greedy), draw)  # before `into` is written, which may be its logits
-        where = np.nonzero(greedy.reshape(indices.shape))
         bad += [run.start + row for row in (found, _dispatch.relaxed(*part, draw, into, streams)) if row is not None]
+        if indices.ndim == 0:
+            into, indices = into[None], indices[None]
+        where = np.nonzero(greedy.reshape(indices.shape))
         into[where] = np.where(indices[where] < 0, np.nan, 0)[:, None]
         into[(*where, indices[where])] += 1
     return min(bad, default=None)

@@ -55,8 +55,8 @@ __all__ = [
     "uniform_float64",
 ]
 
-#: (largest perturbed logit, its column) of no columns: where `gumbel_max_update` starts.
-GUMBEL_MAX_START = (-math.inf, -1)
+#: The state of no columns, where `gumbel_max_update` starts.
+GUMBEL_MAX_START = (-math.inf, -1, 0)
 
 
 @inlined
@@ -119,21 +119,23 @@ def gumbel_float64(seed, draw, row, column):
 
 @inlined
 def gumbel_max_update(state, logit, seed, draw, row, column):
-    """(largest perturbed logit, its column) after one more column; the columns may come in any order.
+    """(largest perturbed logit, its column, what orders it among equals) after one more column, in any order.
 
     `state` is what the last call returned, or `GUMBEL_MAX_START`. After all columns of a row state[1] is
     `Generator(seed, draw).categorical(logits, method="gumbel_max")` of that row; with a temperature T pass
     float64(logit) / T. A column that cannot win costs one Philox block and no logarithm. -inf is impossible, NaN never
     wins; state[1] is -1 while no column was possible.
     """
-    largest, index = state
+    largest, index, place = state
     x = _word(seed, draw, row, column, NOISE)
     if _transform.cannot_exceed(x, float64(logit), largest):
-        return largest, index
+        return largest, index, place
     y = _word(seed, draw, row, column, REFINEMENT)
-    perturbed = float64(logit) + _transform.gumbel_float64(x, y)
-    better = perturbed > largest or (perturbed == largest and int64(column) < index)
-    return (perturbed, int64(column)) if better else (largest, index)
+    noise = _transform.gumbel_float64(x, y)
+    perturbed = float64(logit) + noise
+    own = _transform.place_of(column, float64(logit), noise, perturbed)
+    better = _transform.goes_first(perturbed, own, largest, int64(place))
+    return (perturbed, int64(column), own) if better else (largest, index, int64(place))
 
 
 def free_scratch() -> int:

@@ -95,8 +95,8 @@ def logsumexp(
         The category axis. Several, or None for all, are summed over together, in C order of the axes; where they are
         not neighbours in memory the array is copied.
     temperature : float or array_like, optional
-        Positive, or 0 for the limit of max / T: -inf, 0 or inf; an array broadcasts to the shape of logits without
-        `axis`.
+        2^-100 .. 2^100, or 0 for the limit of max / T: -inf, 0 or inf; an array broadcasts to the shape of logits
+        without `axis`.
     keepdims : bool, optional
         Keep the axes that are summed over, with length 1.
     on_invalid : {"raise", "flag"}, optional
@@ -124,7 +124,8 @@ def logsumexp(
 
     Notes
     -----
-    Within 1.5e-7 of the exact value before it is rounded (float64 logits: 1e-15 and a relative 2e-16). It depends on
+    Within 4e-7 of the exact value before it is rounded, the worst of four million random rows being 3.2e-7 (float64
+    logits: 1e-15 and a relative 2e-16). It depends on
     no thread count, memory layout or batch split.
 
     Examples

@@ -499,8 +499,8 @@ class Generator:
         axis : int, optional
             The category axis.
         temperature : float or array_like, optional
-            Positive, or 0 for the argmax, whatever the truncation; an array broadcasts to the shape of logits without
-            `axis`.
+            2^-100 .. 2^100 (8e-31 .. 1e30), or 0 for the argmax, whatever the truncation; an array broadcasts to the
+            shape of logits without `axis`.
         top_k : int or array_like of int, optional
             Keep the k largest logits only; of equal ones the first; 0 and -1 keep all. An array, as for top_p and
             min_p, holds one for each row, or broadcasts to that shape.
@@ -512,9 +512,9 @@ class Generator:
             and min_p = 0 truncate nothing: a row with all three is drawn as without.
         method : {"grouped", "gumbel_max"}, optional
             "grouped" reads memory once and takes one exponential variate for each 4096 categories. "gumbel_max" is the
-            argmax of logits / temperature + gumbel with the float64 noise of the same draw, smaller index on
-            ties, without storing that noise, over the columns that are kept. Both are exact; they give different
-            categories.
+            argmax of logits / temperature + gumbel with the float64 noise of the same draw, without storing that noise,
+            over the columns that are kept. Equal sums are told apart by what large ones lost of the noise, in units of
+            2^-22, then by the smaller index. Both are exact; they give different categories.
         offsets : array_like of int, optional
             For 1-D logits: row i is logits[offsets[i] : offsets[i + 1]], from offsets[0] = 0 to offsets[-1] =
             len(logits), an index counts within its row, and temperature, row_ids and row_mask have one entry for each.
@@ -992,12 +992,12 @@ class Generator:
         Notes
         -----
         G is the float64 noise of the same draw, as in `categorical(method="gumbel_max")`, whose index is the first one,
-        with the same rule for ties: the smaller index. The first category has the law softmax(logits / temperature),
-        each further one the same law among those left (Plackett-Luce): with phi = logits / temperature and R_j the
-        logsumexp of phi over all categories but the first j - 1 chosen, log_prob is the sum of phi_j - R_j. R is
-        summed from the unselected categories upwards, so that nothing cancels where the chosen hold nearly all of the
-        mass. Logits are read once, and the blocks of 4096 that hold chosen categories once more. Memory is O(k)
-        for each thread. `numbel.top_k_weights` makes importance weights of the result.
+        with the same rule for ties. The first category has the law softmax(logits / temperature), each further one the
+        same law among those left (Plackett-Luce): with phi = logits / temperature and R_j the logsumexp of phi over all
+        categories but the first j - 1 chosen, log_prob is the sum of phi_j - R_j. R is summed from the unselected
+        categories upwards, so that nothing cancels where the chosen hold nearly all of the mass. Logits are read once,
+        and the blocks of 4096 that hold chosen categories once more. Memory is O(k) for each thread.
+        `numbel.top_k_weights` makes importance weights of the result.
 
         References
         ----------
@@ -1087,7 +1087,7 @@ class Generator:
         With phi = logits / temperature, z_k = logsumexp(phi) + G_k at k = index, and z_i = -ln(exp(-phi_i - G_i) +
         exp(-z_k)) elsewhere. Drawing index from softmax(phi) first gives z the law of phi + G. The noise is of its
         own, independent of that of `gumbel` and of all samples of the same draw. It is computed in float64, from a
-        logsumexp that is as accurate as `sample`'s (1.5e-7 for all but float64 logits).
+        logsumexp that is as accurate as `sample`'s (4e-7 for all but float64 logits).
 
         References
         ----------

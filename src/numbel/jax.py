@@ -19,6 +19,7 @@ except ModuleNotFoundError as error:
 import jax.numpy as jnp
 
 from . import _checks, _dispatch, _xla
+from ._scalar.limits import LEAST_TEMPERATURE, MOST_TEMPERATURE
 from .generator import Generator
 from .gradients import pull_back
 from .results import Sample
@@ -66,7 +67,7 @@ def gumbel_softmax(
     Notes
     -----
     Nothing is raised for values that are traced, nor for those of logits: a row that holds NaN or +inf or nothing
-    but -inf, and a row whose traced temperature is not positive (in the other functions: negative) or not finite, is
+    but -inf, and a row whose traced temperature is not positive (in the other functions: negative) or out of range, is
     NaN, and so are its gradients.
     A temperature that is neither a JAX array nor traced is taken in double precision.
 
@@ -443,11 +444,11 @@ def _sane(temperature: Any, array: Any, axis: int, zero: bool) -> tuple[Any, Any
     """Temperatures that no check refuses, and the rows that they leave; traced ones come as they may."""
     if temperature.ndim == 0:
         scalar = float(temperature)
-        good: Any = np.bool_(0 < scalar < math.inf or (zero and scalar == 0))
+        good: Any = np.bool_(LEAST_TEMPERATURE <= scalar <= MOST_TEMPERATURE or (zero and scalar == 0))
         temperature = scalar if good else 1.0
     else:
         temperature = temperature.astype(np.float64)
-        good = (temperature >= 0 if zero else temperature > 0) & (temperature < math.inf)
+        good = (temperature >= LEAST_TEMPERATURE) & (temperature <= MOST_TEMPERATURE) | (zero & (temperature == 0))
         temperature = np.where(good, temperature, 1.0)
     if good.all():
         return temperature, None

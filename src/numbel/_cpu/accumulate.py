@@ -16,6 +16,7 @@ from .._scalar import blocks as scalar
 from .._scalar.address import draw_key
 from .._scalar.blocks import BLOCK, LANES
 from .._scalar.elementary import LOG2E
+from .._scalar.gumbel import column_of, goes_first
 from .blocks import (
     CHUNKS,
     LEVELS,
@@ -36,20 +37,20 @@ from .results import store_float, write_bad, write_empty, write_logsumexp
 from .scratch import empty, lacks_scratch, open_scratch, workspace
 
 _INF = math.inf
-#: float64 of a winner: key, r (of the race: 0), logit. int64: block (of the race: column), column.
+#: float64 of a winner: key, r (of the race: 0), logit. int64: block (of the race: place), column.
 REALS, INTEGERS = 3, 2
 _F, _I = np.float64(0), np.int64(0)
 
 
 @njit
 def _better(j, key, r, at, best):
-    """Whether a winner goes before the best so far: the smaller place on ties."""
+    """Whether a winner goes before the best so far: on ties the smaller block, or place."""
     other_key, other_r = load(_F, j.best_key, REALS * best), load(_F, j.best_key, REALS * best + 1)
     other_at = load(_I, j.best_at, INTEGERS * best)
     if at < 0 or other_at < 0:
         return at >= 0
     if j.race != 0:
-        return key > other_key or (key == other_key and at < other_at)
+        return goes_first(key, at, other_key, other_at)
     return scalar.beats(key, r, other_key, other_r) or (at < other_at and not scalar.beats(other_key, other_r, key, r))
 
 
@@ -153,7 +154,7 @@ def _race_run(kind, j, row, own, first, last, temperature, keys, winners, lanes,
         store(_F, j.node_r, 2 * (row * blocks + block), r)
         store(_F, j.node_r, 2 * (row * blocks + block) + 1, total)
         largest, nan = block_max(kind, at, count)
-        if nan or largest == _INF or largest == -_INF:
+        if nan or not scalar.is_bounded(largest, high64) or not scalar.is_possible(largest, high64):
             continue
         exact = not filters(largest, temperature)
         for s in range(uint64(j.samples)):
@@ -162,11 +163,11 @@ def _race_run(kind, j, row, own, first, last, temperature, keys, winners, lanes,
                 (j.first_block + block) * BLOCK, int64(s), identity, key, mask, keys[s], winners[s],
             )  # fmt: skip
     for s in range(uint64(j.samples)):
-        column, logit = winners[s], 0.0
+        column, logit = column_of(winners[s]), 0.0
         if column >= 0:
             inside = (column - j.first_block * BLOCK) * j.column_stride
             logit = float64(load(kind, address + inside, int64(0)))
-        _keep(j, own + int64(s), keys[s], 0.0, logit, column, column)
+        _keep(j, own + int64(s), keys[s], 0.0, logit, winners[s], column)
 
 
 @njit

@@ -19,7 +19,7 @@ from .._scalar.address import REFINEMENT, draw_key, noise_word
 from .._scalar.bits import bits_to_float, fma
 from .._scalar.blocks import BLOCK, LANES
 from .._scalar.elementary import LOG2E, exp_float64
-from .._scalar.gumbel import gumbel_float64
+from .._scalar.gumbel import column_of, goes_first, gumbel_float64, place_of
 from .blocks import LEVELS, block_address, block_max, block_node, collapse, push
 from .job import job_at, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
 from .memory import atomic_add, element_size, load, store, zero
@@ -37,9 +37,10 @@ _TILE = 512
 
 @njit
 def race_key(x, word, temperature, column, sample, row, key, mask):
-    """Logit / T + G, the sum that decides, rounded as the contract says."""
+    """(logit / T + G, its place among equals): what decides."""
     y = noise_word(uint64(column), uint64(sample), row, uint64(REFINEMENT), key, mask)
-    return float64(x) / temperature + gumbel_float64(uint64(word), y)
+    z, g = float64(x) / temperature, gumbel_float64(uint64(word), y)
+    return z + g, place_of(column, z, g, z + g)
 
 
 @njit
@@ -84,7 +85,7 @@ def _limit(best, at, largest, temperature):
 
 @njit
 def _scan(kind, address, first, last, x, largest, rate, temperature, exact, column, sample, row, key, mask, best, at):
-    """Best (key, column) after columns first .. last - 1 of the block, one by one."""
+    """Best (key, place) after columns first .. last - 1 of the block, one by one."""
     limit = _limit(best, at, largest, temperature)
     for i in range(first, last):
         logit = load(kind, address, int64(i))
@@ -93,9 +94,9 @@ def _scan(kind, address, first, last, x, largest, rate, temperature, exact, colu
             continue
         if not exact and not _below(word) <= _above(logit, largest, rate) * limit:
             continue
-        value = race_key(logit, word, temperature, column + int64(i), sample, row, key, mask)
-        if value > best or at < 0:  # columns ascend, so the smaller index keeps a tie
-            best, at = value, column + int64(i)
+        value, place = race_key(logit, word, temperature, column + int64(i), sample, row, key, mask)
+        if at < 0 or goes_first(value, place, best, at):
+            best, at = value, place
             limit = _limit(best, at, largest, temperature)
     return best, at
 
@@ -114,7 +115,7 @@ def _any_candidate(kind, address, first, last, x, largest, rate, limit):
 def best_of_block(
     kind, address, asks, count, x, largest, rate, temperature, exact, column, sample, row, key, mask, best, at
 ):
-    """Best (key, column) after a block; if `asks`, its logits lie in memory where more follow."""
+    """Best (key, place) after a block; if `asks`, its logits lie in memory where more follow."""
     ahead = address if asks and sample == 0 else int64(0)
     fill_noise_and_ask(ahead, element_size(kind), x, count, uint64(column), uint64(sample), row, key, mask)
     if exact:
@@ -150,12 +151,12 @@ def _write_row(kind, j, row, high64, low64, r, total, bad, winners):
         return
     write_logsumexp(kind, j, row, r, total)
     for s in range(j.samples):
-        write_sample(kind, j, row, int64(s), winners[uint64(s)], high64, low64, r, total)
+        write_sample(kind, j, row, int64(s), column_of(winners[uint64(s)]), high64, low64, r, total)
 
 
 @njit
 def _segment(kind, j, row, first, last, temperature, keys, winners, stack_r, stack_s, lanes, x, buffer):
-    """(r, S, whether bad) of blocks first .. last - 1 of a row; the best keys and columns in the arrays."""
+    """(r, S, whether bad) of blocks first .. last - 1 of a row; the best keys and places in the arrays."""
     high64, low64 = scalar.scale(temperature)
     z = zero(kind)
     high, low = scalar.narrow(z, high64, low64)
@@ -176,10 +177,10 @@ def _segment(kind, j, row, first, last, temperature, keys, winners, stack_r, sta
             guess, r, total = block_node(kind, at, count, high64, low64, high, low, guess, lanes)
             push(stack_r, stack_s, block - first, r, total)
         largest, nan = block_max(kind, at, count)
-        if nan or largest == _INF:
+        if nan or not scalar.is_bounded(largest, high64):
             bad = True
             continue
-        if largest == -_INF:
+        if not scalar.is_possible(largest, high64):
             continue
         exact = not filters(largest, temperature)
         for s in range(uint64(j.samples)):
@@ -244,7 +245,7 @@ def gumbel_max(kind, job):
                     for s in range(samples):
                         at = other * j.samples + int64(s)
                         value, winner = load(float64(0), j.winner_key, at), load(int64(0), j.winner_at, at)
-                        if winner >= 0 and (value > keys[s] or winners[s] < 0):
+                        if winner >= 0 and (winners[s] < 0 or goes_first(value, winner, keys[s], winners[s])):
                             keys[s], winners[s] = value, winner
                 r, total = collapse(stack_r, stack_s, j.segments)
             high64, low64 = scalar.scale(temperature)

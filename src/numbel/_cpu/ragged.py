@@ -15,6 +15,7 @@ from numba import float64, int64, uint64
 from .._jit import njit
 from .._scalar import blocks as scalar
 from .._scalar.blocks import BLOCK, LANES
+from .._scalar.gumbel import goes_first
 from . import categorical, gumbel_max
 from .blocks import CHUNKS, LEVELS, collapse, push
 from .job import FIELDS, job_at, row_temperature, row_wanted, take_items
@@ -142,7 +143,7 @@ def _join_winners(own, row, stack_r, stack_s, keys, winners):
         for s in range(uint64(own.samples)):
             at = other * own.samples + int64(s)
             value, winner = load(float64(0), own.winner_key, at), load(int64(0), own.winner_at, at)
-            if winner >= 0 and (value > keys[s] or winners[s] < 0):
+            if winner >= 0 and (winners[s] < 0 or goes_first(value, winner, keys[s], winners[s])):
                 keys[s], winners[s] = value, winner
     r, total = collapse(stack_r, stack_s, own.segments)
     return r, total, bad

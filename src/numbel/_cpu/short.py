@@ -16,7 +16,7 @@ from .._scalar import blocks as scalar
 from .._scalar.address import GROUPED, NOISE, REFINEMENT, TRUNCATED, block_words, draw_key
 from .._scalar.bits import larger
 from .._scalar.blocks import LANES
-from .._scalar.gumbel import gumbel_float64
+from .._scalar.gumbel import ABSORBING, gumbel_float64, place_of
 from .cuts import cut_rows, padded_columns, row_limits
 from .job import job_at, row_address, row_id, row_temperature, row_wanted
 from .memory import atomic_add, load, store, zero
@@ -125,11 +125,22 @@ def _tile_race(x, columns, width, temperatures, identities, sample, words, refin
             chosen[i] = c if value > best[i] else chosen[i]
             best[i] = value if value > best[i] else best[i]
     for i in range(uint64(width)):
-        if best[i] == -_INF:  # every finite logit / T overflowed: the first possible column, as in long rows
-            for c in range(uint64(columns)):
-                if x[c * uint64(width) + i] != -_INF:
-                    chosen[i] = c
-                    break
+        if abs(best[i]) >= ABSORBING:
+            chosen[i] = _first_of_equals(x, columns, width, i, temperatures[i], words, refinements, best[i])
+
+
+@njit
+def _first_of_equals(x, columns, width, i, temperature, words, refinements, best):
+    """The column that goes first in row i of those whose perturbed logit is the largest."""
+    first, chosen = int64(-1), uint64(0)
+    for c in range(uint64(columns)):
+        at = c * uint64(width) + i
+        z, g = float64(x[at]) / temperature, gumbel_float64(uint64(words[at]), uint64(refinements[at]))
+        if z + g == best:
+            place = place_of(c, z, g, best)
+            if first < 0 or place < first:
+                first, chosen = place, c
+    return chosen
 
 
 @njit
@@ -142,13 +153,13 @@ def nodes_of(x, width, high64, low64, largest, r, shift, node_r, node_s):
 
 
 @njit
-def _irregular(kind, j, row, largest):
+def _irregular(kind, j, row, good):
     """Write a row that is not sampled: masked out, its argmax wanted, or bad."""
     if not row_wanted(j, row):
         write_empty(kind, j, row)
     elif row_temperature(j, row) == 0.0:
         write_argmax(kind, j, row)
-    elif not abs(largest) < _INF:
+    elif not good:
         write_bad(kind, j, row)
 
 
@@ -274,8 +285,9 @@ def _short(kind, j, race, cut):
                 for i in range(uint64(rows)):
                     store_float(kind, j.log_prob, at + int64(i) * j.all_samples, values[i])
         for i in range(uint64(rows)):
-            if sampled[i] == uint8(0) or not abs(largest[i]) < _INF:
-                _irregular(kind, j, first + int64(i), largest[i])
+            good = scalar.is_bounded(largest[i], high64[i]) and scalar.is_possible(largest[i], high64[i])
+            if sampled[i] == uint8(0) or not good:
+                _irregular(kind, j, first + int64(i), good)
 
 
 @njit

@@ -19,8 +19,8 @@ from .._scalar.address import REFINEMENT, draw_key
 from .._scalar.bits import bits_to_float, fma, from_ordered_float64, ordered_float64
 from .._scalar.blocks import BLOCK, LANES, join, log_prob
 from .._scalar.elementary import LOG2E, exp_float64
-from .._scalar.gumbel import gumbel_float64
-from .._scalar.top_k import category_node, finite_node, limit_at_zero, log_weight, rank_below
+from .._scalar.gumbel import ABSORBING, COLUMN_BITS, column_of, goes_first, gumbel_float64, place_of
+from .._scalar.top_k import category_node, limit_at_zero, log_weight, rank_below
 from .blocks import LEVELS, block_address, block_max, block_node, collapse, push
 from .gumbel_max import _below, _smallest, filters, race_key
 from .job import job_at, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
@@ -44,6 +44,8 @@ _COUNTERS = 6 << 11
 #: Keys from which a pivot is chosen.
 _SAMPLE = 63
 _NONE = -(1 << 63)
+#: In place of log2(e) / T where the logits decide: no finite one is out of range.
+_ANY = 2.0**-4
 
 
 @njit
@@ -97,6 +99,9 @@ def _select(keys, places, n, wanted, spare):
     for i in range(uint64(n)):
         above += int64(keys[i] > least)
     equals = wanted - above
+    if abs(least) >= ABSORBING:
+        _keep_by_place(keys, places, n, least, equals, spare)
+        return least
     kept = uint64(0)
     for i in range(uint64(n)):
         key = keys[i]
@@ -105,6 +110,33 @@ def _select(keys, places, n, wanted, spare):
         kept += uint64(key > least) | (uint64(tie) & uint64(equals > 0))
         equals -= tie
     return least
+
+
+@inlined
+def _before_column(place):
+    """What orders equal keys before their columns do, descending."""
+    return -float64(place >> int64(COLUMN_BITS))
+
+
+@njit
+def _keep_by_place(keys, places, n, least, wanted, spare):
+    """Keep keys above `least` and, of those that equal it, the `wanted` that go first by their places."""
+    equals = int64(0)
+    for i in range(uint64(n)):
+        if keys[i] == least:
+            spare[equals] = _before_column(places[i])
+            equals += 1
+    last = _nth_largest(spare, equals, wanted - 1, tail(spare, equals))
+    for i in range(uint64(n)):
+        wanted -= int64(keys[i] == least and _before_column(places[i]) > last)
+    kept = uint64(0)
+    for i in range(uint64(n)):
+        key, place = keys[i], places[i]
+        tie = key == least and _before_column(place) == last
+        keep = key > least or (key == least and _before_column(place) > last) or (tie and wanted > 0)
+        wanted -= int64(tie)
+        keys[kept], places[kept] = key, place
+        kept += uint64(keep)
 
 
 @njit
@@ -156,6 +188,25 @@ def _by_digits(keys, places, n, spare_keys, spare_places, counts, top, first, la
 
 @njit
 def _sort(keys, places, n, spare_keys, spare_places, counts):
+    """Sort n keys, with their places, from the largest on; of equal ones by their places: they come in column order."""
+    _sort_keys(keys, places, n, spare_keys, spare_places, counts)
+    start = int64(0)
+    while start < n:
+        end = start + 1
+        while end < n and keys[end] == keys[start]:
+            end += 1
+        if end - start > 1 and abs(keys[start]) >= ABSORBING:
+            key, some, some_places = keys[start], tail(keys, start), tail(places, start)
+            for i in range(uint64(end - start)):
+                some[i] = _before_column(some_places[i])
+            _sort_keys(some, some_places, end - start, spare_keys, spare_places, counts)
+            for i in range(uint64(end - start)):
+                some[i] = key
+        start = end
+
+
+@njit
+def _sort_keys(keys, places, n, spare_keys, spare_places, counts):
     """Sort n keys, with their places, from the largest on; equal ones keep their order."""
     if n <= _FEW:
         _insert(keys, places, n, n * n)
@@ -213,9 +264,9 @@ def _few(
             logit, word = load(kind, address, i), x[uint64(i)]
             if not _below(word) <= _bound(logit, largest, rate, offset) or logit == -_INF:
                 continue
-            value = race_key(logit, word, temperature, column + i, uint64(0), row, key, mask)
+            value, place = race_key(logit, word, temperature, column + i, uint64(0), row, key, mask)
             if value >= shared and not value <= own:
-                keys[n], places[n] = value, column + i
+                keys[n], places[n] = value, place
                 n += 1
     return n
 
@@ -235,15 +286,32 @@ def _plain_keys(kind, address, count, values):
 
 
 @njit
-def _append(kind, address, count, values, column, own, shared, keys, places, n):
+def _append(kind, address, count, values, column, own, shared, high64, keys, places, n):
     """Append the possible columns of a tile whose keys are large enough."""
     at = uint64(n)
     for i in range(uint64(count)):
         value = values[i]
         keys[at], places[at] = value, column + int64(i)
-        # ties with what this list holds lose: those columns are smaller
-        at += uint64(value >= shared and not value <= own and load(kind, address, int64(i)) != -_INF)
+        # ties with what this list holds lose, unless their places decide: those columns are smaller
+        found = scalar.is_possible(load(kind, address, int64(i)), high64)
+        at += uint64(value >= shared and not value <= own and found)
     return int64(at)
+
+
+@njit
+def _find_places(kind, address, x, first, y, temperature, column, keys, places, n, end):
+    """Places in the order of equals, of candidates n .. end - 1 of a tile that have more than their columns."""
+    for i in range(uint64(n), uint64(end)):
+        if abs(keys[i]) >= ABSORBING:
+            at = places[i] - column
+            g = gumbel_float64(uint64(x[uint64(first + at)]), uint64(y[uint64(at)]))
+            places[i] = place_of(places[i], float64(load(kind, address, at)) / temperature, g, keys[i])
+
+
+@inlined
+def _below_equals(key):
+    """What must be exceeded by keys that are to beat this one, or to equal it where their places decide."""
+    return from_ordered_float64(ordered_float64(key) - int64(1)) if abs(key) >= ABSORBING else key
 
 
 @njit
@@ -287,7 +355,7 @@ def _segment(
                 store(float64(0), nodes_s, block, total)
         shared = _share(j.limits, own_row, own)
         largest, nan = block_max(kind, at, count)
-        if nan or largest == _INF:
+        if nan or not (largest < _INF if greedy else scalar.is_bounded(largest, high64)):
             return n, True
         if largest == -_INF:
             continue
@@ -314,7 +382,7 @@ def _segment(
                 if found <= _MANY:
                     n = _few(
                         kind, at, start, start + width, x, largest, rate, offset, hits, temperature, column,
-                        identity, key, mask, own, shared, keys, places, n,
+                        identity, key, mask, _below_equals(own), shared, keys, places, n,
                     )  # fmt: skip
             if not counted or found > _MANY:
                 nearest, _ = block_max(kind, tile, width)
@@ -324,10 +392,15 @@ def _segment(
                     continue
                 if greedy:
                     _plain_keys(kind, tile, width, values)
+                    n = _append(kind, tile, width, values, column + start, own, shared, _ANY, keys, places, n)
                 else:
                     fill_noise(y, width, uint64(column + start), uint64(0), identity, uint64(REFINEMENT), key, mask)
                     _tile_keys(kind, tile, width, x, start, y, temperature, values)
-                n = _append(kind, tile, width, values, column + start, own, shared, keys, places, n)
+                    end = _append(
+                        kind, tile, width, values, column + start, _below_equals(own), shared, high64, keys, places, n
+                    )
+                    _find_places(kind, tile, x, start, y, temperature, column + start, keys, places, n, end)
+                    n = end
             if n >= room or (own != own and n > wanted):
                 own = _select(keys, places, n, wanted, spare)
                 n = wanted
@@ -336,7 +409,7 @@ def _segment(
 
 @njit
 def _rest(kind, j, row, temperature, k, nodes_r, nodes_s, places, lanes, stack_r, stack_s, buffer):
-    """The node of all columns but `places`, which ascend: blocks without any of those are not read again."""
+    """The node of all columns but those of `places`, which ascend: blocks without any of those are not read again."""
     high64, low64 = scalar.scale(temperature)
     z = zero(kind)
     high, low = scalar.narrow(z, high64, low64)
@@ -347,7 +420,7 @@ def _rest(kind, j, row, temperature, k, nodes_r, nodes_s, places, lanes, stack_r
     for block in range(blocks):
         count = min(j.columns - block * BLOCK, int64(BLOCK))
         end = chosen
-        while end < k and places[end] < (block + 1) * BLOCK:
+        while end < k and column_of(places[end]) < (block + 1) * BLOCK:
             end += 1
         if end == chosen and nodes_r != 0:
             r, total = load(float64(0), nodes_r, block), load(float64(0), nodes_s, block)
@@ -359,12 +432,11 @@ def _rest(kind, j, row, temperature, k, nodes_r, nodes_s, places, lanes, stack_r
                     copy(kind, copied, int64(i), at + int64(i) * element_size(kind))
                 at = copied
             for i in range(chosen, end):
-                store(kind, at, places[i] - block * BLOCK, type(z)(-_INF))
+                store(kind, at, column_of(places[i]) - block * BLOCK, type(z)(-_INF))
             guess, r, total = block_node(kind, at, count, high64, low64, high, low, guess, lanes)
         chosen = end
         push(stack_r, stack_s, block, r, total)
-    r, total = collapse(stack_r, stack_s, blocks)
-    return finite_node(r, total)
+    return collapse(stack_r, stack_s, blocks)
 
 
 @njit
@@ -422,7 +494,7 @@ def _write_row(
     if n > k:
         last = int64(0)
         for i in range(1, n):
-            if keys[i] <= keys[last]:
+            if goes_first(keys[last], places[last], keys[i], places[i]):
                 last = int64(i)
         threshold = keys[last]
         for i in range(last, k):
@@ -436,6 +508,8 @@ def _write_row(
     else:
         r, total = _rest(kind, j, row, temperature, k, nodes_r, nodes_s, places, lanes, stack_r, stack_s, buffer)
         _sort(keys, places, k, spare, spare_places, counts)
+        for i in range(uint64(k)):
+            places[i] = column_of(places[i])
         log_p = _log_prob(kind, j, row, temperature, r, total, places, terms)
     for i in range(k):
         store(int64(0), j.indices, row * k + i, places[i])

@@ -15,7 +15,7 @@ from .._scalar import blocks as scalar
 from .._scalar.address import GROUPED, NOISE, TRUNCATED, block_words, draw_key, noise_word
 from .._scalar.blocks import BLOCK, LANES
 from .._scalar.elementary import LOG2E, exp_float64
-from .._scalar.gumbel import exponential_float64
+from .._scalar.gumbel import column_of, exponential_float64, goes_first
 from .blocks import CHUNKS, LEVELS, block_max, block_node, choose, collapse, halve, push, quantise_block
 from .categorical import contest
 from .gumbel_max import best_of_block, filters, race_key
@@ -176,10 +176,10 @@ def _race_in_list(
         for i in range(n):
             column = columns[uint64(i)]
             word = noise_word(uint64(column), sample, identity, uint64(NOISE), key, mask)
-            value = race_key(values[uint64(i)], word, temperature, column, sample, identity, key, mask)
-            if value > best or at < 0:
-                best, at = value, column
-        write_sample(kind, j, row, int64(s), at, high64, low64, r, total)
+            value, place = race_key(values[uint64(i)], word, temperature, column, sample, identity, key, mask)
+            if at < 0 or goes_first(value, place, best, at):
+                best, at = value, place
+        write_sample(kind, j, row, int64(s), column_of(at), high64, low64, r, total)
 
 
 @apart
@@ -273,7 +273,7 @@ def _race_in_row(
             guess, r, total = block_node(z, at, count, high64, low64, high, low, guess, lanes)
             push(stack_r, stack_s, block, r, total)
         largest, _ = block_max(z, at, count)
-        if largest == -_INF:
+        if not scalar.is_possible(largest, high64):
             continue
         exact = not filters(largest, temperature)
         for s in range(uint64(j.samples)):
@@ -283,7 +283,7 @@ def _race_in_row(
             )  # fmt: skip
     r, total = collapse(stack_r, stack_s, blocks) if sums else (0.0, 1.0)
     for s in range(j.samples):
-        write_sample(kind, j, row, int64(s), winners[uint64(s)], high64, low64, r, total)
+        write_sample(kind, j, row, int64(s), column_of(winners[uint64(s)]), high64, low64, r, total)
     return r, total
 
 
@@ -341,7 +341,7 @@ def truncated(kind, job):
             largest, r, total = survey(
                 kind, j, address, span, by_sums, high64, low64, high, low, tops, coarse, lanes, buffer, stack_r, stack_s
             )
-            if not abs(largest) < _INF:
+            if not (scalar.is_bounded(largest, high64) and scalar.is_possible(largest, high64)):
                 write_bad(kind, j, row)
                 continue
             if by_sums:
@@ -350,7 +350,6 @@ def truncated(kind, job):
             if not off:
                 part = float64(j.columns)
                 if by_sums and not scalar.reference_of_maximum(largest, high)[2]:
-                    # as the weights have it: below 4e-39, 1 / T is clamped there
                     part = exp_float64(-scalar.log_prob(largest, float64(high), float64(low), r, total))
                 t, last, n = find_cut(
                     kind, j, address, span, top_k, top_p, min_p, temperature, high, low, largest, part,

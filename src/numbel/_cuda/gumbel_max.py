@@ -11,7 +11,7 @@ from numba import cuda, float64, int64, uint64
 from .._scalar import blocks as scalar
 from .._scalar.address import NOISE, REFINEMENT, block_words, noise_word
 from .._scalar.blocks import BLOCK
-from .._scalar.gumbel import cannot_exceed, gumbel_float64
+from .._scalar.gumbel import cannot_exceed, column_of, goes_first, gumbel_float64, place_of
 from .blocks import best_of, functions
 from .categorical import join_blocks, write_sample
 from .forms import FORMS, THREADS, matrix, vector
@@ -39,10 +39,12 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """The kernels of one element format and layout, and the types of their arguments."""
     form = FORMS[name]
     wide, load, argmax = form.wide, form.load, functions(form).argmax
+    is_bounded = scalar.is_bounded_float64 if wide is float64 else scalar.is_bounded_float32
+    is_possible = scalar.is_possible_float64 if wide is float64 else scalar.is_possible_float32
     ragged, (number, extent), (slots_in, owner, room) = layout == "R", extents(layout), slots(layout)
 
     def block_winners(logits, call, first_sample, samples, keys, at):
-        """`keys` and `at` of every (sample, slot): the largest perturbed logit of a block (NaN: bad), its column.
+        """`keys` and `at` of every (sample, slot): the largest perturbed logit of a block (NaN: bad), its place.
 
         The samples of a block are drawn side by side, so that its logits come from memory once.
         """
@@ -62,6 +64,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             best, winner = -_INF, int64(-1)
             if (not ragged or columns >= call.least) and kind_of(call, call.first_row + row) == DRAWN:
                 temperature = temperature_of(call, call.first_row + row)
+                high64, _ = scalar.scale(temperature)
                 identity = identity_of(call, call.first_row + row)
                 for group in range(t, (count + 3) // 4, THREADS):
                     x0, x1, x2, x3 = block_words(
@@ -70,16 +73,18 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     for k in range(4):
                         column = start + group * 4 + k
                         if column < columns:
-                            logit = float64(wide(load(logits[uint64(line), uint64(first + column)])))
-                            z = logit / temperature
+                            logit = wide(load(logits[uint64(line), uint64(first + column)]))
+                            z = float64(logit) / temperature
                             word = uint64(x0 if k == 0 else x1 if k == 1 else x2 if k == 2 else x3)
-                            if logit != logit or logit == _INF:
+                            if not is_bounded(logit, high64):
                                 best, winner = _NAN, column
-                            elif logit != -_INF and best == best and not cannot_exceed(word, z, best):
+                            elif is_possible(logit, high64) and best == best and not cannot_exceed(word, z, best):
                                 y = noise_word(uint64(column), sample, identity, uint64(REFINEMENT), key, mask)
-                                value = z + gumbel_float64(word, uint64(y))
-                                if value > best or winner < 0:  # a thread's columns ascend
-                                    best, winner = value, column
+                                g = gumbel_float64(word, uint64(y))
+                                value = z + g
+                                place = int64(place_of(column, z, g, value))
+                                if winner < 0 or goes_first(value, place, best, winner):
+                                    best, winner = value, place
             shared_keys[t], shared_at[t] = best, winner
             best_of(shared_keys, shared_at)
             if t == 0:
@@ -116,12 +121,13 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                 best, winner = -_INF, int64(-1)
                 own = (sample - first_sample) * total + slot
                 for b in range(t, blocks, THREADS):
-                    value, column = keys[own + b], int64(at[own + b])
-                    if best == best and (value != value or (column >= 0 and (value > best or winner < 0))):
-                        best, winner = value, column
+                    value, other = keys[own + b], int64(at[own + b])
+                    better = winner < 0 or goes_first(value, other, best, winner)
+                    if best == best and (value != value or (other >= 0 and better)):
+                        best, winner = value, other
                 tree_r[t], shared_at[t] = best, winner
                 best_of(tree_r, shared_at)
-                best, column = tree_r[0], int64(shared_at[0])
+                best, column = tree_r[0], int64(column_of(shared_at[0]))
                 cuda.syncthreads()
                 is_bad = best != best or column < 0
                 if is_bad:

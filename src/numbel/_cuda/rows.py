@@ -15,6 +15,7 @@ from numba import cuda, float64, int64, types, uint8, uint64
 
 from .._scalar.address import MAX_COLUMNS, MAX_ROW_ID, draw_key
 from .._scalar.blocks import BLOCK
+from .._scalar.limits import allows
 from .forms import device, vector
 
 _INF = math.inf
@@ -77,7 +78,7 @@ def kind_of(call, row):
     if call.mask.size > 0 and call.mask[row] == 0:
         return LEFT_OUT
     temperature = temperature_of(call, row)
-    if (call.ids.size > 0 and uint64(call.ids[row]) > uint64(MAX_ROW_ID)) or not 0.0 <= temperature < _INF:
+    if (call.ids.size > 0 and uint64(call.ids[row]) > uint64(MAX_ROW_ID)) or not allows(temperature):
         return INVALID
     return GREEDY if temperature == 0.0 else DRAWN
 

@@ -16,7 +16,7 @@ from .._scalar import blocks as scalar
 from .._scalar.address import GROUPED, NOISE, REFINEMENT, block_words, noise_word
 from .._scalar.bits import from_ordered_float32, from_ordered_float64, ordered_float32, ordered_float64
 from .._scalar.blocks import LANES
-from .._scalar.gumbel import cannot_exceed, gumbel_float64
+from .._scalar.gumbel import cannot_exceed, column_of, goes_first, gumbel_float64, place_of
 from .categorical import write_sample
 from .forms import FORMS, THREADS, device, matrix
 from .rows import CALL, DRAWN, GREEDY, INVALID, extents, identity_of, key_of, kind_of, results, temperature_of
@@ -84,7 +84,7 @@ def running_sums(counts, width):
 
 @device
 def best_of_rows(keys, at, width):
-    """The first of every row's `width` entries becomes its largest key and that one's column, the smaller on ties."""
+    """The first of every row's `width` entries becomes its largest key and that one's place, the smaller on ties."""
     h = width >> 1
     while h > 0:
         cuda.syncthreads()
@@ -107,6 +107,8 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     weight = scalar.weight_float64 if wide is float64 else scalar.weight_float32
     quantise = scalar.quantise_float64 if wide is float64 else scalar.quantise_float32
     plain_node = scalar.node if wide is float64 else scalar.plain_node_float32
+    is_bounded = scalar.is_bounded_float64 if wide is float64 else scalar.is_bounded_float32
+    is_possible = scalar.is_possible_float64 if wide is float64 else scalar.is_possible_float32
     ragged, (number, extent) = layout == "R", extents(layout)
 
     @device
@@ -146,8 +148,12 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         """Which rows are bad, and what the weights of the others are relative to; node_r is 1 where that is far."""
         for i in range(cuda.threadIdx.x, LANES >> power, THREADS):
             largest = wide(unorder(int64(tops[i << power])))
-            if (spoilt[i] != 0 or largest == -_INF) and (kinds[i] == DRAWN or kinds[i] == GREEDY):
-                kinds[i] = EMPTY if alone and spoilt[i] == 0 else INVALID
+            drawable = is_bounded(largest, highs[i]) and is_possible(largest, highs[i])
+            if kinds[i] == DRAWN or kinds[i] == GREEDY:
+                if spoilt[i] != 0 or largest == -_INF:
+                    kinds[i] = EMPTY if alone and spoilt[i] == 0 else INVALID
+                elif kinds[i] == DRAWN and not drawable:
+                    kinds[i] = INVALID
             references[i], shifts[i], rises[i] = wide(zero), wide(zero), 0
             if kinds[i] == DRAWN:
                 high, _ = scalar.narrow(zero, highs[i], lows[i])
@@ -307,14 +313,16 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                             word = uint64(x0 if k == 0 else x1 if k == 1 else x2 if k == 2 else x3)
                             if logit != -_INF and not cannot_exceed(word, z, best):
                                 y = noise_word(uint64(c + k), uint64(sample), identity, uint64(REFINEMENT), key, mask)
-                                value = z + gumbel_float64(word, uint64(y))
-                                if value > best or winner < 0:  # a thread's columns ascend
-                                    best, winner = value, c + k
+                                g = gumbel_float64(word, uint64(y))
+                                value = z + g
+                                place = int64(place_of(c + k, z, g, value))
+                                if winner < 0 or goes_first(value, place, best, winner):
+                                    best, winner = value, place
                     keys[quad], winners[quad] = best, winner
                 best_of_rows(keys, winners, width >> 2)
                 for i in range(t, tile, THREADS):
                     if kinds[i] == DRAWN:
-                        at[i] = winners[i << (power - 2)]
+                        at[i] = column_of(winners[i << (power - 2)])
                 cuda.syncthreads()
                 write_rows(
                     call, first, sample, samples, power, xs, tops, kinds, at, highs, lows, node_r, node_s, results

@@ -4,7 +4,7 @@ The columns of a block are dealt to groups. The largest keys of all groups are f
 bound that k + 1 columns reach, all of which lie in k + 1 groups: so their number, and the scratch for them, is bounded.
 In long rows a bound from some blocks first keeps threads from taking logarithms that come to nothing.
 Those columns are gathered, in any order; up to SORTED of them are selected and sorted by one CUDA block, more by all.
-Keys are ordered by their size, equal ones by their columns, so that no order of threads can be seen in a result.
+Keys are ordered by their size, equal ones by their places (`gumbel.place_of`): no order of threads can be seen.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from numba import cuda, float64, int64, types, uint8, uint64
 from .._scalar import blocks as scalar
 from .._scalar.address import NOISE, REFINEMENT, block_words, noise_word
 from .._scalar.blocks import BLOCK
-from .._scalar.gumbel import cannot_exceed, gumbel_float64
-from .._scalar.top_k import category_node, finite_node, limit_at_zero, rank_below
+from .._scalar.gumbel import cannot_exceed, column_of, goes_first, gumbel_float64, place_of
+from .._scalar.top_k import category_node, limit_at_zero, rank_below
 from .blocks import best_of, functions
 from .categorical import join_blocks
 from .forms import FORMS, THREADS, device, matrix, vector
@@ -29,8 +29,8 @@ _INF = math.inf
 _NAN = math.nan
 #: Entries that a CUDA block sorts in shared memory: 32 KB.
 SORTED = 2048
-#: Digits of a key and its column, of 8 bits each: 64 of the one, 40 of the other.
-_DIGITS = 13
+#: Digits of a key and its place, of 8 bits each: 64 of either.
+_DIGITS = 16
 #: Chosen columns whose masses are joined at a time.
 _TERMS = 512
 #: Words of a block's chosen columns, a bit each.
@@ -50,12 +50,6 @@ class Chosen(NamedTuple):
 
 
 @device
-def before(key, column, other_key, other_column):
-    """Whether one entry precedes another: the larger key, or the smaller column."""
-    return key > other_key or (key == other_key and column < other_column)
-
-
-@device
 def digit_of(key, column, digit):
     """A digit of an entry, the leading one first; entries in order ascend."""
     if digit < 8:
@@ -65,7 +59,7 @@ def digit_of(key, column, digit):
 
 @device
 def known(key, column, digits, prefix, rest):
-    """Whether the first digits of an entry are `prefix`, those of the key, and `rest`, those of the column."""
+    """Whether the first digits of an entry are `prefix`, those of the key, and `rest`, those of the place."""
     if digits == 0:
         return True
     if uint64(rank_below(key, _TOP)) >> uint64(64 - 8 * min(digits, 8)) != prefix:
@@ -118,9 +112,15 @@ def nth(keys, at, first, count, rank, histogram, sums, found, entry_key, entry_a
 
 
 @device
+def factor_of(temperature):
+    """log2(e) / T in float64; where the logits decide, a factor at which no finite one is out of range."""
+    return scalar.scale(temperature if temperature > 0.0 else 16.0)[0]
+
+
+@device
 def exchange(keys, at, i, j, count):
     """Put entries i and j > i in order; beyond `count` there is nothing."""
-    if j < count and before(keys[j], at[j], keys[i], at[i]):
+    if j < count and goes_first(keys[j], at[j], keys[i], at[i]):
         keys[i], keys[j] = keys[j], keys[i]
         at[i], at[j] = at[j], at[i]
 
@@ -158,8 +158,9 @@ def sort(keys, at, count):
 
 
 @device
-def mark(marks, blocks, row, column):
-    """Note that a column of a row is chosen; each is noted once."""
+def mark(marks, blocks, row, place):
+    """Note that the column of a place is chosen in a row; each is noted once."""
+    column = int64(column_of(place))
     word = (row * blocks + column // BLOCK) * MARKS + column % BLOCK // 64
     cuda.atomic.add(marks, word, uint64(1) << uint64(column % 64))
 
@@ -186,7 +187,7 @@ def select(counts, keys, at, capacity, blocks, k, marks):
                     found[3] = 0
                 cuda.syncthreads()
                 for i in range(first + t, first + count, THREADS):
-                    if not before(entry_key[0], entry_at[0], keys[i], at[i]):
+                    if not goes_first(entry_key[0], entry_at[0], keys[i], at[i]):
                         place = cuda.atomic.add(found, 3, 1)
                         top_keys[place], top_at[place] = keys[i], at[i]
                 count = k + 1
@@ -291,23 +292,27 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     form = FORMS[name]
     wide, load, keep, memory = form.wide, form.load, form.store, form.memory
     block_node = functions(form).block_node
+    is_bounded = scalar.is_bounded_float64 if wide is float64 else scalar.is_bounded_float32
+    is_possible = scalar.is_possible_float64 if wide is float64 else scalar.is_possible_float32
 
     @device
-    def key_of_column(logits, row, column, word, best, best_at, greedy, temperature, identity, key, mask):
-        """Key and column where it precedes the entry (best, best_at), else column -1; key NaN if the logit is bad."""
-        logit = float64(wide(load(logits[uint64(row), uint64(column)])))
-        if logit != logit or logit == _INF:
+    def key_of_column(logits, row, column, word, best, best_at, greedy, temperature, high64, identity, key, mask):
+        """Key and place where it precedes the entry (best, best_at), else place -1; key NaN if the logit is bad."""
+        logit = wide(load(logits[uint64(row), uint64(column)]))
+        if not is_bounded(logit, high64):
             return _NAN, int64(column)
-        if logit == -_INF:
+        if not is_possible(logit, high64):
             return -_INF, int64(-1)
-        value = logit
-        if not greedy:
-            value = logit / temperature
-            if cannot_exceed(word, value, best):
-                return -_INF, int64(-1)
-            y = noise_word(uint64(column), uint64(0), identity, uint64(REFINEMENT), key, mask)
-            value += gumbel_float64(word, uint64(y))
-        return value, int64(column) if before(value, column, best, best_at) else int64(-1)
+        if greedy:
+            return float64(logit), int64(column) if goes_first(logit, column, best, best_at) else int64(-1)
+        z = float64(logit) / temperature
+        if cannot_exceed(word, z, best):
+            return -_INF, int64(-1)
+        y = noise_word(uint64(column), uint64(0), identity, uint64(REFINEMENT), key, mask)
+        g = gumbel_float64(word, uint64(y))
+        value = z + g
+        place = int64(place_of(column, z, g, value))
+        return value, place if goes_first(value, place, best, best_at) else int64(-1)
 
     def block_tops(logits, call, sampled, stride, limited, bound_keys, bound_at, groups, keys, at):
         """The first entry of each group of a block's columns: a key, NaN in a bad group, and a column, or -1.
@@ -330,6 +335,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                 best, last = bound_keys[row], bound_at[row] + 1
             if kind in (DRAWN, GREEDY):
                 temperature = temperature_of(call, call.first_row + row)
+                high64 = factor_of(temperature)
                 identity = identity_of(call, call.first_row + row)
                 for group in range(t, (count + 3) // 4, THREADS):
                     x0, x1, x2, x3 = block_words(
@@ -340,8 +346,9 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                         if column < columns and best == best:
                             word = uint64(x0 if k == 0 else x1 if k == 1 else x2 if k == 2 else x3)
                             value, found = key_of_column(
-                                logits, row, column, word, best, last, kind == GREEDY, temperature, identity, key, mask
-                            )
+                                logits, row, column, word, best, last, kind == GREEDY, temperature, high64,
+                                identity, key, mask,
+                            )  # fmt: skip
                             if found >= 0:
                                 best, last, winner = value, found, found
             shared_keys[t], shared_at[t] = best if winner >= 0 else -_INF, winner
@@ -364,6 +371,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                 marks[item * MARKS + i] = 0
             if bound_at[row] >= 0:
                 temperature = temperature_of(call, call.first_row + row)
+                high64 = factor_of(temperature)
                 identity = identity_of(call, call.first_row + row)
                 best, last = bound_keys[row], bound_at[row]
                 for group in range(t, (count + 3) // 4, THREADS):
@@ -375,8 +383,8 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                         if column < columns:
                             word = uint64(x0 if k == 0 else x1 if k == 1 else x2 if k == 2 else x3)
                             value, found = key_of_column(
-                                logits, row, column, word, best, last + 1, temperature == 0.0, temperature, identity,
-                                key, mask,
+                                logits, row, column, word, best, last + 1, temperature == 0.0, temperature, high64,
+                                identity, key, mask,
                             )  # fmt: skip
                             if found >= 0:
                                 place = row * capacity + cuda.atomic.add(counts, row, 1)
@@ -422,7 +430,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             for i in range(t, k, THREADS):
                 value, column = _NAN, int64(-1)
                 if good:
-                    value, column = keys[first + i], at[first + i]
+                    value, column = keys[first + i], int64(column_of(at[first + i]))
                     if kind == GREEDY:
                         value = limit_at_zero(value)
                 chosen.indices[at_row * k + i], chosen.perturbed[at_row * k + i] = column, value
@@ -434,13 +442,13 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                 else:
                     high, low = scalar.scale(temperature_of(call, at_row))
                     join_blocks(nodes, row * blocks, blocks, tree_r, tree_s, stack_r, stack_s)
-                    r, total = finite_node(stack_r[0], stack_s[0])
+                    r, total = stack_r[0], stack_s[0]
                     for end in range(k, 0, -_TERMS):
                         n = min(int64(end), int64(_TERMS))
                         last = first + end - 1
                         cuda.syncthreads()
                         for i in range(t, n, THREADS):  # the last category first
-                            terms[0, i] = float64(wide(load(logits[uint64(row), uint64(at[last - i])])))
+                            terms[0, i] = float64(wide(load(logits[uint64(row), uint64(column_of(at[last - i]))])))
                             terms[1, i], terms[2, i] = category_node(terms[0, i], high, low)
                         cuda.syncthreads()
                         if t == 0:

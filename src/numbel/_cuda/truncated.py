@@ -14,7 +14,7 @@ from numba import cuda, float64, int64, uint64
 from .._scalar import blocks as scalar
 from .._scalar.address import GROUPED, NOISE, REFINEMENT, TRUNCATED, block_words, noise_word
 from .._scalar.blocks import BLOCK
-from .._scalar.gumbel import cannot_exceed, gumbel_float64
+from .._scalar.gumbel import cannot_exceed, column_of, goes_first, gumbel_float64, place_of
 from .blocks import best_of, functions
 from .categorical import join_blocks, winning_block, write_sample
 from .forms import FORMS, THREADS, device, matrix, vector
@@ -68,7 +68,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     kept[0, item], kept[1, item] = r, s
 
     def kept_winners(logits, call, limits, first_sample, samples, cut, keys, at):
-        """`keys` and `at` of every (sample, slot): the largest perturbed logit that is kept of a block, its column."""
+        """`keys` and `at` of every (sample, slot): the largest perturbed logit that is kept of a block, its place."""
         shared_keys = cuda.shared.array(128, float64)
         shared_at = cuda.shared.array(128, int64)
         t = cuda.threadIdx.x
@@ -102,9 +102,11 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                             word = words[0] if k == 0 else words[1] if k == 1 else words[2] if k == 2 else words[3]
                             if x != -_INF and not cannot_exceed(uint64(word), z, best):
                                 y = noise_word(uint64(c), s, identity, uint64(REFINEMENT), key, mask)
-                                value = z + gumbel_float64(uint64(word), uint64(y))
-                                if value > best or winner < 0:  # a thread's columns ascend
-                                    best, winner = value, int64(c)
+                                g = gumbel_float64(uint64(word), uint64(y))
+                                value = z + g
+                                place = int64(place_of(c, z, g, value))
+                                if winner < 0 or goes_first(value, place, best, winner):
+                                    best, winner = value, place
             shared_keys[t], shared_at[t] = best, winner
             best_of(shared_keys, shared_at)
             if t == 0:
@@ -150,11 +152,12 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     best, column = -_INF, int64(-1)
                     for b in range(t, blocks, THREADS):
                         own = (sample - first_sample) * total + slot + b
-                        if winners[own] >= 0 and (keys[own] > best or column < 0):
-                            best, column = keys[own], int64(winners[own])
+                        other = int64(winners[own])
+                        if other >= 0 and (column < 0 or goes_first(keys[own], other, best, column)):
+                            best, column = keys[own], other
                     tree_r[t], at[t] = best, column
                     best_of(tree_r, at)
-                    column = int64(at[0])
+                    column = int64(column_of(at[0]))
                 else:
                     identity = identity_of(call, at_row)
                     tag = uint64(GROUPED if whole else TRUNCATED)

@@ -42,14 +42,18 @@ from .elementary import (
 
 BLOCK = 4096
 LANES = 512
-#: A block whose canonical reference reaches this is *far*: its maximum is subtracted first. Rounding by a
-#: magic add in float32 is exact to the integer below 2^22; the margin covers a reference cell.
-FAR = float((1 << 22) - (1 << 12))
+#: A block whose canonical reference reaches this is *far*: its maximum is subtracted first. In float32 the rounding of
+#: log2(e) / T, 2^-24 of z, adds to the fraction that the polynomial takes: 0.016 here, where its error rises from
+#: 1.5e-7 to 1.8e-7 (at 2^22 to 4e-6). In float64 rounding by a magic add sets the limit. The margin covers a
+#: reference cell.
+FAR_FLOAT32, FAR_FLOAT64 = float((1 << 18) - (1 << 12)), float((1 << 22) - (1 << 12))
 
 _MAGIC32 = 12582912.0  # 1.5 * 2^23: adding it rounds a float32 to an integer
 _MAGIC64 = 6755399441055744.0  # 1.5 * 2^52
 _INF = math.inf
 _NAN = math.nan
+#: |z| of a logit / T of 2^1023, of which float64 still holds any multiple that is needed.
+_LARGEST = 2.0**1023 * LOG2E
 
 
 @inlined
@@ -146,9 +150,21 @@ def reference_of_maximum(x, high):
         return zero, int64(0), True
     n = exponent(x, high)
     r = reference(n)
-    if not abs(r) < FAR:
+    if not is_near(r):
         return zero, int64(0), True
     return r, int64(n - r), False
+
+
+@inlined
+def is_near_float32(r):
+    """Whether weights may be taken relative to a canonical reference."""
+    return abs(r) < float32(FAR_FLOAT32)
+
+
+@inlined
+def is_near_float64(r):
+    """Whether weights may be taken relative to a canonical reference."""
+    return abs(r) < FAR_FLOAT64
 
 
 @inlined
@@ -205,14 +221,43 @@ def plain_node_float32(r, total):
 
 @inlined
 def far_node(maximum, high, low, total):
-    """The node of a block of sum `total` relative to its maximum, where |z| of the maximum is large."""
+    """The node of a block of sum `total` relative to its maximum, where |z| of the maximum is large.
+
+    A bad one where the maximum is too large, an empty one where it is too small to be possible.
+    """
     z = product(maximum, high)
+    if not abs(z) < _LARGEST:
+        return 0.0, 0.0 if z < 0.0 else _NAN
     if not abs(z) < 4503599627370496.0:  # 2^52: z is an integer, its rounding beyond our arithmetic
         return z, total
     n = exponent_far(z)
     f = fma(maximum, low, fma(maximum, high, -n))
     shift = exponent_far(f)
     return n + shift, total * exp2_fraction_float64(f - shift)
+
+
+@inlined
+def is_possible_float32(x, high):
+    """Whether a logit has a category, high = log2(e) / T in float64: not if logit / T is below -2^1023."""
+    return x > -_INF
+
+
+@inlined
+def is_possible_float64(x, high):
+    """Whether a logit has a category, high = log2(e) / T in float64: not if logit / T is below -2^1023."""
+    return product(x, high) > -_LARGEST
+
+
+@inlined
+def is_bounded_float32(x, high):
+    """Whether a logit is one, and logit / T below 2^1023: of float32, at any temperature."""
+    return x < _INF
+
+
+@inlined
+def is_bounded_float64(x, high):
+    """Whether a logit is one, and logit / T below 2^1023."""
+    return product(x, high) < _LARGEST
 
 
 @inlined
@@ -326,9 +371,12 @@ narrow = _by_width(narrow_float32, narrow_float64)
 weight = _by_width(weight_float32, weight_float64)
 exponent = _by_width(exponent_float32, exponent_float64)
 reference = _by_width(reference_float32, reference_float64)
+is_near = _by_width(is_near_float32, is_near_float64)
 proves_reference = _by_width(proves_reference_float32, proves_reference_float64)
 quantise = _by_width(quantise_float32, quantise_float64)
 plain_node = _by_width(plain_node_float32, node)
 ordered = _by_width(ordered_float32, ordered_float64)
 from_ordered = _by_width(from_ordered_float32, from_ordered_float64)
+is_possible = _by_width(is_possible_float32, is_possible_float64)
+is_bounded = _by_width(is_bounded_float32, is_bounded_float64)
 finite_log = _by_width(finite_log_float32, finite_log_float64)

@@ -16,22 +16,13 @@ from .bits import fma, ordered_float64
 from .blocks import far_node
 from .elementary import exp_float64, log1p_float64
 
-#: References of logits / T that overflow are kept finite, so that their difference is a number.
-_LARGEST = 1.0e300
 _INF = math.inf
-
-
-@inlined
-def finite_node(r, total):
-    """A node whose reference is a number of which a difference can be taken."""
-    return min(max(r, -_LARGEST), _LARGEST), total
 
 
 @inlined
 def category_node(x, high, low):
     """The node of a lone category of logit x, high + low = log2(e) / T; all float64."""
-    r, total = far_node(x, high, low, 1.0)
-    return finite_node(r, total)
+    return far_node(x, high, low, 1.0)
 
 
 @inlined
