@@ -383,6 +383,7 @@ for call in (
     ]
 
 
+@pytest.mark.long
 def test_limits_on_the_device_may_switch_off():
     """top_k of 0 and -1 on the device were flagged; -2 still is."""
     assert in_simulator("""
@@ -396,6 +397,7 @@ print(numbel.Generator(5).categorical(cuda.to_device(x), top_k=cuda.to_device(li
 """) == ["True"] * 6 + ["-1"]
 
 
+@pytest.mark.long
 def test_logsumexp_of_an_impossible_row_is_the_hosts():
     """It was NaN on a device: in short rows, long ones, at temperature 0. NaN and +inf are still flagged."""
     assert (
@@ -446,6 +448,7 @@ Array.__module__ = "jaxlib.fake"
 """
 
 
+@pytest.mark.long
 def test_jax_arrays_last_as_long_as_their_kernels():
     """The capsule was dropped at once, and what `spread` makes when the call returned, while kernels still ran."""
     pytest.importorskip("jax")
@@ -480,6 +483,7 @@ print(gone() is None, [one() is None for one in (*Array.capsules, *made)])
     ) == ["[True, True, True]", "False [False, False, False]", "True [True, True, True]"]
 
 
+@pytest.mark.long
 def test_jax_is_given_no_more_than_it_holds():
     """Without x64 it cut 10^15 to 32 bits in silence. bfloat16 results raised BufferError."""
     pytest.importorskip("jax")
