@@ -73,6 +73,18 @@ def has_card():
         return False
 
 
+# --- the simulator: the longest test comes first, or one worker waits for it at the end
+
+
+@pytest.mark.long
+def test_no_kernel_races_in_the_simulator(tmp_path):
+    """Nor reads what nobody wrote, nor beyond an array; every kernel of float32 is watched."""
+    found = run_checks("simulator", tmp_path, "--races", "--formats", "float32", *WATCHED)
+    # strided rows take the Python that contiguous rows take for a last block; tables read their row as it lies
+    missed = [label for label in found["never launched"] if label[2] != "A"]
+    assert missed == [["widen", "float32", "C"]], missed
+
+
 # --- PTX on this processor
 
 needs_compiler = pytest.mark.skipif(driver.missing(), reason=driver.NEEDED)
@@ -128,15 +140,7 @@ def test_some_as_ptx(tmp_path):
     run_checks("ptx", tmp_path, "--formats", "float32", "check_methods.check_some", "check_ragged.check_some")
 
 
-# --- the simulator
-
-
-@pytest.mark.long
-def test_no_kernel_races_in_the_simulator(tmp_path):
-    """Nor reads what nobody wrote, nor beyond an array; every kernel of float32 is watched."""
-    found = run_checks("simulator", tmp_path, "--races", "--formats", "float32", *WATCHED)
-    # strided rows take the Python that contiguous rows take for a last block
-    assert not [label for label in found["never launched"] if label[2] != "A"], found["never launched"]
+# --- a part of it in the simulator
 
 
 @pytest.mark.parametrize(
