@@ -82,6 +82,22 @@ def _larger(a, b):
     return max(a, b)
 
 
+@njit
+def _twice(n):
+    return n * 2
+
+
+def test_a_constant_is_no_type():
+    """Numba's dispatchers take 3 and 4 for two types: the largest functions of `truncated` were compiled twice."""
+
+    @numba.njit
+    def call(n):
+        return _twice(3) + _twice(4) + _twice(n)
+
+    assert call(5) == 24
+    assert len(_twice.overloads) == 1
+
+
 @pytest.mark.parametrize(("ours", "pythons"), [(_smaller, min), (_larger, max)])
 def test_min_and_max_are_pythons(ours, pythons):
     @numba.njit

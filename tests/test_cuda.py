@@ -15,23 +15,10 @@ import scipy.stats
 import numbel
 import numbel.cuda
 import oracle
+from processes import printed
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPE = (41, 5000)
-
-
-def run(text, **environment):
-    """What a fresh interpreter prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", text],
-        env=os.environ | environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 # --- device functions on the host
@@ -171,7 +158,7 @@ def test_the_example_in_the_simulator():
         "found, expected = s.main(['--device', 'cuda', '--points', '70', '--codes', '20']);"
         "assert np.array_equal(found, expected) and len(found) == 70"
     )
-    run(text, NUMBA_ENABLE_CUDASIM="1")
+    printed(text, NUMBA_ENABLE_CUDASIM="1")
 
 
 @pytest.mark.parametrize(
@@ -207,7 +194,7 @@ except AssertionError as error:
     print(error)
 """)
     code = f"import runpy; runpy.run_path({str(tmp_path / 'script.py')!r})"
-    found = run(code, NUMBA_ENABLE_CUDASIM="1", NUMBEL_RACES="1")
+    found = printed(code, NUMBA_ENABLE_CUDASIM="1", NUMBEL_RACES="1")
     assert found == "" if said == "" else said in found
 
 
@@ -258,18 +245,18 @@ def test_a_kernel_is_compiled_once_for_a_machine(tmp_path):
     if not can_compile():
         pytest.skip('needs pip install "numba-cuda[cu13]"')
     place = {"NUMBA_CACHE_DIR": str(tmp_path)}
-    first = run(_KEPT, **place).split()
+    first = printed(_KEPT, **place).split()
     assert first[:2] == ["True", "True"]
-    assert run(_KEPT, **place).split() == ["False", *first[1:]]
+    assert printed(_KEPT, **place).split() == ["False", *first[1:]]
     (file,) = tmp_path.rglob("*.cuda")
     file.write_bytes(file.read_bytes()[:-1])
-    assert run(_KEPT, **place).split() == first
-    assert run(_KEPT, NUMBEL_CACHE="0", **place).split() == first
+    assert printed(_KEPT, **place).split() == first
+    assert printed(_KEPT, NUMBEL_CACHE="0", **place).split() == first
     refused = _KEPT.replace(
         "lambda kernel: kernel", "lambda kernel: 1 / (kernel._type_annotation is not None) and kernel"
     )
-    assert run(refused, **place).split() == first  # the driver does not take what was loaded
-    assert run(_KEPT, **place).split() == ["False", *first[1:]]
+    assert printed(refused, **place).split() == first  # the driver does not take what was loaded
+    assert printed(_KEPT, **place).split() == ["False", *first[1:]]
 
 
 # --- the command for a GPU, and what is said without one

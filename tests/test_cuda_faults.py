@@ -3,14 +3,13 @@
 import contextlib
 import gc
 import importlib.util
-import os
-import subprocess
-import sys
 import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from processes import printed
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -18,20 +17,6 @@ ROOT = Path(__file__).resolve().parent.parent
 def can_compile():
     """Whether kernels can be compiled, with or without a GPU."""
     return all(importlib.util.find_spec(name) for name in ("numba_cuda", "cuda", "nvidia"))
-
-
-def run(text, *arguments, **environment):
-    """What a fresh interpreter prints."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", text, *arguments],
-        env=os.environ | environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 # --- minima and maxima, which take -0 for less than +0 on a GPU and drop NaN
@@ -358,7 +343,7 @@ x = np.random.default_rng(0).standard_normal((3, 40)).astype(np.float32)
 
 def in_simulator(text):
     """What a script prints in the simulator, a line each."""
-    return run(_SIMULATOR + text, NUMBA_ENABLE_CUDASIM="1").splitlines()
+    return printed(_SIMULATOR + text, NUMBA_ENABLE_CUDASIM="1").splitlines()
 
 
 def test_arrays_on_another_device_are_refused():

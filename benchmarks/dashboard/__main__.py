@@ -162,6 +162,9 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path("site"), help="folder of the pages")
     parser.add_argument("--tests", type=Path, nargs="*", help="pytest's reports of the suite (--junitxml), a part each")
     options = parser.parse_args()
+    for report in options.tests or []:
+        if not report.is_file():
+            parser.error(f"there is no report {report}: python -m pytest --junitxml={report} makes one")
     out = options.out
     build(out, options.tests)
     print(f"{out / 'index.html'}; to read it: python -m http.server -d {out}")
