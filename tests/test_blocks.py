@@ -13,7 +13,6 @@ from numba import float64, int64
 import numbel
 import oracle
 from numbel._cpu import blocks as cpu
-from numbel._cpu.memory import zero
 from numbel._scalar import blocks as scalar
 
 njit = numba.njit(error_model="numpy")
@@ -22,9 +21,7 @@ KINDS = {np.float32: np.float32(0), np.float64: np.float64(0)}
 
 @njit
 def _node(kind, address, count, temperature, guess, lanes):
-    high64, low64 = scalar.scale(temperature)
-    high, low = scalar.narrow(zero(kind), high64, low64)
-    return cpu.block_node(kind, address, count, high64, low64, high, low, guess, lanes)
+    return cpu.block_node(kind, address, count, cpu.scale_of(kind, temperature), guess, lanes)
 
 
 def node(x, temperature=1.0, guess=0.0):
@@ -37,16 +34,16 @@ def node(x, temperature=1.0, guess=0.0):
 @njit
 def _root(rs, totals, cuts):
     """The root over leaves, in segments that end at `cuts`; each segment has a stack of its own."""
-    outer_r, outer_s = np.zeros(cpu.LEVELS), np.zeros(cpu.LEVELS)
+    outer = cpu.Stack(np.zeros(cpu.LEVELS), np.zeros(cpu.LEVELS))
     first = 0
     for g in range(cuts.size):
-        inner_r, inner_s = np.zeros(cpu.LEVELS), np.zeros(cpu.LEVELS)
+        inner = cpu.Stack(np.zeros(cpu.LEVELS), np.zeros(cpu.LEVELS))
         for i in range(first, cuts[g]):
-            cpu.push(inner_r, inner_s, int64(i - first), rs[i], totals[i])
-        r, s = cpu.collapse(inner_r, inner_s, int64(cuts[g] - first))
-        cpu.push(outer_r, outer_s, int64(g), float64(r), float64(s))
+            cpu.push(inner, int64(i - first), rs[i], totals[i])
+        r, s = cpu.collapse(inner, int64(cuts[g] - first))
+        cpu.push(outer, int64(g), float64(r), float64(s))
         first = cuts[g]
-    return cpu.collapse(outer_r, outer_s, int64(cuts.size))
+    return cpu.collapse(outer, int64(cuts.size))
 
 
 def root(nodes, size=1):

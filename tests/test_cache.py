@@ -277,20 +277,20 @@ def test_a_pipe_a_link_or_a_folder_in_a_files_place(tmp_path):
 
 def test_a_body_that_is_no_code_is_compiled_instead(noise, tmp_path):
     """A right digest proves nothing about what it is of."""
-    entry = _jit.Entry(drivers.spawn_seeds.function, "spawn_seeds")
+    entry = _jit.Entry(drivers.spawn_seeds.serial.function, "spawn_seeds")
     path = entry._path()
     try:
         for body in (b"", b"no code", b"symbol\0no code"):
             _kernel_cache.save(path, body)
-            assert _jit.Entry(drivers.spawn_seeds.function, "spawn_seeds").address
+            assert _jit.Entry(drivers.spawn_seeds.serial.function, "spawn_seeds").address
     finally:
         path.unlink(missing_ok=True)
-        assert _jit.Entry(drivers.spawn_seeds.function, "spawn_seeds").address  # and kept again
+        assert _jit.Entry(drivers.spawn_seeds.serial.function, "spawn_seeds").address  # and kept again
 
 
 @pytest.mark.parametrize("name", ["OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK"])
 def test_settings_that_change_code_name_another_file(name, monkeypatch):
-    entry = _jit.Entry(drivers.spawn_seeds.function, "spawn_seeds")
+    entry = _jit.Entry(drivers.spawn_seeds.serial.function, "spawn_seeds")
     before = entry._path()
     monkeypatch.setattr(_kernel_cache.config, name, "another")
     assert entry._path() != before

@@ -12,7 +12,7 @@ import pytest
 import make_golden
 import numbel
 from numbel import _common, _dispatch
-from numbel._cpu import job
+from numbel._cpu.parameters import address_of
 
 DTYPES = make_golden.dtypes()
 each_dtype = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES.keys())
@@ -149,18 +149,19 @@ def test_a_call_within_a_call(monkeypatch):
     class Dying:
         pass
 
-    pack = job._pack_common
+    run = _common._Memory.run
 
-    def interrupted(*args):
-        monkeypatch.setattr(job, "_pack_common", pack)
-        pack(*args)
+    def interrupted(memory, *given):
+        monkeypatch.setattr(_common._Memory, "run", run)
+        lacked = run(memory, *given)
         dying = Dying()
         weakref.finalize(dying, lambda: within.append(numbel.Generator(9).sample(x[:4]).indices))
         del dying
         gc.collect()
+        return lacked
 
     expected = numbel.Generator(5).sample(x)
-    monkeypatch.setattr(job, "_pack_common", interrupted)
+    monkeypatch.setattr(_common._Memory, "run", interrupted)
     assert parts(numbel.Generator(5).sample(x)) == parts(expected)
     assert within == [numbel.Generator(9).sample(x[:4]).indices]
 
@@ -184,5 +185,5 @@ def test_threads_have_jobs_of_their_own():
 
 def test_addresses_are_numpys():
     for array in (np.zeros(3), np.zeros((4, 4))[1:, 2:], np.zeros(0), np.ma.zeros(2)):
-        assert job.address_of(array) == array.__array_interface__["data"][0]
+        assert address_of(array) == array.__array_interface__["data"][0]
     assert job.address_of is job._read  # the quick way is the one that is taken here

@@ -1,13 +1,16 @@
 """Compiling: what an entry point may need, what inner functions may be asked, who is told, what warmup prepares."""
 
 import functools
+import gc
 import importlib
 import logging
 import math
 import os
 import pty
+import struct
 import subprocess
 import sys
+import typing
 
 import numba
 import numpy as np
@@ -17,8 +20,7 @@ from numba import float64, int64, types
 import numbel
 import numbel.cuda
 from numbel import _compiler, _jit, _warmup
-from numbel._cpu import drivers
-from numbel._cpu.job import EMPTY, Job
+from numbel._cpu import drivers, parameters
 from numbel._jit import inlined, njit
 
 TWO = np.array([[0.0, 1.0], [2.0, 0.0]], np.float32)
@@ -184,7 +186,70 @@ def test_an_entry_point_runs_without_python():
     assert kept[0] == 42
 
 
-EMPTY_AT = {name: at for at, name in enumerate(EMPTY)}
+# --- parameters
+
+DRIVERS = {name: drivers.driver(name, "float64") for name in sorted(drivers.WORKERS)} | {
+    name: getattr(drivers, name) for name in ("spawn_seeds", "join_rows", "merge_winners")
+}
+
+
+def made_up(form, **values):
+    """Parameters of a class: the values of fields of these names; else 0, 1.0 and no array."""
+
+    def value(name, kind):
+        if hasattr(kind, "_fields"):
+            return made_up(kind, **values)
+        return values.get(name, {float: 1.0, int: 0, parameters.Word: 0}.get(kind))
+
+    return form(**{name: value(name, kind) for name, kind in typing.get_type_hints(form).items()})
+
+
+def groups(form):
+    """A class of parameters, and those of its groups."""
+    yield form
+    for kind in typing.get_type_hints(form).values():
+        if hasattr(kind, "_fields"):
+            yield from groups(kind)
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+def test_no_field_can_be_left_out(name):
+    """At fcef85c a kernel ran with zeros in place of what it was not told: one of three entropies was written."""
+    form = DRIVERS[name].parameters
+    for group in groups(form):
+        assert not group._field_defaults, group
+        whole = made_up(group)._asdict()
+        for field in whole:
+            rest = {key: value for key, value in whole.items() if key != field}
+            with pytest.raises(TypeError, match=f"missing 1 required positional argument: '{field}'"):
+                group(**rest)
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+def test_a_number_cannot_be_none_nor_a_float_an_address(name):
+    """What is packed has the class's types: eight bytes each, in the order of its fields."""
+    form = DRIVERS[name].parameters
+    leaves = parameters.places(form)
+    assert list(leaves.values()) == list(range(6, 6 + len(leaves)))
+    assert parameters.layout(form).itemsize == 8 * len(leaves)
+    parameters.Call(made_up(form))
+    for path in leaves:
+        with pytest.raises((struct.error, TypeError)):
+            parameters.Call(replaced(made_up(form), path.split("."), "text"))
+
+
+def replaced(group, path, value):
+    """A copy of parameters with another value at a path of fields."""
+    first, *rest = path
+    return group._replace(**{first: replaced(getattr(group, first), rest, value) if rest else value})
+
+
+def test_a_call_keeps_its_arrays():
+    call = parameters.Call(made_up(DRIVERS["spawn_seeds"].parameters, seeds=np.zeros(4, np.int64), count=4))
+    (held,) = (each for each in gc.get_referents(call._kept) if isinstance(each, np.ndarray))
+    assert parameters.address_of(held) == call.words[parameters.places(type(call._kept))["seeds"]]
+
+
 _WITHOUT_SCRATCH = {"accumulated", "given_log_prob", "ragged_gather", "table_head", "top_k_weights"}
 
 
@@ -192,16 +257,18 @@ _WITHOUT_SCRATCH = {"accumulated", "given_log_prob", "ragged_gather", "table_hea
 def test_a_worker_that_lacks_scratch_does_nothing_but_say_so(worker):
     """There is no array, no result and no row: touching anything ends the process."""
     dtype = "float64" if worker.endswith("float64") or worker in _warmup._OF_FLOAT64 else "float32"
-    fields = EMPTY | {"columns": 300, "rows": 20, "segments": 1, "segment_blocks": 32, "samples": 3, "k": 2}
-    job = Job(fields | {"item_size": 4, "column_stride": 4, "grab": 1, "temperature": 1.0})
-    job.limit(0, 20)
+    driver = drivers.driver(worker, dtype)
+    fields = {"columns": 300, "rows": 20, "segments": 1, "segment_blocks": 32, "samples": 3, "k": 2, "width": 32}
+    fields |= {"item_size": 4, "column_stride": 4, "chunk_size": 1, "row_interleave": 1}
+    call = parameters.Call(made_up(driver.parameters, **fields))
+    call.limit(0, 20)
     lent = np.full(32, 7, np.int64)
-    job.lend(lent.ctypes.data, 64)
-    before = np.array(job._words)
-    drivers.driver(worker, dtype).serial(job.address)
-    assert job.scratch_needed > 64
+    call.lend(lent.ctypes.data, 64)
+    before = np.array(call.words)
+    driver.serial(call.address)
+    assert call.scratch_needed > 64
     assert np.all(lent[1:] == 7)  # its first word counts
-    changed = {name for name, at in EMPTY_AT.items() if job._words[at] != before[at]}
+    changed = {parameters.Work._fields[at] for at in np.flatnonzero(np.array(call.words) != before)}
     assert changed == {"next_scratch", "scratch_needed"}
 
 

@@ -15,6 +15,7 @@ from numpy.lib.array_utils import normalize_axis_index
 from torch._C._functorch import is_legacy_batchedtensor  # whose tensors `is_grads_batched` makes
 
 from . import _checks, _common, _dispatch, gradients
+from ._requests import LogitRows, Temperature
 from .generator import Generator
 
 Tensor: TypeAlias = torch.Tensor
@@ -379,11 +380,12 @@ def _relax_now(logits: Tensor, tau: Any, hard: bool, dim: int, draw: _Draw | Non
         if found is not None:
             return _tensor(found)
     out = np.empty(logits.shape, array.dtype)
-    if isinstance(temperature, float):
-        flat, per_row = np.array([temperature]), False
-    else:
-        flat, per_row = _checks.temperature(temperature, array.shape[:-1])
-    _dispatch.relaxed(array, flat, per_row, None, None, draw, _last(out, dim))
+    given = (
+        Temperature(np.array([temperature]), False)
+        if isinstance(temperature, float)
+        else _checks.temperature(temperature, array.shape[:-1])
+    )
+    _dispatch.relaxed(LogitRows(array, given), draw, _last(out, dim))
     return _tensor(out)
 
 
@@ -413,7 +415,7 @@ def _pull_back(
         assert draw is not None
         y = Generator(*draw).gumbel_softmax(y, temperature, axis=dim, on_invalid="flag", out=out)
     elif not wanted and isinstance(temperature, float) and (u.shape, u.dtype) == (y.shape, y.dtype):
-        _dispatch.vjp(_last(y, dim), _last(u, dim), np.array([temperature]), False, _last(out, dim), None)
+        _dispatch.vjp(_last(y, dim), _last(u, dim), Temperature(np.array([temperature]), False), _last(out, dim), None)
         return _tensor(out), None
     in_logits, in_tau = gradients.pull_back(y, u, temperature, dim, out, wanted)
     if not wanted:

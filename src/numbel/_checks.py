@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from ._requests import Limit, Limits, Temperature
 from ._scalar.address import MAX_COLUMNS, MAX_ROW_ID, MAX_SAMPLES
 from ._scalar.limits import LEAST_TEMPERATURE, MOST_TEMPERATURE
 
@@ -264,24 +265,24 @@ def _kind(array: np.ndarray[Any, Any]) -> str:
 _TEMPERATURES = "2^-100 .. 2^100 (8e-31 .. 1e30)"
 
 
-def temperature(value: Any, shape: tuple[int, ...], name: str = "temperature") -> tuple[np.ndarray[Any, Any], bool]:
+def temperature(value: Any, shape: tuple[int, ...], name: str = "temperature") -> Temperature:
     """Temperatures as contiguous float64, and whether there is one for each row: 0 is told to each row."""
     if not isinstance(value, (float, int)):
         array = _reals(value, name)
         if array.ndim > 0:
-            return _row_temperatures(array, shape, name), True
+            return Temperature(_row_temperatures(array, shape, name), True)
         value = array.item()
     try:
         scalar = float(value)
     except OverflowError:
         scalar = math.inf
     if scalar == 0:
-        return np.zeros(math.prod(shape)), True
+        return Temperature(np.zeros(math.prod(shape)), True)
     if not 0 < scalar < math.inf:
         raise ValueError(f"{name} must be positive and finite, or 0 for the argmax, got {_short(value)}")
     if not LEAST_TEMPERATURE <= scalar <= MOST_TEMPERATURE:
         raise ValueError(f"{name} is {_short(value)}, outside {_TEMPERATURES}; 0 is the argmax")
-    return np.array([scalar]), False
+    return Temperature(np.array([scalar]), False)
 
 
 def _short(value: Any) -> str:
@@ -320,7 +321,7 @@ def _row_temperatures(array: np.ndarray[Any, Any], shape: tuple[int, ...], name:
     return flat
 
 
-def positive_temperature(value: Any, shape: tuple[int, ...], least: float = 0.0) -> tuple[np.ndarray[Any, Any], bool]:
+def positive_temperature(value: Any, shape: tuple[int, ...], least: float = 0.0) -> Temperature:
     """As `temperature`, where no row may have temperature 0 or one below `least`."""
     flat, per_row = temperature(value, shape)
     if np.ndim(value) == 0:
@@ -330,7 +331,7 @@ def positive_temperature(value: Any, shape: tuple[int, ...], least: float = 0.0)
         where = f"temperature row {bad[0]} is" if per_row else "temperature is"
         wanted = f"at least {least:g}" if least else "positive"
         raise ValueError(f"{where} {flat[bad[0]]:g}; it must be {wanted} here")
-    return flat, per_row
+    return Temperature(flat, per_row)
 
 
 #: Of each truncation: the values that it may have, what they must be, and what to do instead of others.
@@ -341,29 +342,28 @@ _TRUNCATIONS: dict[str, tuple[Callable[[Any], Any], str, str]] = {
 }
 
 
-def truncation(
-    top_k: Any, top_p: Any, min_p: Any, shape: tuple[int, ...], columns: int
-) -> list[tuple[np.ndarray[Any, Any], bool]] | None:
-    """top_k, top_p and min_p as contiguous arrays, and whether there is one for each row; None if all rows keep all."""
+def truncation(top_k: Any, top_p: Any, min_p: Any, shape: tuple[int, ...], columns: int) -> Limits | None:
+    """top_k, top_p and min_p; None if all rows keep all."""
     if top_k is None and top_p is None and min_p is None:
         return None
     given = (("top_k", top_k, np.int64(columns)), ("top_p", top_p, 1.0), ("min_p", min_p, 0.0))
-    found = [
-        (np.array([none]), False) if value is None else one_truncation(name, value, shape, columns)
-        for name, value, none in given
-    ]
-    (k, _), (p, _), (least, _) = found
-    if not (k.size and p.size and least.size):  # no rows
+    found = Limits(
+        *(
+            Limit(np.array([none]), False) if value is None else one_truncation(name, value, shape, columns)
+            for name, value, none in given
+        )
+    )
+    if not all(values.size for values, _ in found):  # no rows
         return None
-    return found if k.min() < columns or p.min() < 1 or least.max() > 0 else None
+    return None if found.keep_all(columns).all() else found
 
 
-def one_truncation(name: str, value: Any, shape: tuple[int, ...], columns: int) -> tuple[np.ndarray[Any, Any], bool]:
+def one_truncation(name: str, value: Any, shape: tuple[int, ...], columns: int) -> Limit:
     """One of them as a contiguous array, and whether it has an entry for each row."""
     integral = name == "top_k"
     allowed, wanted, way = _TRUNCATIONS[name]
     if type(value) is (int if integral else float) and allowed(value):  # one number for all rows: 10 us less
-        return np.array([value if not integral or 1 <= value < columns else np.int64(columns)]), False
+        return Limit(np.array([value if not integral or 1 <= value < columns else np.int64(columns)]), False)
     array = _integers(value, name) if integral else _reals(value, name)
     try:
         spread = np.broadcast_to(array, shape) if array.ndim else array  # 3 us
@@ -379,7 +379,7 @@ def one_truncation(name: str, value: Any, shape: tuple[int, ...], columns: int) 
     if integral:
         # small types hold no number of categories, int64 not every k
         flat = np.where((flat < 1) | (flat > columns), np.int64(columns), flat).astype(np.int64)
-    return np.ascontiguousarray(flat), array.ndim > 0
+    return Limit(np.ascontiguousarray(flat), array.ndim > 0)
 
 
 def row_ids(value: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:

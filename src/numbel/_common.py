@@ -17,13 +17,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from . import _checks, _dispatch
-from ._cpu import drivers
-from ._cpu.job import CommonJob, address_of, common_shape
-from ._cpu.noise import TILE
-from ._cpu.runs import ELEMENTS
-from ._cpu.short import SHORT
-from ._scalar.blocks import BLOCK
-from ._scalar.entropy import COUNTED
+from ._cpu.categorical import Sampling
+from ._cpu.entropy import ShortEntropies
+from ._cpu.parameters import NO_ROW, Call, Results, address_of, places
+from ._requests import Draw, LogitRows, Temperature
 from ._scalar.limits import LEAST_TEMPERATURE, MOST_TEMPERATURE
 from .results import Sample
 
@@ -34,46 +31,93 @@ _MANY = 64
 
 
 class _Plan(NamedTuple):
-    """What depends on the shape and dtype alone: an entry point, the fields that it is told, the dtype of sums."""
+    """What depends on the shape and dtype alone: an entry point, its call in memory, and what each call writes anew."""
 
     entry: Callable[[int], None]
-    shape: tuple[int, ...]
-    sums: np.dtype[Any]
+    words: memoryview
+    draw: tuple[int, ...]  # words of seed and draw id
+    reals: tuple[int, ...]
+    integers: tuple[int, ...]
+    sums: np.dtype[Any]  # of log_prob and logsumexp
+
+
+def _planned(plan: _dispatch.Plan, reals: str, integers: str, sums: np.dtype[Any]) -> _Plan:
+    """The plan of a call whose fields of those names differ from call to call."""
+    call = Call(plan.parameters)
+    call.limit(0, plan.items)
+    call.lend(0, 0)
+    at = places(type(plan.parameters))
+    draw = "stream.seed stream.draw" if "stream.seed" in at else ""
+    words = (tuple(at[name] for name in names.split()) for names in (draw, reals, integers))
+    return _Plan(plan.driver.serial.loaded(), call.words, *words, sums)
+
+
+class _Memory:
+    """A call in memory, which serves one common call after the other: to make one takes as long as a small kernel."""
+
+    def __init__(self, size: int) -> None:
+        self._scratch, scratch = _dispatch._new_scratch(size)
+        memory = np.empty(_WORDS, np.int64)
+        self._address = address_of(memory)
+        self._integers = memory.data
+        self._words = memory.view(np.uint64).data
+        self._reals = memory.view(np.float64).data
+        self._lent = scratch, size
+
+    def run(self, plan: _Plan, draw: Draw, reals: tuple[float, ...], integers: tuple[int, ...]) -> int:
+        """Run a plan; bytes of scratch that it lacked."""
+        words = self._integers
+        words[: len(plan.words)] = plan.words
+        words[3], words[4] = self._lent  # `parameters.Work`
+        for view, places, values in (
+            (self._words, plan.draw, draw),
+            (self._reals, plan.reals, reals),
+            (words, plan.integers, integers),
+        ):
+            for at, value in zip(places, values):
+                view[at] = value
+        plan.entry(self._address)
+        return words[5]
+
+    @property
+    def bad_row(self) -> int | None:
+        """The smallest bad row, if there is one."""
+        row = self._integers[2]
+        return None if row == NO_ROW else row
+
+    @property
+    def size(self) -> int:
+        """Bytes of scratch."""
+        return self._lent[1]
+
+
+#: Words of the longest call.
+_WORDS = 64
 
 
 class _Lent(threading.local):
-    """A thread's job and its scratch; None while it is lent: another call within (a finalizer's) takes its own."""
+    """A thread's memory; None while it is lent: another call within (a finalizer's) takes its own."""
 
-    kept: tuple[CommonJob, NDArray[Any]] | None = None
+    kept: _Memory | None = None
 
 
 _lent = _Lent()
 
 
-def _new_job(size: int) -> tuple[CommonJob, NDArray[Any]]:
-    memory, address = _dispatch._new_scratch(size)
-    return CommonJob(address, size), memory
-
-
-def _run(
-    plan: _Plan,
-    draw: tuple[int, int],
-    temperature: float,
-    array: NDArray[Any],
-    out: int,
-    results: tuple[int, int, int],
-    samples: int = 1,
-    law: tuple[float, float] = (0.0, 1.0),
-) -> int | None:
+def _run(plan: _Plan, draw: Draw, reals: tuple[float, ...], integers: tuple[int, ...]) -> int | None:
     """Have one worker do what a plan says; the first bad row, if any."""
-    job, memory = _lent.kept or _new_job(_dispatch._LENT)
+    memory = _lent.kept or _Memory(_dispatch._LENT)
     _lent.kept = None
-    call = (*draw, temperature, *law, address_of(array), out, *results, samples, samples)
-    while needed := job.run(plan.entry, call, plan.shape):
-        job, memory = _new_job(needed)
+    while needed := memory.run(plan, draw, reals, integers):
+        memory = _Memory(needed)
     if memory.size <= _dispatch._LENT_MOST:
-        _lent.kept = job, memory
-    return job.bad_row
+        _lent.kept = memory
+    return memory.bad_row
+
+
+def _placeholder(rows: int, columns: int, dtype: np.dtype[Any]) -> LogitRows:
+    """Rows of that shape, in place of those that come."""
+    return LogitRows(np.empty((rows, columns), dtype), Temperature(np.ones(1), False))
 
 
 def _is_common(rows: int, columns: int, dtype: np.dtype[Any]) -> bool:
@@ -97,19 +141,15 @@ def _rows(logits: Any, axis: Any, temperature: Any) -> tuple[int, int]:
 
 @functools.lru_cache(1024)
 def _plan_samples(rows: int, columns: int, dtype: np.dtype[Any], method: str) -> _Plan | None:
-    """As `_dispatch.categorical` cuts the work, where a row is one item or less."""
+    """That of rows which are one item or less."""
     if not _is_common(rows, columns, dtype) or method not in _checks.METHODS:
         return None
-    if columns <= SHORT:
-        worker, blocks = f"{method}_short", _dispatch.width_of_samples(rows, columns)
-        items = -(-rows // blocks)
-    else:
-        worker, items = method, rows
-        segments, blocks = _dispatch._segments(rows, columns)
-        if segments > 1:
-            return None
-    entry = drivers.driver(worker, dtype.name).serial.loaded()
-    return _Plan(entry, common_shape(rows, columns, dtype.itemsize, blocks, items), _dispatch.result_dtype(dtype))
+    results = Results(None, None, None, None, None, 1, 0, 1)
+    plan = _dispatch.plan_sampling(_placeholder(rows, columns, dtype), method, (0, 0), results)
+    if isinstance(plan.parameters, Sampling) and plan.parameters.split.segments > 1:
+        return None
+    outputs = "results.indices results.log_prob results.logsumexp results.samples results.stride"
+    return _planned(plan, "temperatures.common", f"logits.data {outputs}", _dispatch.result_dtype(dtype))
 
 
 def sample(
@@ -142,7 +182,7 @@ def sample(
         results = results[0], address_of(log_prob), address_of(logsumexp)
     draw = generator._take()
     try:
-        bad = _run(plan, draw, temperature, array, 0, results, samples)
+        bad = _run(plan, draw, (temperature,), (address_of(array), *results, samples, samples))
         if bad is not None:
             _checks.invalid_row(array, bad)
     except BaseException:
@@ -159,29 +199,21 @@ def _or_scalar(array: NDArray[Any]) -> Any:
 
 @functools.lru_cache(1024)
 def _plan_relaxed(rows: int, columns: int, dtype: np.dtype[Any]) -> _Plan | None:
-    """As `_dispatch.relaxed` cuts the work, where a row is one item or less."""
-    if not _is_common(rows, columns, dtype):
+    """That of rows which are one item or less."""
+    if not _is_common(rows, columns, dtype) or columns > _dispatch._WHOLE_OF_FEW:
         return None
-    sums = _dispatch.result_dtype(dtype)
-    if _dispatch._short(rows, columns):
-        worker, blocks, held = "relaxed_short", _dispatch._tile_rows(rows, columns), 0
-        items = -(-rows // blocks)
-    elif columns <= _dispatch._WHOLE_OF_FEW:
-        worker, blocks, items, held = "relaxed", -(-columns // BLOCK), rows, _dispatch._HELD // sums.itemsize
-    else:
-        return None
-    entry = drivers.driver(f"{worker}_{sums.name}", sums.name).serial.loaded()
-    element = ELEMENTS[dtype.name]
-    return _Plan(entry, common_shape(rows, columns, dtype.itemsize, blocks, items, 1, element, held), sums)
+    placeholder = _placeholder(rows, columns, dtype)
+    plan = _dispatch.plan_relaxing(placeholder, (0, 0), placeholder.array)
+    return _planned(plan, "temperatures.common", "logits.data out.data", _dispatch.result_dtype(dtype))
 
 
-def _softmax(plan: _Plan, array: NDArray[Any], temperature: float, draw: tuple[int, int]) -> Any:
+def _softmax(plan: _Plan, array: NDArray[Any], temperature: float, draw: Draw) -> Any:
     """Relaxed samples of a draw, and the first bad row, if any."""
     made = np.empty(array.shape, array.dtype)
-    return made, _run(plan, draw, temperature, array, address_of(made), (0, 0, 0))
+    return made, _run(plan, draw, (temperature,), (address_of(array), address_of(made)))
 
 
-def softmax(array: NDArray[Any], temperature: float, draw: tuple[int, int]) -> NDArray[Any] | None:
+def softmax(array: NDArray[Any], temperature: float, draw: Draw) -> NDArray[Any] | None:
     """Relaxed samples of a draw, NaN in bad rows."""
     rows, columns = _rows(array, -1, temperature)
     plan = _plan_relaxed(rows, columns, array.dtype) if rows else None
@@ -216,15 +248,9 @@ def relaxed(
 
 @functools.lru_cache(1024)
 def _plan_noise(rows: int, columns: int, dtype: np.dtype[Any]) -> _Plan:
-    """As `_dispatch.gumbel` cuts the work."""
-    sums = _dispatch.result_dtype(dtype)
-    entry = drivers.driver(f"noise_{sums.name}", dtype.name).serial.loaded()
-    if _dispatch._short(rows, columns):
-        blocks = _dispatch._tile_rows(rows, columns)
-        items = -(-rows // blocks)
-    else:
-        blocks, items = 0, rows * -(-columns // TILE)
-    return _Plan(entry, common_shape(rows, columns, dtype.itemsize, blocks, items), sums)
+    """That of one worker."""
+    plan = _dispatch.plan_noise(np.empty((rows, columns), dtype), (0, 0), 0.0, 1.0)
+    return _planned(plan, "loc scale", "out.data", dtype)
 
 
 def gumbel(
@@ -244,7 +270,7 @@ def gumbel(
     plan = _plan_noise(values // shape[-1], shape[-1], kind)
     draw = generator._take()
     try:
-        _run(plan, draw, 1.0, made, 0, (0, 0, 0), 1, (loc, scale))
+        _run(plan, draw, (loc, scale), (address_of(made),))
     except BaseException:
         generator._give_back(*draw)
         raise
@@ -260,19 +286,20 @@ def logsumexp(array: Any, axis: Any, temperature: Any, others: tuple[Any, ...]) 
     if plan is None:
         return None
     made = np.empty(array.shape[:-1], plan.sums)
-    bad = _run(plan, (0, 0), temperature, array, 0, (0, 0, address_of(made)), 0)
+    bad = _run(plan, (0, 0), (temperature,), (address_of(array), 0, 0, address_of(made), 0, 0))
     return _or_scalar(made) if bad is None else None
 
 
 @functools.lru_cache(1024)
 def _plan_entropy(rows: int, columns: int, dtype: np.dtype[Any]) -> _Plan | None:
-    """As `_dispatch.entropy` cuts the work of short rows."""
-    if not _is_common(rows, columns, dtype) or columns > COUNTED:
+    """That of short rows."""
+    if not _is_common(rows, columns, dtype):
         return None
-    side = _dispatch._tile_rows(rows, columns)
-    shape = common_shape(rows, columns, dtype.itemsize, side, -(-rows // side))
-    entry = drivers.driver("entropy_short", dtype.name).serial.loaded()
-    return _Plan(entry, shape, _dispatch.result_dtype(dtype))
+    placeholder, sums = _placeholder(rows, columns, dtype), _dispatch.result_dtype(dtype)
+    plan = _dispatch.plan_entropy(placeholder, np.empty(rows, sums))
+    if not isinstance(plan.parameters, ShortEntropies):
+        return None
+    return _planned(plan, "temperatures.common", "logits.data out", sums)
 
 
 def entropy(array: Any, axis: Any, temperature: Any, others: tuple[Any, ...]) -> Any:
@@ -283,5 +310,5 @@ def entropy(array: Any, axis: Any, temperature: Any, others: tuple[Any, ...]) ->
     if plan is None:
         return None
     made = np.empty(array.shape[:-1], plan.sums)
-    bad = _run(plan, (0, 0), temperature, array, address_of(made), (0, 0, 0))
+    bad = _run(plan, (), (temperature,), (address_of(array), address_of(made)))
     return _or_scalar(made) if bad is None else None

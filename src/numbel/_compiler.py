@@ -245,7 +245,8 @@ class _ApartCompiler(_InnerCompiler):
 
 
 _OPTIONS = {"nopython": True, "error_model": "numpy", "nogil": True, "_nrt": False}
-_INNER = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+#: Said also where it is False: else a function is inlined by force when one that is compiles it first.
+_INNER = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": False}
 
 
 class Inner(CPUDispatcher):  # type: ignore[misc]

@@ -5,34 +5,34 @@ from __future__ import annotations
 import numpy as np
 
 from . import _dispatch
-from ._dispatch import Array, _address, _place_rows, _rows_job, _run_rows
+from ._cpu import drivers
+from ._cpu.multinomial import Counting
+from ._cpu.relaxed import Blocks
+from ._requests import Array, Draw, LogitRows, Outputs
+from ._scalar.blocks import BLOCK
 
 
-def multinomial(
-    array: Array,
-    trials: Array,
-    temperatures: Array,
-    per_row: bool,
-    row_ids: Array | None,
-    row_mask: Array | None,
-    draw: tuple[int, int],
-    out: Array,
-) -> int | None:
-    """Counts of trials[row] draws of the rows of `array` (categories last) into `out`; the first bad row, if any."""
-    rows = trials.size
-    if rows == 0:
+def multinomial(rows: LogitRows, trials: Array, draw: Draw, out: Array) -> int | None:
+    """Counts of trials[row] draws of rows into `out`; the first bad row, if any."""
+    if rows.count == 0:
         return None
-    greedy, nodes = np.full(rows, -1, np.int64), np.empty((rows, 2))
-    bad = _dispatch.categorical(
-        array, 0 if temperatures.all() else 1, temperatures, per_row, row_ids, row_mask, "grouped", *draw,
-        (greedy, None, None), nodes=nodes,
-    )  # fmt: skip
-    job, kept = _rows_job(array, temperatures, per_row)
-    of_logits = {name: job[name] for name in ("columns", "item_size")}
-    kept += [_place_rows(job, out, "cotangent"), greedy, nodes, trials, row_ids]
-    job |= of_logits
-    job["row_ids"], job["row_node"], job["given"] = _address(row_ids), _address(nodes), _address(trials)
-    job["indices"] = _address(greedy)
-    job["seed"], job["draw"] = draw
-    _run_rows("multinomial", array.dtype, job, twice=True)
+    argmaxes, roots = np.full(rows.count, -1, np.int64), np.empty((rows.count, 2))
+    samples = 0 if rows.temperature.values.all() else 1
+    bad = _dispatch.categorical(rows, samples, "grouped", draw, Outputs(indices=argmaxes, roots=roots))
+    logits, stream = _dispatch.rows_in_memory(rows.array), _dispatch.stream_of(draw, rows.ids)
+    split, _ = _dispatch._split_blocks((logits,))
+    parameters = Counting(
+        logits,
+        _dispatch.rows_in_memory(out),
+        trials,
+        argmaxes,
+        roots,
+        stream,
+        _dispatch.temperatures(rows.temperature),
+        split,
+        Blocks(None, 0, 0),
+    )
+    driver = drivers.driver("multinomial", _dispatch.name_of(_dispatch.result_dtype(rows.array.dtype)))
+    per_item = min(split.segment_blocks * BLOCK, logits.columns)
+    _dispatch.run_blocks(_dispatch.Plan(driver, parameters, logits.rows * split.segments, per_item), logits, twice=True)
     return bad

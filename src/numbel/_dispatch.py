@@ -1,4 +1,4 @@
-"""Arrays -> kernel calls: flattens to (rows, columns) once, allocates outputs and scratch, cuts the work.
+"""Requests -> kernel calls: which worker takes a shape, how its work is cut, and what it is given.
 
 How the work is cut, which threads take it and how much is done between two signal checks change no bit.
 """
@@ -8,22 +8,28 @@ from __future__ import annotations
 import functools
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import _requests
 from ._cpu import drivers
-from ._cpu.job import EMPTY, Job, address_of
-from ._cpu.noise import TILE
-from ._cpu.runs import ELEMENTS
-from ._cpu.short import SHORT
+from ._cpu.categorical import Found, Sampling
+from ._cpu.conditional import Condition, Conditional, ShortConditional
+from ._cpu.densities import GivenLogProb
+from ._cpu.entropy import Entropies, ShortEntropies
+from ._cpu.noise import TILE, Noise, Spawn
+from ._cpu.parameters import Call, Limit, Limits, Results, Rows, Split, Stream, Temperatures, address_of
+from ._cpu.relaxed import Blocks, Relaxing
+from ._cpu.relaxed_short import ShortRelaxing
+from ._cpu.runs import FORMATS
+from ._cpu.short import SHORT, ShortSampling, ShortTruncatedSampling
+from ._cpu.truncated import TruncatedSampling
+from ._cpu.vjp import ShortVjp, Vjp
 from ._jit import parallel_allowed, thread_count
+from ._requests import Array, Draw, LogitRows, Outputs, Progress, Temperature
 from ._scalar.blocks import BLOCK
 from ._scalar.entropy import COUNTED
-
-Array = np.ndarray[Any, Any]
-Progress = Callable[[int], None]
 
 #: Below this many categories a thread costs more than it gains (some 20 us of work).
 _PARALLEL_FROM = 1 << 16
@@ -36,8 +42,6 @@ _SEGMENT_SAMPLES = 1 << 18
 _STRIDED_ITEMS = 1 << 16
 #: Columns of a row that one thread relaxes alone, where there are rows enough for all, and where there are not.
 _WHOLE, _WHOLE_OF_FEW = 1 << 21, 1 << 15
-#: Rows for which something is kept besides the results: 2 MB for 8 bytes each.
-_PART = 1 << 18
 #: Bytes of weights that all threads together keep.
 _HELD = 12 << 20
 #: Rows up to this long are done many at a time where there are many, and where there are few. One at a time, noise
@@ -55,12 +59,20 @@ _STREAMED = 1 << 24
 _NODES = 1 << 18
 
 
-def _address(array: Array | None) -> int:
-    return 0 if array is None else address_of(array)
+
+
+class Plan(NamedTuple):
+    """A worker, what it is given, and the items that it takes."""
+
+    driver: drivers.Driver
+    parameters: Any
+    items: int
+    per_item: int  # categories, at most
 
 
 @functools.cache
-def _name(dtype: np.dtype[Any]) -> str:
+def name_of(dtype: np.dtype[Any]) -> str:
+    """The dtype's name."""
     return dtype.name  # NumPy takes 2 us to find it
 
 
@@ -70,36 +82,66 @@ def result_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float64 if dtype == np.float64 else np.float32)
 
 
-def _place_rows(job: dict[str, Any], array: Array, name: str = "array") -> Array | None:
-    """Tell the job where rows lie: neighbouring batch axes are merged where memory allows."""
-    prefix = "" if name == "array" else f"{name}_"
-    columns = array.shape[-1]
-    job[name], job["item_size"], job["columns"] = _address(array), array.itemsize, columns
-    job[f"{prefix}column_stride"] = array.strides[-1] if columns > 1 else array.itemsize
-    if array.ndim <= 2:
-        job[f"{prefix}row_stride"] = array.strides[0] if array.ndim == 2 else 0
-        return None
-    if array.flags.c_contiguous:
-        job[f"{prefix}row_stride"] = columns * array.itemsize
-        return None
-    dims: list[list[int]] = []
+# ----------------------------------------------------------------------------------------- from requests to parameters
+
+
+def rows_in_memory(array: Array) -> Rows:
+    """Where the rows of an array lie: neighbouring batch axes are merged where memory allows."""
+    columns, size = array.shape[-1], array.itemsize
+    column_stride = array.strides[-1] if columns > 1 else size
+    rows, row_stride, axes, geometry = 1, 0, 0, None
+    if array.ndim == 2:
+        rows, row_stride = array.shape[0], array.strides[0]
+    elif array.ndim > 2:
+        rows = math.prod(array.shape[:-1])
+        merged = [[rows, columns * size]] if array.flags.c_contiguous else _merged_axes(array)
+        if len(merged) > 1:
+            axes, geometry = len(merged), np.array(merged, dtype=np.int64)
+        elif merged:
+            row_stride = merged[0][1]
+    return Rows(
+        array, FORMATS.get(name_of(array.dtype), 0), rows, columns, size, column_stride, row_stride, axes, geometry
+    )
+
+
+def _merged_axes(array: Array) -> list[list[int]]:
+    """(length, stride) of the batch axes, where neighbours are merged that one stride reaches."""
+    axes: list[list[int]] = []
     for length, stride in zip(array.shape[:-1], array.strides[:-1], strict=True):
         if length == 1:
             continue
-        if dims and dims[-1][1] == length * stride:
-            dims[-1] = [dims[-1][0] * length, stride]
+        if axes and axes[-1][1] == length * stride:
+            axes[-1] = [axes[-1][0] * length, stride]
         else:
-            dims.append([length, stride])
-    if len(dims) <= 1:
-        job[f"{prefix}row_stride"] = dims[0][1] if dims else 0
-        return None
-    geometry = np.array(dims, dtype=np.int64)
-    job[f"{prefix}dims"], job[f"{prefix}geometry"] = len(dims), _address(geometry)
-    return geometry
+            axes.append([length, stride])
+    return axes
+
+
+def temperatures(given: Temperature) -> Temperatures:
+    """What kernels are told of them."""
+    return Temperatures(given.values, 0.0) if given.per_row else Temperatures(None, given.values[0])
+
+
+def limits(given: _requests.Limits) -> Limits:
+    """What kernels are told of them."""
+    return Limits(*(Limit(values, values.itemsize if per_row else 0) for values, per_row in given))
+
+
+def stream_of(draw: Draw, ids: Array | None) -> Stream:
+    """Which random bits a draw takes."""
+    return Stream(draw[0], draw[1], ids)  # type: ignore[arg-type]
+
+
+def results_of(out: Outputs, samples: int, first: int, count: int) -> Results:
+    """Where samples first .. first + count - 1 of so many of each row go."""
+    return Results(out.indices, out.log_prob, out.logsumexp, out.logsumexp64, out.roots, count, first, samples)
+
+
+# --------------------------------------------------------------------------------------------------- how calls are run
 
 
 class _Scratch(threading.local):
-    """What a thread lends its jobs, kept from one call to the next: allocating takes longer than a small call."""
+    """What a thread lends its calls, kept from one call to the next: allocating takes longer than a small call."""
 
     #: None while it is lent: another call within (a finalizer's) then takes memory of its own.
     kept: tuple[Array, int] | None = None
@@ -113,40 +155,44 @@ _LENT, _LENT_MOST = 1 << 17, 1 << 20
 def _new_scratch(size: int) -> tuple[Array, int]:
     """So many bytes, and their address, a multiple of 64."""
     memory = np.empty(size + 64, np.uint8)
-    return memory, -(-_address(memory) // 64) * 64
+    return memory, -(-address_of(memory) // 64) * 64
 
 
-def _work(driver: drivers.Driver, job: Job, workers: int) -> None:
-    """Have workers do a job, with the scratch that they need."""
+def _work(driver: drivers.Driver, call: Call, workers: int) -> None:
+    """Have workers do a call, with the scratch that they need."""
     memory, address = _scratch.kept or _new_scratch(_LENT)
     _scratch.kept = None
     size = (memory.size - 64) // workers // 64 * 64
     while True:
-        job.lend(address, size)
+        call.lend(address, size)
         if workers > 1:
             with parallel_allowed() as allowed:
-                driver.parallel(job.address, workers) if allowed else driver.serial(job.address)
+                driver.parallel(call.address, workers) if allowed else driver.serial(call.address)
         else:
-            driver.serial(job.address)
-        if not job.scratch_needed:
+            driver.serial(call.address)
+        if not call.scratch_needed:
             break
-        size = job.scratch_needed
+        size = call.scratch_needed
         memory, address = _new_scratch(size * workers)
     if memory.size <= _LENT_MOST:
         _scratch.kept = memory, address
 
 
-def _run(
-    driver: drivers.Driver, job: Job, items: int, per_item: int, progress: Progress | None = None, first: int = 0
-) -> None:
-    """Have workers take items first .. items - 1, in waves."""
-    step = max(1, _WAVE // per_item)
-    for start in range(first, items, step):
-        end = min(start + step, items)
-        job.limit(start, end)
-        _work(driver, job, thread_count() if end - start > 1 and (end - start) * per_item >= _PARALLEL_FROM else 1)
+def run(plan: Plan, progress: Progress | None = None, first: int = 0) -> int | None:
+    """Have workers take items first .. items - 1 of a plan, in waves; the first bad row, if any."""
+    call = Call(plan.parameters)
+    step = max(1, _WAVE // plan.per_item)
+    for start in range(first, plan.items, step):
+        end = min(start + step, plan.items)
+        call.limit(start, end)
+        several = end - start > 1 and (end - start) * plan.per_item >= _PARALLEL_FROM
+        _work(plan.driver, call, thread_count() if several else 1)
         if progress is not None:
-            progress((end - start) * per_item)
+            progress((end - start) * plan.per_item)
+    return call.bad_row
+
+
+# ----------------------------------------------------------------------------------------------------- how rows are cut
 
 
 def _segments(rows: int, columns: int) -> tuple[int, int]:
@@ -156,22 +202,6 @@ def _segments(rows: int, columns: int) -> tuple[int, int]:
     while size < 4096 and (size * 512 < blocks * rows or rows >= 64):
         size *= 2
     return -(-blocks // size), size
-
-
-def parts(shape: tuple[int, ...]) -> Iterator[tuple[tuple[Any, ...], slice]]:
-    """Cut rows of this shape into runs of some 2^18: an index into the batch axes, and the positions that it holds."""
-    rows, inner = math.prod(shape), math.prod(shape[1:])
-    if rows <= _PART:
-        yield (), slice(0, rows)
-    elif inner > _PART:
-        for i in range(shape[0]):
-            for index, run in parts(shape[1:]):
-                yield (i, *index), slice(i * inner + run.start, i * inner + run.stop)
-    else:
-        step = _PART // inner
-        for start in range(0, shape[0], step):
-            stop = min(start + step, shape[0])
-            yield (slice(start, stop),), slice(start * inner, stop * inner)
 
 
 def _short(rows: int, columns: int) -> bool:
@@ -188,83 +218,6 @@ def _tile_rows(rows: int, columns: int) -> int:
     return -(-rows // (16 * tiles)) * 16
 
 
-def categorical(
-    array: Array,
-    samples: int,
-    temperatures: Array,
-    per_row: bool,
-    row_ids: Array | None,
-    row_mask: Array | None,
-    method: str,
-    seed: int,
-    draw: int,
-    results: Sequence[Array | None],
-    progress: Progress | None = None,
-    sums: Array | None = None,
-    nodes: Array | None = None,
-) -> int | None:
-    """Sample the rows of `array` (categories last) into contiguous results, a Sample; the first bad row, if any.
-
-    `sums` takes each row's logsumexp in float64, `nodes` the (r, S) that stands for the row.
-    """
-    indices, log_prob, logsumexp = results
-    rows, columns = math.prod(array.shape[:-1]), array.shape[-1]
-    if rows == 0 or (samples == 0 and logsumexp is None and sums is None and nodes is None):
-        return None
-    if samples == 0:  # only what stands for a row is asked for
-        method, indices, log_prob = "grouped", None, None
-    job = EMPTY.copy()
-    geometry = _place_rows(job, array)
-    job["rows"] = rows
-    if per_row:
-        job["temperatures"] = _address(temperatures)
-    else:
-        job["temperature"] = temperatures[0]
-    job["row_ids"], job["row_mask"] = _address(row_ids), _address(row_mask)
-    job["all_samples"] = samples
-    job["indices"], job["log_prob"], job["logsumexp"] = _address(indices), _address(log_prob), _address(logsumexp)
-    job["row_result"], job["row_node"] = _address(sums), _address(nodes)
-    job["seed"], job["draw"] = seed, draw
-    strided = job["column_stride"] != array.itemsize
-    if columns <= SHORT:
-        segments, job["segment_blocks"] = 1, width_of_samples(rows, columns)
-        items, per_item = -(-rows // job["segment_blocks"]), job["segment_blocks"] * columns
-        worker = f"{method}_short"
-    else:
-        worker = method
-        segments, size = _segments(rows, columns)
-        if strided and rows > 1:
-            # cache lines hold columns of neighbouring rows: visit those side by side, in short segments
-            while size > 1 and rows * -(-columns // (size // 2 * BLOCK)) <= _STRIDED_ITEMS:
-                size //= 2
-            segments = -(-columns // (size * BLOCK))
-        job["segment_blocks"] = size
-        job["segments"] = segments
-        job["group"] = job["grab"] = 16 if strided and rows > 1 else 1
-        items, per_item = rows * segments, min(size * BLOCK, columns)
-    driver = drivers.driver(worker, _name(array.dtype))
-    bad = None
-    at_once = _SAMPLES if segments == 1 else max(1, _SEGMENT_SAMPLES // items)
-    for first in range(0, max(samples, 1), at_once):
-        count = min(at_once, samples - first)
-        job["samples"], job["first_sample"] = count, first
-        if segments > 1:
-            scratch = np.empty((2 + 3 * count, items))
-            pending = np.full(rows, segments, np.int64)
-            step = scratch.strides[0]
-            job["node_r"], job["node_s"] = _address(scratch), _address(scratch) + step
-            job["winner_key"] = _address(scratch) + 2 * step
-            job["winner_r"] = _address(scratch) + (2 + count) * step
-            job["winner_at"] = _address(scratch) + (2 + 2 * count) * step
-            job["pending"] = _address(pending)
-        packed = Job(job)
-        _run(driver, packed, items, per_item, progress)
-        if packed.bad_row is not None:
-            bad = packed.bad_row
-    del geometry  # alive until here: the job holds its address
-    return bad
-
-
 def width_of_samples(rows: int, columns: int) -> int:
     """How many short rows to sample at a time."""
     width = 16
@@ -273,283 +226,286 @@ def width_of_samples(rows: int, columns: int) -> int:
     return width
 
 
+def _split_rows(count: int, columns: int, strided: bool) -> Split:
+    """Segments of rows that are visited once."""
+    segments, size = _segments(count, columns)
+    if not strided or count == 1:
+        return Split(segments, size, 1, 1, None)
+    # cache lines hold columns of neighbouring rows: visit those side by side, in short segments
+    while size > 1 and count * -(-columns // (size // 2 * BLOCK)) <= _STRIDED_ITEMS:
+        size //= 2
+    return Split(-(-columns // (size * BLOCK)), size, 16, 16, None)
+
+
+def _split_blocks(arrays: tuple[Rows, ...]) -> tuple[Split, int]:
+    """Segments of rows of whose blocks something is kept, and columns of a row whose weights a worker may keep."""
+    count, columns, size = arrays[0].rows, arrays[0].columns, arrays[0].item_size
+    blocks = -(-columns // BLOCK)
+    strided = count > 1 and any(each.column_stride not in (0, each.item_size) for each in arrays)
+    # asking for the number of threads starts them, which short work must not: OpenMP's are torch's, too
+    threads = thread_count() if count * columns >= _PARALLEL_FROM else 1
+    cached = _HELD // (threads * max(size, 4))
+    if columns <= (_WHOLE if count >= 4 * threads else _WHOLE_OF_FEW) and not strided:
+        return Split(1, blocks, 1, 1, None), cached
+    size = 1 if strided else min(16, blocks)
+    # cache lines hold columns of neighbouring rows: visit those side by side
+    side_by_side = 16 if strided else 1
+    return Split(-(-blocks // size), size, side_by_side, side_by_side, None), cached
+
+
+def run_blocks(plan: Plan, rows: Rows, twice: bool) -> int | None:
+    """Run a plan whose parameters have a `split` and `blocks` (twice: in two passes); the first bad row, if any."""
+    split: Split = plan.parameters.split
+    if split.segments == 1:
+        return run(plan)
+    blocks, group = -(-rows.columns // BLOCK), split.row_interleave
+    at_once = min(rows.rows, max(group, _NODES // blocks // group * group))
+    nodes, pending = np.empty((at_once, blocks, 3)), np.empty(at_once, np.int64)
+    split = split._replace(pending=pending)
+    bad = None
+    for first in range(0, rows.rows, at_once):
+        last = min(first + at_once, rows.rows)
+        for phase in (0, 1) if twice and split.segments > 1 else (0,):  # a lone segment does both at once
+            pending[:] = split.segments
+            parameters = plan.parameters._replace(split=split, blocks=Blocks(nodes, first, phase))
+            part = plan._replace(parameters=parameters, items=last * split.segments)
+            found = run(part, first=first * split.segments)
+            bad = found if bad is None else bad
+    return bad
+
+
+# ------------------------------------------------------------------------------------------------------------- sampling
+
+
+def plan_sampling(rows: LogitRows, method: str, draw: Draw, results: Results) -> Plan:
+    """How rows are sampled whole, or in segments, for which `Sampling.found` is to be given."""
+    logits, name = rows_in_memory(rows.array), name_of(rows.array.dtype)
+    given = stream_of(draw, rows.ids), temperatures(rows.temperature), rows.mask, results
+    if logits.columns <= SHORT:
+        width = width_of_samples(logits.rows, logits.columns)
+        driver = drivers.driver(f"{method}_short", name)
+        return Plan(driver, ShortSampling(logits, *given, width), -(-logits.rows // width), width * logits.columns)
+    split = _split_rows(logits.rows, logits.columns, logits.column_stride != logits.item_size)
+    parameters = Sampling(logits, *given, split, Found(None, None, None, None, None))
+    per_item = min(split.segment_blocks * BLOCK, logits.columns)
+    return Plan(drivers.driver(method, name), parameters, logits.rows * split.segments, per_item)
+
+
+def found_of(items: int, samples: int) -> Found:
+    """Memory for what so many segments leave."""
+    scratch = np.empty((2 + 3 * samples, items))
+    return Found(scratch[0], scratch[1], scratch[2:], scratch[2 + samples :], scratch[2 + 2 * samples :])
+
+
+def categorical(
+    rows: LogitRows, samples: int, method: str, draw: Draw, out: Outputs, progress: Progress | None = None
+) -> int | None:
+    """Sample rows; the first bad row, if any."""
+    if rows.count == 0 or (samples == 0 and out.logsumexp is None and out.logsumexp64 is None and out.roots is None):
+        return None
+    if samples == 0:  # only what stands for a row is asked for
+        method, out = "grouped", out._replace(indices=None, log_prob=None)
+    plan = plan_sampling(rows, method, draw, results_of(out, samples, 0, samples))
+    parameters = plan.parameters
+    segments = parameters.split.segments if isinstance(parameters, Sampling) else 1
+    bad = None
+    at_once = _SAMPLES if segments == 1 else max(1, _SEGMENT_SAMPLES // plan.items)
+    for first in range(0, max(samples, 1), at_once):
+        count = min(at_once, samples - first)
+        parameters = parameters._replace(results=results_of(out, samples, first, count))
+        if segments > 1:
+            split = parameters.split._replace(pending=np.full(rows.count, segments, np.int64))
+            parameters = parameters._replace(split=split, found=found_of(plan.items, count))
+        found = run(plan._replace(parameters=parameters), progress)
+        bad = bad if found is None else found
+    return bad
+
+
 def truncated(
-    array: Array,
+    rows: LogitRows,
+    cuts: _requests.Limits,
     samples: int,
-    temperatures: Array,
-    per_row: bool,
-    row_ids: Array | None,
-    row_mask: Array | None,
-    truncation: Sequence[tuple[Array, bool]],
     method: str,
-    seed: int,
-    draw: int,
-    results: Sequence[Array | None],
+    draw: Draw,
+    out: Outputs,
     progress: Progress | None = None,
 ) -> int | None:
-    """`categorical` of what top_k, top_p and min_p keep, each with whether there is one for each row."""
-    indices, log_prob, logsumexp = results
-    rows, columns = math.prod(array.shape[:-1]), array.shape[-1]
-    if rows == 0 or (samples == 0 and logsumexp is None):
+    """`categorical` of what limits keep."""
+    count, columns = rows.count, rows.columns
+    if count == 0 or (samples == 0 and out.logsumexp is None):
         return None
     if samples == 0:
-        samples, indices, log_prob = 1, np.empty(rows, np.int64), None
-    job, kept = _rows_job(array, temperatures, per_row)
-    for name, (values, each) in zip(("top_k", "top_p", "min_p"), truncation, strict=True):
-        job[name], job[f"{name}_stride"] = _address(values), values.itemsize if each else 0
-    job["race"] = method == "gumbel_max"
-    job["row_ids"], job["row_mask"] = _address(row_ids), _address(row_mask)
-    job["all_samples"] = samples
-    job["indices"], job["log_prob"], job["logsumexp"] = _address(indices), _address(log_prob), _address(logsumexp)
-    job["seed"], job["draw"] = seed, draw
-    job["segments"], items, per_item = 1, rows, columns
-    short = columns <= (SHORT if rows >= _MANY else _CUT_OF_FEW)
-    if short or (rows >= _MANY and columns <= _CUT_BY_MASS and (truncation[1][0] < 1).any()):
-        job["segment_blocks"] = width_of_samples(rows, columns)
-        items, per_item = -(-rows // job["segment_blocks"]), job["segment_blocks"] * columns
-        driver = drivers.driver(f"truncated_{method}_short", _name(array.dtype))
+        samples, out = 1, out._replace(indices=np.empty(count, np.int64), log_prob=None)
+    logits, stream = rows_in_memory(rows.array), stream_of(draw, rows.ids)
+    given = logits, stream, temperatures(rows.temperature), rows.mask, limits(cuts), results_of(out, samples, 0, samples)
+    short = columns <= (SHORT if count >= _MANY else _CUT_OF_FEW)
+    if short or (count >= _MANY and columns <= _CUT_BY_MASS and (cuts.top_p.values < 1.0).any()):
+        width = width_of_samples(count, columns)
+        driver = drivers.driver(f"truncated_{method}_short", name_of(rows.array.dtype))
+        plan = Plan(driver, ShortTruncatedSampling(*given, width), -(-count // width), width * columns)
     else:
-        job["grab"] = max(1, min(BLOCK // columns, rows // 64))
-        driver = drivers.driver("truncated", _name(array.dtype))
+        chunk = max(1, min(BLOCK // columns, count // 64))
+        driver = drivers.driver("truncated", name_of(rows.array.dtype))
+        plan = Plan(driver, TruncatedSampling(*given, int(method == "gumbel_max"), chunk), count, columns)
     bad = None
     for first in range(0, samples, _SAMPLES):
-        job["samples"], job["first_sample"] = min(_SAMPLES, samples - first), first
-        packed = Job(job)
-        _run(driver, packed, items, per_item, progress)
-        if packed.bad_row is not None:
-            bad = packed.bad_row
-    del kept  # alive until here: the job holds addresses
+        results = results_of(out, samples, first, min(_SAMPLES, samples - first))
+        found = run(plan._replace(parameters=plan.parameters._replace(results=results)), progress)
+        bad = bad if found is None else found
     return bad
 
 
-def _rows_job(array: Array, temperatures: Array, per_row: bool) -> tuple[dict[str, Any], list[Array | None]]:
-    """A job over the rows of `array`, and what its addresses point to."""
-    job = EMPTY.copy()
-    job["rows"] = math.prod(array.shape[:-1])
-    kept = [_place_rows(job, array), temperatures]
-    if per_row:
-        job["temperatures"] = _address(temperatures)
-    else:
-        job["temperature"] = temperatures[0]
-    return job, kept
+# ----------------------------------------------------------------------------------------------------- relaxed samples
 
 
-def _run_rows(worker: str, dtype: np.dtype[Any], job: dict[str, Any], twice: bool) -> int | None:
-    """Have a worker do whole rows, or segments of long ones (twice: in two passes); the first bad row, if any."""
-    rows, columns = job["rows"], job["columns"]
-    job["element"] = ELEMENTS[_name(dtype)]
-    driver = drivers.driver(worker, _name(result_dtype(dtype)))
-    blocks = -(-columns // BLOCK)
-    strided = rows > 1 and any(job[f"{name}column_stride"] not in (0, dtype.itemsize) for name in ("", "out_"))
-    job["group"] = job["grab"] = 1
-    # asking for the number of threads starts them, which short work must not: OpenMP's are torch's, too
-    threads = thread_count() if rows * columns >= _PARALLEL_FROM else 1
-    job["held"] = _HELD // (threads * result_dtype(dtype).itemsize)
-    if columns <= (_WHOLE if rows >= 4 * threads else _WHOLE_OF_FEW) and not strided:
-        job["segments"], job["segment_blocks"] = 1, blocks
-        packed = Job(job)
-        _run(driver, packed, rows, columns)
-        return packed.bad_row
-    size = 1 if strided else min(16, blocks)
-    segments = job["segments"] = -(-blocks // size)
-    job["segment_blocks"] = size
-    if strided:
-        # cache lines hold columns of neighbouring rows: visit those side by side
-        job["group"] = job["grab"] = 16
-    group = job["group"]
-    at_once = min(rows, max(group, _NODES // blocks // group * group))
-    nodes, pending = np.empty((at_once, blocks, 3)), np.empty(at_once, np.int64)
-    job["node_s"], job["pending"] = _address(nodes), _address(pending)
-    bad = None
-    for first in range(0, rows, at_once):
-        last = min(first + at_once, rows)
-        job["first_row"] = first
-        for phase in (0, 1) if twice and segments > 1 else (0,):  # a lone segment does both at once
-            pending[:] = segments
-            job["phase"] = phase
-            packed = Job(job)
-            _run(driver, packed, last * segments, min(size * BLOCK, columns), first=first * segments)
-            if packed.bad_row is not None and bad is None:
-                bad = packed.bad_row
-    return bad
+def plan_relaxing(rows: LogitRows, draw: Draw | None, out: Array, nontemporal: bool = False) -> Plan:
+    """How rows are relaxed, with the noise of a draw, or none."""
+    logits, target = rows_in_memory(rows.array), rows_in_memory(out)
+    width = name_of(result_dtype(rows.array.dtype))
+    stream = stream_of((0, 0) if draw is None else draw, rows.ids)
+    given = logits, target, stream, int(draw is not None), temperatures(rows.temperature), rows.mask
+    if _short(logits.rows, logits.columns):
+        side = _tile_rows(logits.rows, logits.columns)
+        driver = drivers.driver(f"relaxed_short_{width}", width)
+        return Plan(driver, ShortRelaxing(*given, side), -(-logits.rows // side), side * logits.columns)
+    split, cached = _split_blocks((logits, target))
+    past = int(nontemporal and out.nbytes >= _STREAMED)
+    parameters = Relaxing(*given, split, Blocks(None, 0, 0), cached, past)
+    per_item = min(split.segment_blocks * BLOCK, logits.columns)
+    return Plan(drivers.driver(f"relaxed_{width}", width), parameters, logits.rows * split.segments, per_item)
 
 
-def _run_short(worker: str, dtype: np.dtype[Any], job: dict[str, Any]) -> int | None:
-    """Have a worker do tiles of short rows; the first bad row, if any."""
-    rows, columns = job["rows"], job["columns"]
-    side = job["segment_blocks"] = _tile_rows(rows, columns)
-    job["element"] = ELEMENTS[_name(dtype)]
-    packed = Job(job)
-    _run(drivers.driver(worker, _name(result_dtype(dtype))), packed, -(-rows // side), side * columns)
-    return packed.bad_row
+def relaxed(rows: LogitRows, draw: Draw | None, out: Array, nontemporal: bool = False) -> int | None:
+    """Softmax of rows with the noise of a draw, or none; the first bad row, if any.
 
-
-def relaxed(
-    array: Array,
-    temperatures: Array,
-    per_row: bool,
-    row_ids: Array | None,
-    row_mask: Array | None,
-    draw: tuple[int, int] | None,
-    out: Array,
-    streams: bool = False,
-) -> int | None:
-    """Softmax of the rows of `array` (categories last) with the noise of a draw, or none; the first bad row, if any.
-
-    Rows of temperature 0 and those masked out become NaN. `out` may be `array` itself. With `streams` a large one is
-    written past the caches.
+    Rows of temperature 0 and those masked out become NaN. `out` may be the logits themselves. With `nontemporal` a
+    large one is written past the caches.
     """
-    job, kept = _rows_job(array, temperatures, per_row)
-    if job["rows"] == 0:
+    if rows.count == 0:
         return None
-    job["streams"] = int(streams and out.nbytes >= _STREAMED)
-    kept += [_place_rows(job, out, "out"), row_ids, row_mask]
-    job["row_ids"], job["row_mask"] = _address(row_ids), _address(row_mask)
-    if draw is not None:
-        job["noise"], job["seed"], job["draw"] = 1, *draw
-    width = "float64" if array.dtype == np.float64 else "float32"
-    if _short(job["rows"], job["columns"]):
-        return _run_short(f"relaxed_short_{width}", array.dtype, job)
-    return _run_rows(f"relaxed_{width}", array.dtype, job, twice=True)
+    plan = plan_relaxing(rows, draw, out, nontemporal)
+    if isinstance(plan.parameters, ShortRelaxing):
+        return run(plan)
+    return run_blocks(plan, plan.parameters.logits, twice=True)
 
 
-def softmax(array: Array, temperatures: Array, per_row: bool, out: Array) -> int | None:
-    """softmax(array / temperature) of the rows (categories last); the first bad row, if any."""
-    return relaxed(array, temperatures, per_row, None, None, None, out)
-
-
-def conditional(
-    array: Array,
-    temperatures: Array,
-    per_row: bool,
-    row_ids: Array | None,
-    row_mask: Array | None,
-    index: Array,
-    draw: tuple[int, int],
-    out: Array,
-    streams: bool = False,
-) -> int | None:
-    """Perturbed logits of the rows of `array`, given the largest's index; the first bad row, if any."""
-    job, kept = _rows_job(array, temperatures, per_row)
-    rows = job["rows"]
-    if rows == 0:
+def conditional(rows: LogitRows, index: Array, draw: Draw, out: Array, nontemporal: bool = False) -> int | None:
+    """Perturbed logits of rows, given the largest's index; the first bad row, if any."""
+    if rows.count == 0:
         return None
-    sums = np.empty(rows)
+    sums = np.empty(rows.count)
     # bad rows are NaN, and found again below
-    categorical(array, 0, temperatures, per_row, row_ids, row_mask, "grouped", *draw, (None,) * 3, sums=sums)
-    job["streams"] = int(streams and out.nbytes >= _STREAMED)
-    kept += [_place_rows(job, out, "out"), row_ids, row_mask, index, sums]
-    job["row_ids"], job["row_mask"] = _address(row_ids), _address(row_mask)
-    job["given"], job["row_result"] = _address(index), _address(sums)
-    job["seed"], job["draw"] = draw
-    if _short(job["rows"], job["columns"]):
-        return _run_short("conditional_short", array.dtype, job)
-    return _run_rows("conditional", array.dtype, job, twice=False)
+    categorical(rows, 0, "grouped", draw, Outputs(logsumexp64=sums))
+    logits, target = rows_in_memory(rows.array), rows_in_memory(out)
+    given = logits, target, stream_of(draw, rows.ids), temperatures(rows.temperature), rows.mask, Condition(index, sums)
+    width = name_of(result_dtype(rows.array.dtype))
+    if _short(logits.rows, logits.columns):
+        side = _tile_rows(logits.rows, logits.columns)
+        short = ShortConditional(*given, side)
+        return run(Plan(drivers.driver("conditional_short", width), short, -(-rows.count // side), side * rows.columns))
+    split, _ = _split_blocks((logits, target))
+    parameters = Conditional(*given, split, int(nontemporal and out.nbytes >= _STREAMED))
+    per_item = min(split.segment_blocks * BLOCK, rows.columns)
+    return run(Plan(drivers.driver("conditional", width), parameters, rows.count * split.segments, per_item))
 
 
 def vjp(
     y: Array,
     cotangent: Array,
-    temperatures: Array,
-    per_row: bool,
+    temperature: Temperature,
     out: Array,
     in_temperature: Array | None,
-    streams: bool = False,
+    nontemporal: bool = False,
 ) -> None:
     """Gradients of a relaxed sample: in the logits into `out`, in each row's temperature where that is asked for.
 
     `out` may be `y` or `cotangent` itself.
     """
-    job, kept = _rows_job(y, temperatures, per_row)
-    if job["rows"] == 0:
+    samples = rows_in_memory(y)
+    if samples.rows == 0:
         return
-    job["streams"] = int(streams and out.nbytes >= _STREAMED)
-    kept += [_place_rows(job, out, "out"), _place_rows(job, cotangent, "cotangent"), in_temperature]
-    job["row_result"] = _address(in_temperature)
-    if _short(job["rows"], job["columns"]):
-        _run_short("vjp_short", y.dtype, job)
-    else:
-        _run_rows("vjp", y.dtype, job, twice=True)
+    target = rows_in_memory(out)
+    given = samples, rows_in_memory(cotangent), target, in_temperature, temperatures(temperature)
+    width = name_of(result_dtype(y.dtype))
+    if _short(samples.rows, samples.columns):
+        side = _tile_rows(samples.rows, samples.columns)
+        driver = drivers.driver("vjp_short", width)
+        run(Plan(driver, ShortVjp(*given, side), -(-samples.rows // side), side * samples.columns))
+        return
+    split, _ = _split_blocks((samples, target))
+    parameters = Vjp(*given, split, Blocks(None, 0, 0), int(nontemporal and out.nbytes >= _STREAMED))
+    per_item = min(split.segment_blocks * BLOCK, samples.columns)
+    plan = Plan(drivers.driver("vjp", width), parameters, samples.rows * split.segments, per_item)
+    run_blocks(plan, samples, twice=True)
 
 
-def entropy(array: Array, temperatures: Array, per_row: bool, out: Array) -> int | None:
-    """Entropy of the rows of `array` (categories last) into contiguous `out`, NaN if bad; the first bad row, if any."""
-    job, kept = _rows_job(array, temperatures, per_row)
-    rows, columns = job["rows"], job["columns"]
-    if rows == 0:
-        return None
-    job["out"] = _address(out)
-    job["group"] = job["grab"] = 1
-    if columns <= COUNTED:
-        side = job["segment_blocks"] = _tile_rows(rows, columns)
-        packed = Job(job)
-        _run(drivers.driver("entropy_short", _name(array.dtype)), packed, -(-rows // side), side * columns)
-        return packed.bad_row
-    segments, size = _segments(rows, columns)
-    if rows > 1 and job["column_stride"] != array.itemsize:
-        # cache lines hold columns of neighbouring rows: visit those side by side, in short segments
-        while size > 1 and rows * -(-columns // (size // 2 * BLOCK)) <= _STRIDED_ITEMS:
-            size //= 2
-        segments = -(-columns // (size * BLOCK))
-        job["group"] = job["grab"] = 16
-    job["segments"], job["segment_blocks"] = segments, size
-    nodes, pending = np.empty((rows * segments, 3)), np.full(rows, segments, np.int64)
-    job["node_s"], job["pending"] = _address(nodes), _address(pending)
-    kept += [nodes, pending]
-    packed = Job(job)
-    _run(drivers.driver("entropy", _name(array.dtype)), packed, rows * segments, min(size * BLOCK, columns))
-    return packed.bad_row
+# ----------------------------------------------------------------------------------------------------------- densities
 
 
-def given_log_prob(
-    array: Array, temperatures: Array, per_row: bool, given: Array, greedy: Array, nodes: Array, out: Array
-) -> None:
-    """Log-probabilities of `given` categories, an equal number of each row, from the rows' nodes and argmaxes."""
-    job, kept = _rows_job(array, temperatures, per_row)
+def plan_entropy(rows: LogitRows, out: Array) -> Plan:
+    """How entropies of rows are made."""
+    logits, name = rows_in_memory(rows.array), name_of(rows.array.dtype)
+    given = logits, temperatures(rows.temperature), rows.mask, out
+    if logits.columns <= COUNTED:
+        side = _tile_rows(logits.rows, logits.columns)
+        driver = drivers.driver("entropy_short", name)
+        return Plan(driver, ShortEntropies(*given, side), -(-logits.rows // side), side * logits.columns)
+    split = _split_rows(logits.rows, logits.columns, logits.column_stride != logits.item_size)
+    items, nodes = logits.rows * split.segments, None
+    if split.segments > 1:
+        split = split._replace(pending=np.full(logits.rows, split.segments, np.int64))
+        nodes = np.empty((items, 3))
+    per_item = min(split.segment_blocks * BLOCK, logits.columns)
+    return Plan(drivers.driver("entropy", name), Entropies(*given, split, nodes), items, per_item)
+
+
+def entropy(rows: LogitRows, out: Array) -> int | None:
+    """Entropy of rows into contiguous `out`, NaN if bad; the first bad row, if any."""
+    return run(plan_entropy(rows, out)) if rows.count else None
+
+
+def given_log_prob(rows: LogitRows, given: Array, argmaxes: Array, roots: Array, out: Array) -> None:
+    """Log-probabilities of `given` categories, an equal number of each row, from the rows' roots and argmaxes."""
     if given.size == 0:
         return
-    kept += [given, greedy, nodes]
-    job["samples"], job["segment_blocks"], job["grab"] = given.size // job["rows"], _ENTRIES, 1
-    job["given"], job["indices"], job["row_node"] = _address(given), _address(greedy), _address(nodes)
-    job["log_prob"] = _address(out)
-    _run(drivers.driver("given_log_prob", _name(array.dtype)), Job(job), -(-given.size // _ENTRIES), 8 * _ENTRIES)
+    logits = rows_in_memory(rows.array)
+    samples, tell = given.size // rows.count, temperatures(rows.temperature)
+    parameters = GivenLogProb(logits, tell, given, argmaxes, roots, out, samples, _ENTRIES)
+    driver = drivers.driver("given_log_prob", name_of(rows.array.dtype))
+    run(Plan(driver, parameters, -(-given.size // _ENTRIES), 8 * _ENTRIES))
+
+
+# --------------------------------------------------------------------------------------------------------------- noise
+
+
+def plan_noise(out: Array, draw: Draw, loc: float, scale: float, nontemporal: bool = False) -> Plan:
+    """How an array is filled with noise."""
+    target = rows_in_memory(out if out.ndim else out.reshape(1))
+    rows, columns = target.rows, target.columns
+    width = _tile_rows(rows, columns) if _short(rows, columns) else 0
+    past = int(nontemporal and out.nbytes >= _STREAMED)
+    parameters = Noise(target, stream_of(draw, None), loc, scale, past, width)
+    driver = drivers.driver(f"noise_{name_of(result_dtype(out.dtype))}", name_of(out.dtype))
+    if width:
+        return Plan(driver, parameters, -(-rows // width), width * columns)
+    return Plan(driver, parameters, rows * -(-columns // TILE), TILE)
 
 
 def gumbel(
     out: Array,
-    seed: int,
-    draw: int,
+    draw: Draw,
     loc: float,
     scale: float,
     progress: Progress | None = None,
-    streams: bool = False,
+    nontemporal: bool = False,
 ) -> None:
     """Fill `out` with scale * noise + loc, rounded after either step; the last axis is the column."""
-    if out.size == 0:
-        return
-    array = out if out.ndim else out.reshape(1)
-    rows, columns = array.size // array.shape[-1], array.shape[-1]
-    job = EMPTY.copy()
-    geometry = _place_rows(job, array)
-    job["rows"] = rows
-    job["seed"], job["draw"] = seed, draw
-    job["loc"], job["scale"] = loc, scale
-    job["streams"] = int(streams and out.nbytes >= _STREAMED)
-    if _short(rows, columns):
-        width = job["segment_blocks"] = _tile_rows(rows, columns)
-        items, per_item = -(-rows // width), width * columns
-    else:
-        items, per_item = rows * -(-columns // TILE), TILE
-    worker = "noise_float64" if out.dtype == np.float64 else "noise_float32"
-    driver = drivers.driver(worker, _name(out.dtype))
-    _run(driver, Job(job), items, per_item, progress)
-    del geometry  # alive until here: the job holds its address
+    if out.size:
+        run(plan_noise(out, draw, loc, scale, nontemporal), progress)
 
 
 def spawn_seeds(seed: int, draw: int, count: int) -> list[int]:
     """Seeds of `count` child generators."""
     seeds = np.empty(count, np.uint64)
-    job = EMPTY | {"array": _address(seeds), "rows": count, "seed": seed, "draw": draw}
-    packed = Job(job)  # a name, or its memory is free again before the kernel reads it
-    drivers.spawn_seeds(packed.address)
+    drivers.spawn_seeds(Spawn(seeds, count, seed, draw))  # type: ignore[arg-type]
     return [int(child) for child in seeds]

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import _checks
+from . import _checks, _dispatch
 from ._cpu import drivers
-from ._cpu.accumulate import INTEGERS, REALS
-from ._cpu.job import EMPTY, Job
-from ._dispatch import Array, _address, _name, _rows_job, _run, _segments
+from ._cpu.accumulate import INTEGERS, REALS, Finishing, Joining, Merging, Piece, Winners
+from ._cpu.parameters import Results, Split
+from ._dispatch import Plan, name_of, rows_in_memory, stream_of, temperatures
+from ._requests import Array, Temperature
 from ._scalar.blocks import BLOCK
 
 #: Winners of runs at a time: 40 MB, unless there are more rows and samples than that.
@@ -119,11 +120,8 @@ class Pieces:
             self._cover(start, stop)
         for (level, index), node in other.nodes.items():
             self._insert(level, index, node.copy())
-        job = {"best_key": _address(self.best), "best_at": _address(self.places)}
-        job |= {"winner_key": _address(other.best), "winner_at": _address(other.places)}
-        job |= {"rows": math.prod(law.shape), "samples": law.samples, "race": law.method == "gumbel_max"}
-        packed = Job(EMPTY | job)
-        drivers.merge_winners(packed.address)
+        merging = Merging(math.prod(law.shape) * law.samples, self._race, other.winners, self.winners)
+        drivers.merge_winners(merging)
         self._greedier(other.largest, other.largest_at)
         for block, parts in other.edges.items():
             for at, rows in parts:
@@ -139,13 +137,9 @@ class Pieces:
         for _, left in stack:
             _join(left, node)
             node = left
-        job, kept = self._job(np.empty((*law.shape, 1), law.dtype))
-        job["node_s"], job["all_samples"], job["grab"] = _address(node), law.samples, 64
-        job["indices"], job["log_prob"], job["logsumexp"] = _address(indices), _address(log_prob), _address(logsumexp)
-        packed = Job(job)
-        _run(drivers.driver("accumulated", _name(law.dtype)), packed, rows, 64)
-        del kept  # alive until here: the job holds addresses
-        bad = packed.bad_row
+        results = Results(indices, log_prob, logsumexp, None, None, law.samples, 0, law.samples)
+        finishing = Finishing(rows, temperatures(Temperature(law.temperatures, law.per_row)), law.mask, node, self.winners, results, 64)
+        bad = _dispatch.run(Plan(drivers.driver("accumulated", name_of(law.dtype)), finishing, rows, 64))
         if not self.largest.size:
             return bad
         greedy = law.greedy & law.wanted
@@ -156,15 +150,14 @@ class Pieces:
         wrong = np.flatnonzero(greedy & ~good)
         return min((int(row) for row in (*wrong[:1], bad) if row is not None), default=None)
 
-    def _job(self, array: Array) -> tuple[dict[str, Any], list[Any]]:
-        """A job over these rows, with the best so far; and what its addresses point to."""
-        law = self.law
-        job, kept = _rows_job(array, law.temperatures, law.per_row)
-        job["row_ids"], job["row_mask"] = _address(law.ids), _address(law.mask)
-        job["samples"], job["race"] = law.samples, law.method == "gumbel_max"
-        job["seed"], job["draw"] = law.seed, law.draw
-        job["best_key"], job["best_at"] = _address(self.best), _address(self.places)
-        return job, [*kept, law.ids, law.mask, array]
+    @property
+    def winners(self) -> Winners:
+        """The best so far, as kernels take them."""
+        return Winners(self.best, self.places)
+
+    @property
+    def _race(self) -> int:
+        return int(self.law.method == "gumbel_max")
 
     def _whole(self, array: Array, first: int) -> None:
         """Add whole blocks from number `first` on; the last of a row may be shorter."""
@@ -174,7 +167,7 @@ class Pieces:
             return
         self._look_for_largest(array, first * BLOCK)
         ranges = list(_ranges(first, blocks))
-        segments, size = _segments(rows, columns)
+        segments, size = _dispatch._segments(rows, columns)
         while segments > 1 and rows * segments * law.samples > _WINNERS:
             size *= 2
             segments = -(-blocks // size)
@@ -183,14 +176,24 @@ class Pieces:
         keys = np.empty((rows, segments, law.samples, REALS))
         places = np.empty((rows, segments, law.samples, INTEGERS), np.int64)
         pending = np.full(rows, segments, np.int64)
-        job, kept = self._job(array)
-        job["first_block"], job["ranges"], job["plan"] = first, len(ranges), _address(plan)
-        job["segments"], job["segment_blocks"], job["group"], job["grab"] = segments, size, 1, 1
-        job["node_r"], job["node_s"], job["pending"] = _address(nodes), _address(found), _address(pending)
-        job["winner_key"], job["winner_at"] = _address(keys), _address(places)
-        driver = drivers.driver(f"accumulate_{law.method}", _name(law.dtype))
-        _run(driver, Job(job), rows * segments, min(size * BLOCK, columns))
-        del kept  # alive until here: the job holds addresses
+        parameters = Piece(
+            rows_in_memory(array),
+            stream_of((law.seed, law.draw), law.ids),
+            temperatures(Temperature(law.temperatures, law.per_row)),
+            law.mask,
+            law.samples,
+            self._race,
+            Split(segments, size, 1, 1, pending),
+            first,
+            len(ranges),
+            plan,
+            nodes,
+            found,
+            Winners(keys, places),
+            self.winners,
+        )
+        driver = drivers.driver(f"accumulate_{law.method}", name_of(law.dtype))
+        _dispatch.run(Plan(driver, parameters, rows * segments, min(size * BLOCK, columns)))
         bad = np.isnan(found[..., 1]).any(1)
         if self.largest.size:
             bad |= law.greedy & law.wanted & ~(self.largest < math.inf)
@@ -255,5 +258,4 @@ class Pieces:
 
 def _join(left: Array, right: Array) -> None:
     """Join nodes of each row, in place."""
-    packed = Job(EMPTY | {"node_r": _address(left), "node_s": _address(right), "rows": len(left)})
-    drivers.join_rows(packed.address)
+    drivers.join_rows(Joining(len(left), left, right))

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from . import _checks, _dispatch, _host, _tables
 from ._cpu import drivers
-from ._cpu.job import EMPTY, Job
+from ._cpu.categorical import Found, Sampling
+from ._cpu.parameters import Split
+from ._cpu.ragged import Gathering, RaggedSampling
 from ._cpu.short import SHORT
-from ._dispatch import _address
+from ._dispatch import Plan
+from ._requests import Draw, Limits, LogitRows, Outputs, SampleOptions
 from ._scalar.blocks import BLOCK
 from .results import Sample
-
-_Cuts = list[tuple[NDArray[Any], bool]] | None
 
 #: Lengths to which short rows are padded, so that many are sampled at a time.
 _WIDTHS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, SHORT])
@@ -26,53 +27,51 @@ _PADDED = 1 << 20
 _ROWS = 1 << 18
 
 
-def sample(
-    reserve: _host._Reserve,
-    logits: Any,
-    offsets: ArrayLike,
-    num_samples: int | None,
-    axis: int,
-    temperature: ArrayLike,
-    method: str,
-    row_ids: ArrayLike | None,
-    row_mask: ArrayLike | None,
-    on_invalid: str | None,
-    out: tuple[Any, ...],
-    full: bool,
-    truncation: tuple[Any, Any, Any],
-) -> Sample:
-    """Categories of each row, and log_prob and logsumexp if `full`."""
-    array = _checks.ragged_logits(logits, axis)
-    starts = _checks.offsets(offsets, array.shape[0])
+class _Part(NamedTuple):
+    """A run of rows, and what is drawn of them. The array of `rows` is that of all rows."""
+
+    rows: LogitRows
+    starts: NDArray[np.int64]  # one more than there are rows
+    samples: int
+    method: str
+    limits: Limits | None
+    draw: Draw
+    out: Outputs
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Categories of each row."""
+        return np.diff(self.starts)
+
+
+def sample(reserve: _host.Reserve, logits: Any, options: SampleOptions) -> Sample:
+    """Categories of each row, and log_prob and logsumexp if they are asked for."""
+    array = _checks.ragged_logits(logits, options.rows.axis)
+    starts = _checks.offsets(options.offsets, array.shape[0])
     shape = (len(starts) - 1,)
-    samples = 1 if num_samples is None else _checks.num_samples(num_samples)
-    temperatures, per_row = _checks.temperature(temperature, shape)
-    ids = None if row_ids is None else _checks.row_ids(row_ids, shape)
-    mask = None if row_mask is None else _checks.row_mask(row_mask, shape)
-    _checks.ragged_lengths(starts, mask)
-    cuts = _checks.truncation(*truncation, shape, int(np.diff(starts).max(initial=1)))
-    _checks.method(method)
-    raises = _checks.on_invalid(on_invalid)
-    results = _host._outputs(out, shape, num_samples, _dispatch.result_dtype(array.dtype), full)
+    samples = 1 if options.num_samples is None else _checks.num_samples(options.num_samples)
+    rows = _host.row_arguments(array, shape, options.rows, _checks.temperature)
+    _checks.ragged_lengths(starts, rows.mask)
+    limits = _checks.truncation(*options.limits, shape, int(np.diff(starts).max(initial=1)))
+    _checks.method(options.method)
+    raises = _checks.on_invalid(options.rows.on_invalid)
+    results = _host.outputs(options, shape, _dispatch.result_dtype(array.dtype))
     bad: list[int] = []
     with reserve() as draw:
         for first in range(0, shape[0], _ROWS):
             part = slice(first, min(first + _ROWS, shape[0]))
-            rows = _host.Rows(
-                array,
-                temperatures[part] if per_row else temperatures,
-                per_row,
-                np.arange(part.start, part.stop) if ids is None else ids[part],
-                None if mask is None else mask[part],
-            )
+            ids = np.arange(part.start, part.stop) if rows.ids is None else rows.ids[part]
+            mask = None if rows.mask is None else rows.mask[part]
             found = _sample_part(
-                rows,
-                starts[first : part.stop + 1],
-                samples,
-                method,
-                None if cuts is None else [(values[part] if each else values, each) for values, each in cuts],
-                draw,
-                [None if r is None else r[part] for r in results],
+                _Part(
+                    LogitRows(array, rows.temperature.of(part), ids, mask),
+                    starts[first : part.stop + 1],
+                    samples,
+                    options.method,
+                    None if limits is None else limits.of(part),
+                    draw,
+                    Outputs(*results).of(part),
+                )
             )
             bad += [first + row for row in found]
         if bad and raises:
@@ -81,30 +80,22 @@ def sample(
     return Sample(*results)
 
 
-def _sample_part(
-    rows: _host.Rows,
-    starts: NDArray[np.int64],
-    samples: int,
-    method: str,
-    cuts: _Cuts,
-    draw: tuple[int, int],
-    results: list[NDArray[Any] | None],
-) -> list[int]:
+def _sample_part(part: _Part) -> list[int]:
     """Write the results of a run of rows; some bad rows, the first of them among these."""
-    lengths = np.diff(starts)
-    if cuts is not None:
-        for result in results:
+    lengths = part.lengths
+    if part.limits is not None:
+        for result in part.out:
             if result is not None:  # rows that are masked out may be empty
                 result[lengths == 0] = -1 if result.dtype.kind == "i" else np.nan
-        return _by_length(rows, starts, lengths, np.flatnonzero(lengths), samples, method, cuts, draw, results)
+        return _by_length(part, np.flatnonzero(lengths))
     short = lengths <= SHORT
     tables = np.zeros(len(lengths), np.bool_)
-    if method == "grouped" and samples > 1:
+    if part.method == "grouped" and part.samples > 1:
         for length in np.unique(lengths).tolist():
-            if length and _tables.tabled(length, samples, _dispatch.result_dtype(rows.array.dtype)):
+            if length and _tables.tabled(length, part.samples, _dispatch.result_dtype(part.rows.array.dtype)):
                 tables |= lengths == length
-    bad = _long(rows, starts, lengths, np.flatnonzero(~short & ~tables), samples, method, draw, results)
-    bad += _by_length(rows, starts, lengths, np.flatnonzero(tables), samples, method, None, draw, results)
+    bad = _long(part, np.flatnonzero(~short & ~tables))
+    bad += _by_length(part, np.flatnonzero(tables))
     width = np.searchsorted(_WIDTHS, lengths).astype(np.uint8)
     width[tables] = len(_WIDTHS)
     order = np.argsort(width, kind="stable")
@@ -113,94 +104,69 @@ def _sample_part(
         step = _PADDED // columns
         for first in range(ends[w - 1] if w else 0, ends[w], step):
             chosen = order[first : min(first + step, ends[w])]
-            padded = _padded(rows.array, starts, chosen, columns)
-            bad += _sample_chosen(_dispatch.categorical, padded, rows, chosen, samples, method, draw, results)
+            padded = _padded(part.rows.array, part.starts, chosen, columns)
+            bad += _sample_chosen(part, padded, chosen, _dispatch.categorical)
     return bad
 
 
 def _sample_chosen(
-    function: Callable[..., Any],
-    logits: NDArray[Any],
-    rows: _host.Rows,
-    chosen: NDArray[np.int64],
-    samples: int,
-    method: str,
-    draw: tuple[int, int],
-    results: list[NDArray[Any] | None],
+    part: _Part, logits: NDArray[Any], chosen: NDArray[np.int64], function: Callable[..., int | None]
 ) -> list[int]:
     """Write the results of the rows `chosen`, which `logits` holds."""
-    temperatures = rows.temperatures[chosen] if rows.per_row else rows.temperatures
+    rows = part.rows
     assert rows.ids is not None
     mask = None if rows.mask is None else rows.mask[chosen]
-    parts = [None if r is None else np.empty((len(chosen), *r.shape[1:]), r.dtype) for r in results]
-    found = function(logits, samples, temperatures, rows.per_row, rows.ids[chosen], mask, method, *draw, parts)
-    for result, made in zip(results, parts, strict=True):
+    some = LogitRows(logits, rows.temperature.of(chosen), rows.ids[chosen], mask)
+    made = Outputs(*(None if r is None else np.empty((len(chosen), *r.shape[1:]), r.dtype) for r in part.out))
+    found = function(some, part.samples, part.method, part.draw, made)
+    for result, each in zip(part.out, made, strict=True):
         if result is not None:
-            result[chosen] = made
+            result[chosen] = each
     return [] if found is None else [int(chosen[found])]
 
 
-def _by_length(
-    rows: _host.Rows,
-    starts: NDArray[np.int64],
-    lengths: NDArray[np.int64],
-    chosen: NDArray[np.int64],
-    samples: int,
-    method: str,
-    cuts: _Cuts,
-    draw: tuple[int, int],
-    results: list[NDArray[Any] | None],
-) -> list[int]:
+def _by_length(part: _Part, chosen: NDArray[np.int64]) -> list[int]:
     """Write the results of the rows `chosen`, those of one length together: truncated ones, or such as take tables."""
+    array, starts, lengths = part.rows.array, part.starts, part.lengths
     bad: list[int] = []
     for length in np.unique(lengths[chosen]).tolist():
         alike = chosen[lengths[chosen] == length]
         step = max(1, _PADDED // length)
         for first in range(0, len(alike), step):
             some = alike[first : first + step]
-            lone = rows.array[starts[some[0]] : starts[some[0]] + length]
-            logits = lone[None] if len(some) == 1 else _padded(rows.array, starts, some, length)
-            kept = None
-            if cuts is not None:
-                kept = [(values[some] if each else values, each) for values, each in cuts]
-                kept[0] = np.minimum(kept[0][0], length), kept[0][1]
+            lone = array[starts[some[0]] : starts[some[0]] + length]
+            logits = lone[None] if len(some) == 1 else _padded(array, starts, some, length)
+            limits = None
+            if part.limits is not None:
+                limits = part.limits.of(some)
+                k = limits.top_k
+                limits = limits._replace(top_k=k._replace(values=np.minimum(k.values, length)))
 
-            def function(*given: Any, kept: _Cuts = kept) -> Any:
-                rows_given, rest = given[:6], given[6:]
-                draw_rows: Any = _host.draw_rows
-                return draw_rows(*rows_given, kept, *rest)
+            def draw_rows(*given: Any, limits: Limits | None = limits) -> int | None:
+                return _host.draw_rows(*given, limits=limits)
 
-            bad += _sample_chosen(function, logits, rows, some, samples, method, draw, results)
+            bad += _sample_chosen(part, logits, some, draw_rows)
     return bad
 
 
 def _padded(array: NDArray[Any], starts: NDArray[np.int64], chosen: NDArray[np.int64], columns: int) -> NDArray[Any]:
     """The rows `chosen`, each padded with -inf, which changes no bit of what is drawn."""
     padded = np.empty((len(chosen), columns), array.dtype)
-    job = EMPTY | {"array": _address(array), "column_stride": array.strides[0], "item_size": array.itemsize}
-    job |= {"columns": columns, "out": _address(padded), "offsets": _address(starts), "given": _address(chosen)}
-    job["grab"] = max(1, (1 << 14) // columns)
-    _dispatch._run(drivers.driver("ragged_gather", array.dtype.name), Job(job), len(chosen), columns)
+    all_rows, out = _dispatch.rows_in_memory(array), _dispatch.rows_in_memory(padded)
+    parameters = Gathering(all_rows, starts, chosen, out, max(1, (1 << 14) // columns))
+    _dispatch.run(Plan(drivers.driver("ragged_gather", array.dtype.name), parameters, len(chosen), columns))
     return padded
 
 
-def _long(
-    rows: _host.Rows,
-    starts: NDArray[np.int64],
-    lengths: NDArray[np.int64],
-    chosen: NDArray[np.int64],
-    samples: int,
-    method: str,
-    draw: tuple[int, int],
-    results: list[NDArray[Any] | None],
-) -> list[int]:
+def _long(part: _Part, chosen: NDArray[np.int64]) -> list[int]:
     """Write the results of the rows `chosen`, one by one and the longest in segments."""
-    indices, log_prob, logsumexp = results
-    if len(chosen) == 0 or (samples == 0 and logsumexp is None):
+    samples, out, rows, lengths = part.samples, part.out, part.rows, part.lengths
+    if len(chosen) == 0 or (samples == 0 and out.logsumexp is None):
         return []
-    made = [None if r is None or r.flags.c_contiguous else np.empty(r.shape, r.dtype) for r in results]
+    made = Outputs(*(r if r is None or r.flags.c_contiguous else np.empty(r.shape, r.dtype) for r in out))
+    written = made
     if samples == 0:  # logsumexp is asked for all the same
-        samples, indices, log_prob = 1, np.empty(len(lengths), np.int64), None
+        samples, written = 1, made._replace(indices=np.empty(len(lengths), np.int64), log_prob=None)
     blocks = -(-lengths[chosen] // BLOCK)
     total = int(blocks.sum())
     size = 16
@@ -210,38 +176,35 @@ def _long(
     item_rows = np.repeat(np.arange(len(chosen)), np.diff(first_items))
     items = len(item_rows)
     several = bool((blocks > size).any())
-    job = EMPTY.copy()
-    job |= {"array": _address(rows.array), "column_stride": rows.array.strides[0], "item_size": rows.array.itemsize}
-    job |= {"rows": len(lengths), "offsets": _address(starts), "given": _address(chosen)}
-    job |= {"item_rows": _address(item_rows), "first_items": _address(first_items)}
-    if rows.per_row:
-        job["temperatures"] = _address(rows.temperatures)
-    else:
-        job["temperature"] = rows.temperatures[0]
-    job["row_ids"], job["row_mask"] = _address(rows.ids), _address(rows.mask)
-    written = [r if m is None else m for r, m in zip((indices, log_prob, logsumexp), made, strict=True)]
-    job["indices"], job["log_prob"], job["logsumexp"] = map(_address, written)
-    job["seed"], job["draw"] = draw
-    job["all_samples"], job["segment_blocks"], job["grab"] = samples, size, max(1, min(64, items // 256))
-    driver = drivers.driver(f"ragged_{method}", rows.array.dtype.name)
-    per_item = max(1, int(lengths[chosen].sum()) // items)
+    parameters = RaggedSampling(
+        Sampling(
+            _dispatch.rows_in_memory(rows.array),
+            _dispatch.stream_of(part.draw, rows.ids),
+            _dispatch.temperatures(rows.temperature),
+            rows.mask,
+            _dispatch.results_of(written, samples, 0, samples),
+            Split(1, size, 1, max(1, min(64, items // 256)), None),
+            Found(None, None, None, None, None),
+        ),
+        part.starts,
+        chosen,
+        item_rows,
+        first_items,
+    )
+    driver = drivers.driver(f"ragged_{part.method}", rows.array.dtype.name)
+    plan = Plan(driver, parameters, items, max(1, int(lengths[chosen].sum()) // items))
     bad: list[int] = []
     at_once = max(1, _dispatch._SEGMENT_SAMPLES // items) if several else _dispatch._SAMPLES
     for first in range(0, samples, at_once):
         count = min(at_once, samples - first)
-        job["samples"], job["first_sample"] = count, first
+        sampling = parameters.sampling._replace(results=_dispatch.results_of(written, samples, first, count))
         if several:
-            scratch = np.empty((2 + 3 * count, items))
-            pending = np.diff(first_items)
-            at, step = _address(scratch), scratch.strides[0]
-            job["node_r"], job["node_s"], job["winner_key"] = at, at + step, at + 2 * step
-            job["winner_r"], job["winner_at"] = at + (2 + count) * step, at + (2 + 2 * count) * step
-            job["pending"] = _address(pending)
-        packed = Job(job)
-        _dispatch._run(driver, packed, items, per_item)
-        if packed.bad_row is not None:
-            bad.append(packed.bad_row)
-    for result, copy in zip(results, made, strict=True):
-        if result is not None and copy is not None:
+            split = sampling.split._replace(pending=np.diff(first_items))
+            sampling = sampling._replace(split=split, found=_dispatch.found_of(items, count))
+        found = _dispatch.run(plan._replace(parameters=parameters._replace(sampling=sampling)))
+        if found is not None:
+            bad.append(found)
+    for result, copy in zip(out, made, strict=True):
+        if result is not None and copy is not None and result is not copy:
             result[chosen] = copy[chosen]
     return bad

@@ -5,18 +5,16 @@ Like `_dispatch`: how the work is cut changes no bit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import _dispatch
 from ._cpu import drivers
-from ._cpu.job import EMPTY, Job
-from ._cpu.runs import ELEMENTS
-from ._cpu.table import FIELDS, HEAD
-from ._dispatch import Array, Progress, _address, _name, _rows_job, _run, parts, result_dtype
+from ._cpu import table as kernels
+from ._dispatch import Plan, name_of, result_dtype, run
 from ._jit import thread_count
+from ._requests import Array, Draw, LogitRows, Outputs, Progress, Temperature
 from ._scalar.blocks import BLOCK
 
 #: Draws that one thread takes at a time.
@@ -47,116 +45,92 @@ def tabled(columns: int, samples: int, dtype: np.dtype[Any]) -> bool:
     return samples >= max(64, columns >> (8 if dtype == np.float64 else 7))
 
 
-def build(array: Array, temperature: Array, node: Array) -> Table:
-    """The table of a row (1-D `array`) whose node is known."""
-    job, kept = _rows_job(array, temperature, False)
-    columns, dtype = array.shape[-1], array.dtype
+def build(array: Array, temperature: Temperature, root: Array) -> Table:
+    """The table of a row (1-D `array`) whose (r, S) is known."""
+    columns, dtype = array.shape[-1], name_of(result_dtype(array.dtype))
     blocks = -(-columns // BLOCK)
-    masses, entries = np.empty(columns, np.int64), np.empty(columns, np.int64)
-    plan = np.empty(HEAD + FIELDS * blocks, np.int64)
-    kept += [node, masses, entries, plan]
-    job["row_node"], job["element"], job["grab"] = _address(node), ELEMENTS[_name(dtype)], 1
-    job["masses"], job["entries"], job["plan"] = _address(masses), _address(entries), _address(plan)
-    _run(drivers.driver("table_weights", _name(result_dtype(dtype))), Job(job), blocks, min(columns, BLOCK))
+    plan = np.empty(kernels.HEAD + kernels.FIELDS * blocks, np.int64)
+    table = kernels.Table(columns, np.empty(columns, np.int64), plan, np.empty(columns, np.int64))
+    row = _dispatch.rows_in_memory(array), _dispatch.temperatures(temperature)
+    weighing = kernels.Weighing(*row, root, table)
+    run(Plan(drivers.driver("table_weights", dtype), weighing, blocks, min(columns, BLOCK)))
     head, split = drivers.driver("table_head", "float64"), drivers.driver("table_split", "float64")
     # asking for the number of threads starts them, which short work must not
-    pieces = job["segments"] = min(4 * thread_count(), columns // _CUT) if columns >= 2 * _CUT else 1
+    pieces = min(4 * thread_count(), columns // _CUT) if columns >= 2 * _CUT else 1
     for phase, items in ((0, blocks), (1, pieces)):
-        job["phase"] = phase
-        packed = Job(job)
-        head.serial(packed.address)
-        packed = Job(job)
-        _run(split, packed, items, -(-columns // items))
-    return Table(columns, entries, plan[:HEAD].copy())
+        head(kernels.Heading(table, phase))
+        run(Plan(split, kernels.Splitting(table, phase, pieces), items, -(-columns // items)))
+    return Table(columns, table.entries, plan[: kernels.HEAD].copy())
 
 
-def draw(table: Table, out: Array, seed: int, number: int, identity: int, progress: Progress | None = None) -> None:
-    """Fill the contiguous `out` with draws 0, 1, ... of a table, as row `identity` of a draw id."""
+def draw(table: Table, out: Array, draw: Draw, row: int, progress: Progress | None = None) -> None:
+    """Fill the contiguous `out` with draws 0, 1, ... of a table, as so numbered row of a draw."""
     if out.size == 0:
         return
-    row = np.array([identity], np.int64)
-    job = EMPTY | {
-        "columns": table.columns, "entries": _address(table.entries), "plan": _address(table.head),
-        "indices": _address(out), "samples": out.size, "all_samples": out.size, "segment_blocks": _PIECE, "grab": 1,
-        "row_ids": _address(row), "seed": seed, "draw": number,
-    }  # fmt: skip
-    packed = Job(job)
-    _run(drivers.driver("table_draw", "float64"), packed, -(-out.size // _PIECE), 8 * _PIECE, progress)
-    del row  # alive until here: the job holds its address
+    stream = _dispatch.stream_of(draw, np.array([row], np.int64))
+    parameters = kernels.Drawing(table.columns, table.head, table.entries, stream, out, out.size, _PIECE)
+    run(Plan(drivers.driver("table_draw", "float64"), parameters, -(-out.size // _PIECE), 8 * _PIECE), progress)
 
 
 def categorical(
-    array: Array,
-    samples: int,
-    temperatures: Array,
-    per_row: bool,
-    row_ids: Array | None,
-    row_mask: Array | None,
-    method: str,
-    seed: int,
-    draw_id: int,
-    results: Sequence[Array | None],
-    progress: Progress | None = None,
+    rows: LogitRows, samples: int, method: str, draw: Draw, out: Outputs, progress: Progress | None = None
 ) -> int | None:
     """`_dispatch.categorical`, or the same law from a table of each row where many samples are asked for."""
-    if results[0] is None or method != "grouped" or not tabled(array.shape[-1], samples, array.dtype):
-        return _dispatch.categorical(
-            array, samples, temperatures, per_row, row_ids, row_mask, method, seed, draw_id, results, progress
-        )
-    indices = results[0].reshape(-1, samples)
-    log_prob, logsumexp = (r if r is None else r.reshape(-1, *r.shape[array.ndim - 1 :]) for r in results[1:])
+    if out.indices is None or method != "grouped" or not tabled(rows.columns, samples, rows.array.dtype):
+        return _dispatch.categorical(rows, samples, method, draw, out, progress)
+    count = rows.count
+    out = Outputs(
+        out.indices.reshape(count, samples),
+        out.log_prob if out.log_prob is None else out.log_prob.reshape(count, samples),
+        out.logsumexp if out.logsumexp is None else out.logsumexp.reshape(count),
+    )
     bad: list[int] = []
-    for part, run in parts(array.shape[:-1]):
-        rows = run.stop - run.start
-        some = temperatures[run] if per_row else temperatures
-        ids = np.arange(run.start, run.stop, dtype=np.int64) if row_ids is None else row_ids[run]
-        mask = None if row_mask is None else row_mask[run]
-        greedy, nodes = np.full(rows, -1, np.int64), np.empty((rows, 2))
-        found = _dispatch.categorical(
-            array[part], 0 if some.all() else 1, some, per_row, ids, mask, "grouped", seed, draw_id,
-            (greedy, None, None if logsumexp is None else logsumexp[run]), progress, nodes=nodes,
-        )  # fmt: skip
+    for _, run_of, part in rows.parts():
+        found = _tabled_part(part, samples, draw, out.of(run_of), progress)
         if found is not None:
-            bad.append(run.start + found)
-        good = np.isfinite(nodes[:, 1]) & (some > 0)
-        some_indices, some_log_prob = indices[run], None if log_prob is None else log_prob[run]
-        if not good.all():
-            fixed = np.flatnonzero(~good)
-            some_indices[fixed] = greedy[fixed, None]
-            if some_log_prob is not None:
-                some_log_prob[fixed] = np.where(greedy[fixed, None] < 0, np.nan, 0)
-        _tabled_rows(
-            array[part], some, per_row, ids, nodes, np.flatnonzero(good), (seed, draw_id), some_indices, some_log_prob
-        )
+            bad.append(run_of.start + found)
     return min(bad, default=None)
 
 
-def _tabled_rows(
-    array: Array, temperatures: Array, per_row: bool, ids: Array, nodes: Array, wanted: Array, draw_of: tuple[int, int],
-    indices: Array, log_prob: Array | None,
-) -> None:  # fmt: skip
+def _tabled_part(
+    rows: LogitRows, samples: int, draw: Draw, out: Outputs, progress: Progress | None
+) -> int | None:
+    """Samples of some rows from tables; the first bad row, if any."""
+    argmaxes, roots = np.full(rows.count, -1, np.int64), np.empty((rows.count, 2))
+    greedy = 0 if rows.temperature.values.all() else 1
+    of_rows = Outputs(argmaxes, None, out.logsumexp, None, roots)
+    bad = _dispatch.categorical(rows, greedy, "grouped", draw, of_rows, progress)
+    good = np.isfinite(roots[:, 1]) & (rows.temperature.values > 0)
+    assert out.indices is not None
+    if not good.all():
+        fixed = np.flatnonzero(~good)
+        out.indices[fixed] = argmaxes[fixed, None]
+        if out.log_prob is not None:
+            out.log_prob[fixed] = np.where(argmaxes[fixed, None] < 0, np.nan, 0)
+    _tabled_rows(rows, roots, np.flatnonzero(good), draw, out)
+    return bad
+
+
+def _tabled_rows(rows: LogitRows, roots: Array, wanted: Array, draw_of: Draw, out: Outputs) -> None:
     """Samples of the rows `wanted`, from a table of each."""
-    columns, samples = array.shape[-1], indices.shape[-1]
-    if len(wanted) == 0:
+    if len(wanted) == 0 or out.indices is None:
         return
+    columns, samples, array = rows.columns, out.indices.shape[-1], rows.array
     if columns <= _WHOLE and (12 * columns + 5 * samples < _SMALL or len(wanted) >= 4 * thread_count()):
-        job, kept = _rows_job(array, temperatures, per_row)
-        kept += [ids, nodes, wanted, indices, log_prob]
-        job["element"], job["row_ids"], job["row_node"] = ELEMENTS[_name(array.dtype)], _address(ids), _address(nodes)
-        job["given"], job["samples"], job["all_samples"] = _address(wanted), samples, samples
-        job["indices"], job["log_prob"], job["grab"] = _address(indices), _address(log_prob), 1
-        job["seed"], job["draw"] = draw_of
-        packed = Job(job)
-        _run(
-            drivers.driver("table_rows", _name(result_dtype(array.dtype))),
-            packed,
-            len(wanted),
-            16 * columns + 8 * samples,
+        parameters = kernels.TablesOfRows(
+            _dispatch.rows_in_memory(array),
+            _dispatch.temperatures(rows.temperature),
+            roots,
+            wanted,
+            _dispatch.stream_of(draw_of, rows.ids),
+            _dispatch.results_of(out, samples, 0, samples),
         )
+        driver = drivers.driver("table_rows", name_of(result_dtype(array.dtype)))
+        run(Plan(driver, parameters, len(wanted), 16 * columns + 8 * samples))
         return
     for row in wanted.tolist():
         logits = array[np.unravel_index(row, array.shape[:-1])] if array.ndim > 1 else array
-        own = temperatures[row : row + 1] if per_row else temperatures
-        draw(build(logits, own, nodes[row]), indices[row], *draw_of, int(ids[row]))
-        if log_prob is not None:
-            _dispatch.given_log_prob(logits, own, False, indices[row], indices[row], nodes[row], log_prob[row])
+        own, indices = rows.temperature.of(slice(row, row + 1)), out.indices[row]
+        draw(build(logits, own, roots[row]), indices, draw_of, row if rows.ids is None else int(rows.ids[row]))
+        if out.log_prob is not None:
+            _dispatch.given_log_prob(LogitRows(logits, own), indices, indices, roots[row], out.log_prob[row])

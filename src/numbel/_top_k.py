@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -12,14 +10,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import _checks, _dispatch, _host
 from ._cpu import drivers
-from ._cpu.job import Job
-from ._cpu.top_k_short import SHORT
-from ._dispatch import _address
+from ._cpu.parameters import Split
+from ._cpu.top_k import Choosing, Lists, TopKResults, Weighting
+from ._cpu.top_k_short import SHORT, ShortChoosing
+from ._dispatch import Plan
 from ._jit import thread_count
+from ._requests import Draw, LogitRows, Outputs, RowOptions
 from ._scalar.blocks import BLOCK
 from .results import TopK
-
-_Reserve = Callable[[], AbstractContextManager[tuple[int, int]]]
 
 #: Segments for each thread, where rows are too few: a slow core then holds the others up by an eighth.
 _PER_THREAD = 8
@@ -33,25 +31,15 @@ _LISTS = 1 << 20
 _NODES = 1 << 20
 
 
-def gumbel_top_k(
-    reserve: _Reserve,
-    logits: Any,
-    k: int,
-    axis: int,
-    temperature: ArrayLike,
-    row_ids: ArrayLike | None,
-    row_mask: ArrayLike | None,
-    on_invalid: str | None,
-    out: TopK | None,
-) -> TopK:
+def gumbel_top_k(reserve: _host.Reserve, logits: Any, k: Any, options: RowOptions, out: TopK | None) -> TopK:
     """The k largest perturbed logits of each row, in order."""
     if out is not None and (not isinstance(out, tuple) or len(out) != 4):
         raise TypeError(f"out must be a numbel.TopK, got {type(out).__name__}")
-    rows = _host.rows_of(logits, axis, temperature, row_ids, row_mask, _checks.temperature)
+    rows = _host.rows_of(logits, options, _checks.temperature)
     array = rows.array
     shape = array.shape[:-1]
     count = _checks.top_k_count(k, array.shape[-1])
-    raises = _checks.on_invalid(on_invalid)
+    raises = _checks.on_invalid(options.on_invalid)
     given = (None,) * 4 if out is None else tuple(out)
     kinds = (np.dtype(np.int64), np.dtype(np.float64), _dispatch.result_dtype(array.dtype), np.dtype(np.float64))
     forms = ((*shape, count), (*shape, count), shape, shape)
@@ -62,12 +50,13 @@ def gumbel_top_k(
     if out is not None:
         _checks.outs_apart(each for each in given if isinstance(each, np.ndarray))
     # strided outputs are written through a copy: they have k entries a row, not one a category
-    read = array, rows.temperatures, rows.ids, rows.mask
+    read = array, rows.temperature.values, rows.ids, rows.mask
     written = [
-        r if _host._free(r, each, read) else np.empty(r.shape, r.dtype) for r, each in zip(results, given, strict=True)
+        r if _host.is_free(r, each, read) else np.empty(r.shape, r.dtype)
+        for r, each in zip(results, given, strict=True)
     ]
     with reserve() as draw:
-        bad = _choose(rows, count, draw, written)
+        bad = _choose(rows, count, draw, TopKResults(*written)) if rows.count else None
         for result, made in zip(results, written, strict=True):
             if result is not made:
                 result[...] = made
@@ -76,55 +65,47 @@ def gumbel_top_k(
     return TopK(*(r if each is not None or r.shape else r[()] for r, each in zip(results, given, strict=True)))
 
 
-def _choose(rows: _host.Rows, k: int, draw: tuple[int, int], results: list[NDArray[Any]]) -> int | None:
-    """Write contiguous results; the first bad row, if any."""
-    array = rows.array
-    job, kept = _dispatch._rows_job(array, rows.temperatures, rows.per_row)
-    count, columns = job["rows"], job["columns"]
-    if count == 0:
-        return None
-    kept += [rows.ids, rows.mask, *results]
-    job["row_ids"], job["row_mask"] = _address(rows.ids), _address(rows.mask)
-    job["k"], job["seed"], job["draw"] = k, *draw
-    job["indices"], job["perturbed"], job["log_prob"], job["threshold"] = map(_address, results)
+def _choose(rows: LogitRows, k: int, draw: Draw, results: TopKResults) -> int | None:
+    """Write results; the first bad row, if any."""
+    logits, name = _dispatch.rows_in_memory(rows.array), _dispatch.name_of(rows.array.dtype)
+    count, columns = logits.rows, logits.columns
+    stream, temperatures = _dispatch.stream_of(draw, rows.ids), _dispatch.temperatures(rows.temperature)
+    given = logits, stream, temperatures, rows.mask, k, results
     if columns <= SHORT and count >= _MANY_ROWS:
-        job["segments"], job["segment_blocks"] = 1, _dispatch.width_of_samples(count, columns)
-        items, per_item = -(-count // job["segment_blocks"]), job["segment_blocks"] * columns
-        packed = Job(job)
-        _dispatch._run(drivers.driver("top_k_short", _dispatch._name(array.dtype)), packed, items, per_item)
-        return packed.bad_row
+        width = _dispatch.width_of_samples(count, columns)
+        driver = drivers.driver("top_k_short", name)
+        return _dispatch.run(Plan(driver, ShortChoosing(*given, width), -(-count // width), width * columns))
     blocks = -(-columns // BLOCK)
     # Where the k lie in few blocks, the others' sums come from the first pass over the logits; else all come from
     # a second one, which then reads little more than those few blocks.
-    job["keeps_nodes"] = int(k < blocks <= _NODES)
+    keeps_nodes = int(k < blocks <= _NODES)
     # asking for the number of threads starts them, which short work must not: OpenMP's are torch's, too
     threads = thread_count() if count * columns >= _dispatch._PARALLEL_FROM else 1
     size = _segment_blocks(count, blocks, k, threads)
-    segments = -(-blocks // size)
-    job["segments"], job["segment_blocks"] = segments, size
-    job["group"] = job["grab"] = 1
-    driver = drivers.driver("top_k", array.dtype.name)
-    per_item = min(size * BLOCK, columns)
-    if segments == 1:
-        packed = Job(job)
-        _dispatch._run(driver, packed, count, per_item)
-        return packed.bad_row
-    bad = None
+    split = Split(-(-blocks // size), size, 1, 1, None)
+    lists = Lists(None, None, None, None, None, 0)
+    plan = Plan(drivers.driver("top_k", name), Choosing(*given, split, keeps_nodes, lists), count, min(size * BLOCK, columns))
+    return _dispatch.run(plan) if split.segments == 1 else _choose_in_segments(plan)
+
+
+def _choose_in_segments(plan: Plan) -> int | None:
+    """The same of rows that are cut into segments, so many rows at a time that their lists stay small."""
+    parameters: Choosing = plan.parameters
+    (count, columns), (k, segments) = parameters.logits[2:4], (parameters.k, parameters.split.segments)
+    blocks, length = -(-columns // BLOCK), min(k + 1, columns)
     at_once = max(1, min(count, _LISTS // (segments * (k + 1)), _NODES // blocks))
-    length = min(k + 1, columns)
     keys, places = np.empty(at_once * segments * length), np.empty(at_once * segments * length, np.int64)
-    nodes = np.empty((at_once, 2, blocks) if job["keeps_nodes"] else 0)
-    pending, limits, counts = (np.empty(n, np.int64) for n in (at_once, at_once, at_once * segments))
-    job["winner_key"], job["winner_at"], job["counts"] = map(_address, (keys, places, counts))
-    job["node_r"], job["pending"], job["limits"] = map(_address, (nodes, pending, limits))
+    nodes = np.empty((at_once, 2, blocks)) if parameters.keeps_nodes else None
+    pending, limits, lengths = (np.empty(n, np.int64) for n in (at_once, at_once, at_once * segments))
+    bad = None
     for first in range(0, count, at_once):
         last = min(first + at_once, count)
-        job["first_row"] = first
         pending[:], limits[:] = segments, np.iinfo(np.int64).min
-        packed = Job(job)
-        _dispatch._run(driver, packed, last * segments, per_item, first=first * segments)
-        if packed.bad_row is not None and bad is None:
-            bad = packed.bad_row
+        some = parameters._replace(lists=Lists(keys, places, lengths, limits, nodes, first))
+        some = some._replace(split=some.split._replace(pending=pending))
+        part = plan._replace(parameters=some, items=last * segments)
+        found = _dispatch.run(part, first=first * segments)
+        bad = found if bad is None else bad
     return bad
 
 
@@ -212,23 +193,21 @@ def top_k_weights(
     for name in ("indices", "threshold"):
         if _checks.on_device(getattr(result, name)):
             raise TypeError(f"result.{name} lies on a CUDA device and logits on the host")
-    rows = _host.rows_of(logits, axis, temperature, None, None, _checks.temperature)
+    rows = _host.rows_of(logits, RowOptions(axis, temperature), _checks.temperature)
     array = rows.array
     indices, thresholds = _checks.top_k_result(result, array)
     empty = indices < 0
     phi = np.take_along_axis(array, np.where(empty, 0, indices), -1).astype(np.float64)
     if phi.size == 0:
         return phi
-    job, kept = _dispatch._rows_job(phi, rows.temperatures, rows.per_row)
     sums = None
     if not normalized:
         sums = np.empty(thresholds.shape)
-        categorical = (array, 0, rows.temperatures, rows.per_row, None, ~empty[..., 0].reshape(-1))
-        _dispatch.categorical(*categorical, "grouped", 0, 0, (None,) * 3, sums=sums)
-    kept += [thresholds, sums]
-    job["threshold"], job["row_result"], job["given"] = _address(thresholds), _address(sums), int(normalized)
-    job["grab"] = max(1, (1 << 12) // phi.shape[-1])
-    packed = Job(job)
-    _dispatch._run(drivers.driver("top_k_weights", "float64"), packed, job["rows"], phi.shape[-1])
+        wanted = rows._replace(mask=~empty[..., 0].reshape(-1))
+        _dispatch.categorical(wanted, 0, "grouped", (0, 0), Outputs(logsumexp64=sums))
+    chunk = max(1, (1 << 12) // phi.shape[-1])
+    chosen, temperatures = _dispatch.rows_in_memory(phi), _dispatch.temperatures(rows.temperature)
+    parameters = Weighting(chosen, temperatures, thresholds, sums, int(normalized), chunk)
+    _dispatch.run(Plan(drivers.driver("top_k_weights", "float64"), parameters, chosen.rows, phi.shape[-1]))
     phi[empty] = math.nan
     return phi

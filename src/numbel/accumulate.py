@@ -249,11 +249,16 @@ class CategoricalAccumulator:
         """What all pieces have in common, from the first."""
         shape = array.shape[:-1]
         temperature, row_ids, row_mask = self._given
-        temperatures, per_row = _checks.temperature(temperature, shape)
         return Law(
-            shape, array.dtype, 1 if self._num_samples is None else self._num_samples, self._method,
-            temperatures, per_row,
+            shape,
+            array.dtype,
+            1 if self._num_samples is None else self._num_samples,
+            self._method,
+            *_checks.temperature(temperature, shape),
             None if row_ids is None else _checks.row_ids(row_ids, shape),
             None if row_mask is None else _checks.row_mask(row_mask, shape),
-            self._raises, self._numbers, self._seed, self._draw,
-        )  # fmt: skip
+            self._raises,
+            self._numbers,
+            self._seed,
+            self._draw,
+        )

@@ -24,6 +24,7 @@ import typer
 from rich import progress
 
 from . import __version__, _checks, _early, _files, _host, _info, _kernel_cache, _warmup, _zipf, bench
+from ._requests import RowOptions, SampleOptions
 from .generator import Generator, default_rng
 from .results import Sample
 
@@ -228,10 +229,9 @@ def _sample(
             return _sample_on_device(
                 rng, array, num_samples, temperature, method, indices, logs, full, step, truncation
             )
-        results = indices, logs, None
-        return _host.sample(
-            rng._reserve, array, num_samples, -1, temperature, method, None, None, None, results, full, step, truncation
-        )
+        rows = RowOptions(temperature=temperature)
+        options = SampleOptions(num_samples, rows, method, truncation, None, (indices, logs, None), full)
+        return _host.sample(rng._reserve, array, options, step)
 
 
 def _sample_on_device(

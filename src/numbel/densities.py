@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _checks, _common, _dispatch
+from ._requests import LogitRows, Outputs
 from ._types import Elsewhere, FloatT, FloatTensor, FloatVector, ShapeT, Sums, Tensor, UnknownRank, Vector
 
 
@@ -148,15 +149,16 @@ def logsumexp(
     if axes is not None:
         given = np.moveaxis(given, axes, range(-len(axes), 0))
         given = given.reshape(*given.shape[: -len(axes)], -1)
-    array, temperatures, per_row, raises = _rows(given, -1 if axes is not None else axis, temperature, on_invalid)  # type: ignore[arg-type]
+    rows, raises = _rows(given, -1 if axes is not None else axis, temperature, on_invalid)  # type: ignore[arg-type]
+    array = rows.array
     kind, shape = _dispatch.result_dtype(array.dtype), array.shape[:-1]
     if keepdims:
         kept = list(whole)
         for at in (operator.index(axis),) if axes is None else axes:  # type: ignore[arg-type]
             kept[at] = 1
         shape = tuple(kept)
-    result, target = _output(shape, kind, out, array, temperatures)
-    bad = _dispatch.categorical(array, 0, temperatures, per_row, None, None, "grouped", 0, 0, (None, None, target))
+    result, target = _output(shape, kind, out, array, rows.temperature.values)
+    bad = _dispatch.categorical(rows, 0, "grouped", (0, 0), Outputs(logsumexp=target))
     if bad is not None:
         bad = _empty_sums(array, target.reshape(-1))
     return _finish(result, target, out, array, bad if raises else None)
@@ -282,35 +284,21 @@ def log_prob(
         from . import _device
 
         return _device.log_prob(logits, index, axis, temperature, on_invalid, out, stream)
-    array, temperatures, per_row, raises = _rows(logits, axis, temperature, on_invalid)
-    given = _checks.indices(index, array.shape, raises)
-    kind = _dispatch.result_dtype(array.dtype)
-    result, target = _output(given.shape, kind, out, array, temperatures, given)
+    rows, raises = _rows(logits, axis, temperature, on_invalid)
+    given = _checks.indices(index, rows.array.shape, raises)
+    kind = _dispatch.result_dtype(rows.array.dtype)
+    result, target = _output(given.shape, kind, out, rows.array, rows.temperature.values, given)
     bad: list[int] = []
-    shape = array.shape[:-1]
-    each = given.reshape(math.prod(shape), -1) if given.size else given
+    each = given.reshape(rows.count, -1) if given.size else given
     flat = target.reshape(each.shape)
-    for part, run in _dispatch.parts(shape):
-        some = temperatures[run] if per_row else temperatures
-        rows = run.stop - run.start
-        greedy, nodes = np.empty(rows, np.int64), np.empty((rows, 2))
-        found = _dispatch.categorical(
-            array[part],
-            0 if some.all() else 1,
-            some,
-            per_row,
-            None,
-            None,
-            "grouped",
-            0,
-            0,
-            (greedy, None, None),
-            nodes=nodes,
-        )
+    for _, run, part in rows.parts():
+        argmaxes, roots = np.empty(part.count, np.int64), np.empty((part.count, 2))
+        samples = 0 if part.temperature.values.all() else 1
+        found = _dispatch.categorical(part, samples, "grouped", (0, 0), Outputs(indices=argmaxes, roots=roots))
         if found is not None:
             bad.append(run.start + found)
-        _dispatch.given_log_prob(array[part], some, per_row, each[run], greedy, nodes, flat[run])
-    return _finish(result, target, out, array, min(bad) if bad and raises else None)
+        _dispatch.given_log_prob(part, each[run], argmaxes, roots, flat[run])
+    return _finish(result, target, out, rows.array, min(bad) if bad and raises else None)
 
 
 @overload
@@ -392,9 +380,11 @@ def entropy(
         from . import _device
 
         return _device.entropy(logits, axis, temperature, on_invalid, out, stream)
-    array, temperatures, per_row, raises = _rows(logits, axis, temperature, on_invalid)
-    result, target = _output(array.shape[:-1], _dispatch.result_dtype(array.dtype), out, array, temperatures)
-    bad = _dispatch.entropy(array, temperatures, per_row, target)
+    rows, raises = _rows(logits, axis, temperature, on_invalid)
+    array = rows.array
+    kind = _dispatch.result_dtype(array.dtype)
+    result, target = _output(array.shape[:-1], kind, out, array, rows.temperature.values)
+    bad = _dispatch.entropy(rows, target)
     return _finish(result, target, out, array, bad if raises else None)
 
 
@@ -406,13 +396,11 @@ def _on_device(logits: Any, stream: Any) -> bool:
     return there
 
 
-def _rows(
-    logits: Any, axis: int, temperature: ArrayLike, on_invalid: str | None
-) -> tuple[NDArray[Any], NDArray[Any], bool, bool]:
-    """Logits with the categories last, the rows' temperatures, whether each has its own, and whether bad ones raise."""
+def _rows(logits: Any, axis: int, temperature: ArrayLike, on_invalid: str | None) -> tuple[LogitRows, bool]:
+    """Checked rows, and whether bad ones raise."""
     array = _checks.logits(logits, axis)
-    temperatures, per_row = _checks.temperature(temperature, array.shape[:-1])
-    return array, temperatures, per_row, _checks.on_invalid(on_invalid)
+    rows = LogitRows(array, _checks.temperature(temperature, array.shape[:-1]))
+    return rows, _checks.on_invalid(on_invalid)
 
 
 def _output(

@@ -37,6 +37,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _checks, _dispatch, gradients
+from ._requests import LogitRows, Temperature
 from .generator import Generator
 from .results import Gradient
 
@@ -641,8 +642,8 @@ class _Task:
     def softmax(self, array: _Array, temperature: _Array | float = 1.0) -> _Array:
         """softmax(array / temperature)."""
         out = np.empty(array.shape, array.dtype)
-        per_row = isinstance(temperature, np.ndarray)
-        bad = _dispatch.softmax(array, np.asarray(temperature, np.float64).reshape(-1), per_row, out)
+        given = Temperature(np.asarray(temperature, np.float64).reshape(-1), isinstance(temperature, np.ndarray))
+        bad = _dispatch.relaxed(LogitRows(array, given), None, out)
         if bad is not None:
             _checks.invalid_row(array, bad)
         return out

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _checks, _common, _dispatch, _host, _ragged, _top_k
+from ._requests import RowOptions, SampleOptions
 from ._types import (
     AnyArray,
     Draws,
@@ -583,13 +584,10 @@ class Generator:
         found = _common.sample(self, logits, num_samples, axis, temperature, method, others, False)
         if found is not None:
             return found
-        each = num_samples, axis, temperature, method, row_ids, row_mask, on_invalid, (out, None, None), False
-        truncation = top_k, top_p, min_p
-        if self._on_device(logits, stream):
-            return _device().sample(self._reserve, logits, *each, stream, offsets, truncation).indices
-        if offsets is not None:
-            return _ragged.sample(self._reserve, logits, offsets, *each, truncation).indices
-        return _host.sample(self._reserve, logits, *each, truncation=truncation).indices
+        rows = RowOptions(axis, temperature, row_ids, row_mask, on_invalid)
+        limits = top_k, top_p, min_p
+        options = SampleOptions(num_samples, rows, method, limits, offsets, (out, None, None), False)
+        return self._sample(logits, options, stream).indices
 
     @overload
     def sample(
@@ -731,13 +729,15 @@ class Generator:
         if out is not None and (not isinstance(out, tuple) or len(out) != 3):
             raise TypeError(f"out must be a numbel.Sample, got {type(out).__name__}")
         given = (None, None, None) if out is None else tuple(out)
-        each = num_samples, axis, temperature, method, row_ids, row_mask, on_invalid, given, True
-        truncation = top_k, top_p, min_p
+        rows = RowOptions(axis, temperature, row_ids, row_mask, on_invalid)
+        limits = top_k, top_p, min_p
+        return self._sample(logits, SampleOptions(num_samples, rows, method, limits, offsets, given, True), stream)
+
+    def _sample(self, logits: Any, options: SampleOptions, stream: Any) -> Sample:
         if self._on_device(logits, stream):
-            return _device().sample(self._reserve, logits, *each, stream, offsets, truncation)  # type: ignore[no-any-return]
-        if offsets is not None:
-            return _ragged.sample(self._reserve, logits, offsets, *each, truncation)
-        return _host.sample(self._reserve, logits, *each, truncation=truncation)
+            return _device().sample(self._reserve, logits, options, stream)  # type: ignore[no-any-return]
+        sample = _host.sample if options.offsets is None else _ragged.sample
+        return sample(self._reserve, logits, options)
 
     @overload
     def gumbel_softmax(
@@ -840,10 +840,10 @@ class Generator:
         found = _common.relaxed(self, logits, temperature, axis, hard, others)
         if found is not None:
             return found
-        each = temperature, axis, hard, row_ids, row_mask, on_invalid, out
+        options = RowOptions(axis, temperature, row_ids, row_mask, on_invalid)
         if self._on_device(logits, stream):
-            return _device().gumbel_softmax(self._reserve, logits, *each, stream)  # type: ignore[no-any-return]
-        return _host.gumbel_softmax(self._reserve, logits, *each)
+            return _device().gumbel_softmax(self._reserve, logits, options, hard, out, stream)  # type: ignore[no-any-return]
+        return _host.gumbel_softmax(self._reserve, logits, options, hard, out)
 
     @overload
     def multinomial(
@@ -916,10 +916,10 @@ class Generator:
         >>> int(counts.sum()), bool(abs(counts[0] / 10**12 - 0.25) < 3e-6), int(counts[2])
         (1000000000000, True, 0)
         """
-        each = n, logits, axis, temperature, row_ids, row_mask, on_invalid, out
+        options = RowOptions(axis, temperature, row_ids, row_mask, on_invalid)
         if self._on_device(logits, stream):
-            return _device().multinomial(self._reserve, *each, stream)  # type: ignore[no-any-return]
-        return _host.multinomial(self._reserve, *each)
+            return _device().multinomial(self._reserve, n, logits, options, out, stream)  # type: ignore[no-any-return]
+        return _host.multinomial(self._reserve, n, logits, options, out)
 
     @overload
     def gumbel_top_k(
@@ -1015,10 +1015,10 @@ class Generator:
         >>> int(numbel.Generator(5).categorical(logits, method="gumbel_max")) == int(chosen.indices[0])
         True
         """
-        each = (logits, k, axis, temperature, row_ids, row_mask, on_invalid, out)
+        options = RowOptions(axis, temperature, row_ids, row_mask, on_invalid)
         if self._on_device(logits, stream):
-            return _device().gumbel_top_k(self._reserve, *each, stream)  # type: ignore[no-any-return]
-        return _top_k.gumbel_top_k(self._reserve, *each)
+            return _device().gumbel_top_k(self._reserve, logits, k, options, out, stream)  # type: ignore[no-any-return]
+        return _top_k.gumbel_top_k(self._reserve, logits, k, options, out)
 
     @overload
     def conditional_gumbel(
@@ -1102,10 +1102,10 @@ class Generator:
         >>> z.argmax(-1).tolist()
         [2, 0, 3]
         """
-        each = index, axis, temperature, row_ids, row_mask, on_invalid, out
+        options = RowOptions(axis, temperature, row_ids, row_mask, on_invalid)
         if self._on_device(logits, stream):
-            return _device().conditional_gumbel(self._reserve, logits, *each, stream)  # type: ignore[no-any-return]
-        return _host.conditional_gumbel(self._reserve, logits, *each)
+            return _device().conditional_gumbel(self._reserve, logits, index, options, out, stream)  # type: ignore[no-any-return]
+        return _host.conditional_gumbel(self._reserve, logits, index, options, out)
 
 
 def _device() -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _checks, _dispatch
+from ._requests import parts
 from ._types import DTypeT, Elsewhere, ShapeT
 
 
@@ -128,23 +129,23 @@ def pull_back(
     array = _checks.logits(y, axis, "y")
     given = _checks.cotangent(cotangent, y.shape, array.dtype)
     rows = array.shape[:-1]
-    temperatures, per_row = _checks.temperature(temperature, rows)
+    temperatures = _checks.temperature(temperature, rows)
     result = np.empty(y.shape, array.dtype) if out is None else _checks.out(out, y.shape, array.dtype)
     other, target = (a if axis == -1 else np.moveaxis(a, axis, -1) for a in (given, result))
     array, other = _checks.apart(array, target), _checks.apart(other, target)
     if not in_temperature:
-        _dispatch.vjp(array, other, temperatures, per_row, target, None, out is not None)
+        _dispatch.vjp(array, other, temperatures, target, None, out is not None)
         return result, None
     shape = np.shape(temperature)
-    if per_row:
+    if temperatures.per_row:
         in_rows = np.empty(math.prod(rows))
-        _dispatch.vjp(array, other, temperatures, per_row, target, in_rows, out is not None)
+        _dispatch.vjp(array, other, temperatures, target, in_rows, out is not None)
         with np.errstate(all="ignore"):
             return result, _sum_to(in_rows.reshape(rows), shape)
     total = 0.0
-    for index, run in _dispatch.parts(rows):
+    for index, run in parts(rows):
         in_rows = np.empty(run.stop - run.start)
-        _dispatch.vjp(array[index], other[index], temperatures, per_row, target[index], in_rows, out is not None)
+        _dispatch.vjp(array[index], other[index], temperatures, target[index], in_rows, out is not None)
         with np.errstate(all="ignore"):
             total += float(in_rows.sum())
     return result, np.full(shape, total)[()]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _checks, _dispatch, _tables
+from ._requests import LogitRows, Outputs, Temperature
 from ._types import Elsewhere, Indices, ShapeT, WhereT
 from .generator import Generator, _device
 
@@ -67,17 +68,16 @@ class CategoricalTable(Generic[WhereT]):
             self._logsumexp = self._table.logsumexp
             return
         array = _checks.one_row(logits)
-        temperatures, _ = _checks.temperature(temperature, ())
-        node, logsumexp = np.empty((1, 2)), np.empty(1)
-        if not temperatures[0]:
+        given = _checks.temperature(temperature, ())
+        root, logsumexp = np.empty((1, 2)), np.empty(1)
+        if not given.values[0]:
             array, limit = _lone(array)
-            temperatures = np.ones(1)
-        bad = _dispatch.categorical(
-            array, 0, temperatures, False, None, None, "grouped", 0, 0, (None,) * 3, sums=logsumexp, nodes=node
-        )
+            given = Temperature(np.ones(1), False)
+        rows = LogitRows(array, given._replace(per_row=False))
+        bad = _dispatch.categorical(rows, 0, "grouped", (0, 0), Outputs(logsumexp64=logsumexp, roots=root))
         if bad is not None:
             _checks.invalid_row(array, bad)
-        self._table = _tables.build(array, temperatures, node)
+        self._table = _tables.build(array, rows.temperature, root)
         self._table.entries.flags.writeable = False
         self._logsumexp = logsumexp[0] if limit is None else limit
 
@@ -207,8 +207,8 @@ class CategoricalTable(Generic[WhereT]):
         rng._on_device(None, stream)
         result = np.empty(shape, np.int64) if out is None else _checks.out(out, shape, np.dtype(np.int64))
         target = result if result.flags.c_contiguous else np.empty(shape, np.int64)
-        with rng._reserve() as (seed, draw):
-            _tables.draw(self._table, target, seed, draw, 0)
+        with rng._reserve() as draw:
+            _tables.draw(self._table, target, draw, 0)
             if target is not result:
                 result[...] = target
         return result if out is not None or shape else result[()]
@@ -217,8 +217,8 @@ class CategoricalTable(Generic[WhereT]):
 def _lone(array: NDArray[Any]) -> tuple[NDArray[Any], np.float64]:
     """Logits of which only the first largest is possible, and the logsumexp at temperature 0."""
     index, limit = np.empty(1, np.int64), np.empty(1)
-    results = (index, None, None)
-    bad = _dispatch.categorical(array, 1, np.zeros(1), True, None, None, "grouped", 0, 0, results, sums=limit)
+    rows = LogitRows(array, Temperature(np.zeros(1), True))
+    bad = _dispatch.categorical(rows, 1, "grouped", (0, 0), Outputs(indices=index, logsumexp64=limit))
     if bad is not None:
         _checks.invalid_row(array, bad)
     lone: NDArray[Any] = np.full(array.shape, -np.inf, np.float32)

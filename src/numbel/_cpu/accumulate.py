@@ -7,34 +7,49 @@ far. Its nodes are handed back for the widest ranges of blocks that are nodes of
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import float32, float64, int64, uint64
+from numba import float64, int64, uint64
 
-from .._jit import njit
+from .._jit import inlined, njit
 from .._scalar import blocks as scalar
-from .._scalar.address import draw_key
 from .._scalar.blocks import BLOCK, LANES
-from .._scalar.elementary import LOG2E
 from .._scalar.gumbel import column_of, goes_first
 from .blocks import (
     CHUNKS,
-    LEVELS,
-    block_address,
+    block_at,
     block_max,
     block_node,
     choice_word,
     choose,
+    count_blocks,
     fill_words,
+    new_buffer,
+    new_stack,
     push,
     quantise_block,
+    row_stream,
+    scale_of,
 )
-from .categorical import take
-from .gumbel_max import best_of_block, filters
-from .job import job_at, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
+from .categorical import forget_winners, new_winners, segment_blocks, take
+from .gumbel_max import Columns, Filter, Race, best_of_block, filters, rate_of
 from .memory import atomic_add, load, store, zero
+from .parameters import (
+    Array,
+    Results,
+    Rows,
+    Split,
+    Stream,
+    Temperatures,
+    row_address,
+    row_and_segment,
+    row_temperature,
+    row_wanted,
+)
 from .results import store_float, write_bad, write_empty, write_logsumexp
 from .scratch import empty, lacks_scratch, open_scratch, workspace
+from .workers import each_item
 
 _INF = math.inf
 #: float64 of a winner: key, r (of the race: 0), logit. int64: block (of the race: place), column.
@@ -42,191 +57,263 @@ REALS, INTEGERS = 3, 2
 _F, _I = np.float64(0), np.int64(0)
 
 
+class Winners(NamedTuple):
+    """Winners of samples."""
+
+    reals: Array  # float64, REALS each
+    integers: Array  # int64, INTEGERS each
+
+
+class Piece(NamedTuple):
+    """Whole blocks that are added to rows."""
+
+    logits: Rows
+    stream: Stream
+    temperatures: Temperatures
+    row_mask: Array | None
+    samples: int
+    race: int  # whether the winner is the argmax of the noise
+    split: Split
+    first_block: int  # of the piece
+    ranges: int  # blocks that are nodes of the row's tree, from left to right
+    plan: Array  # int64, first block in the piece and level of each range
+    nodes: Array  # float64, (r, S) of each block of each row
+    found: Array  # float64, (r, S) of each range of each row
+    winners: Winners  # of each segment and sample
+    best: Winners  # of each row and sample, so far
+
+
+class Merging(NamedTuple):
+    """Winners that are taken where they go before the best."""
+
+    count: int
+    race: int
+    winners: Winners
+    best: Winners
+
+
+class Joining(NamedTuple):
+    """Nodes (r, S) of rows, float64, joined in place with their right siblings."""
+
+    count: int
+    left: Array
+    right: Array
+
+
+class Finishing(NamedTuple):
+    """Rows whose columns have all come, and where the results go."""
+
+    rows: int
+    temperatures: Temperatures
+    row_mask: Array | None
+    roots: Array  # float64, (r, S) of each row
+    best: Winners
+    results: Results
+    chunk_size: int  # rows taken at a time
+
+
 @njit
-def _better(j, key, r, at, best):
+def _better(p, key, r, at, best):
     """Whether a winner goes before the best so far: on ties the smaller block, or place."""
-    other_key, other_r = load(_F, j.best_key, REALS * best), load(_F, j.best_key, REALS * best + 1)
-    other_at = load(_I, j.best_at, INTEGERS * best)
+    other_key, other_r = load(_F, p.best.reals, REALS * best), load(_F, p.best.reals, REALS * best + 1)
+    other_at = load(_I, p.best.integers, INTEGERS * best)
     if at < 0 or other_at < 0:
         return at >= 0
-    if j.race != 0:
+    if p.race != 0:
         return goes_first(key, at, other_key, other_at)
     return scalar.beats(key, r, other_key, other_r) or (at < other_at and not scalar.beats(other_key, other_r, key, r))
 
 
 @njit
-def _take_better(j, best, own):
-    key, r = load(_F, j.winner_key, REALS * own), load(_F, j.winner_key, REALS * own + 1)
-    if _better(j, key, r, load(_I, j.winner_at, INTEGERS * own), best):
+def _take_better(p, best, own):
+    reals, integers = p.winners.reals, p.winners.integers
+    key, r = load(_F, reals, REALS * own), load(_F, reals, REALS * own + 1)
+    if _better(p, key, r, load(_I, integers, INTEGERS * own), best):
         for k in range(REALS):
-            store(_F, j.best_key, REALS * best + k, load(_F, j.winner_key, REALS * own + k))
+            store(_F, p.best.reals, REALS * best + k, load(_F, reals, REALS * own + k))
         for k in range(INTEGERS):
-            store(_I, j.best_at, INTEGERS * best + k, load(_I, j.winner_at, INTEGERS * own + k))
+            store(_I, p.best.integers, INTEGERS * best + k, load(_I, integers, INTEGERS * own + k))
 
 
 @njit
-def _join_runs(j, row, stack_r, stack_s):
+def _join_runs(p, row, stack):
     """The nodes of a row's ranges, and its winners so far."""
-    blocks = (j.columns + BLOCK - 1) // BLOCK
-    for n in range(j.ranges):
-        begin, level = load(_I, j.plan, int64(2 * n)), load(_I, j.plan, int64(2 * n + 1))
+    blocks = count_blocks(p.logits.columns)
+    for n in range(p.ranges):
+        begin, level = load(_I, p.plan, int64(2 * n)), load(_I, p.plan, int64(2 * n + 1))
         for b in range(uint64(1) << uint64(level)):
-            node = j.node_r + 16 * (row * blocks + begin + int64(b))
-            push(stack_r, stack_s, int64(b), load(_F, node, int64(0)), load(_F, node, int64(1)))
-        out = j.node_s + 16 * (row * j.ranges + int64(n))
-        store(_F, out, int64(0), stack_r[uint64(level)])
-        store(_F, out, int64(1), stack_s[uint64(level)])
-    for s in range(j.samples):
-        for g in range(j.segments):
-            _take_better(j, row * j.samples + int64(s), (row * j.segments + int64(g)) * j.samples + int64(s))
+            node = p.nodes + 16 * (row * blocks + begin + int64(b))
+            push(stack, int64(b), load(_F, node, int64(0)), load(_F, node, int64(1)))
+        out = p.found + 16 * (row * p.ranges + int64(n))
+        store(_F, out, int64(0), stack.r[uint64(level)])
+        store(_F, out, int64(1), stack.s[uint64(level)])
+    for s in range(p.samples):
+        for g in range(p.split.segments):
+            own = (row * p.split.segments + int64(g)) * p.samples + int64(s)
+            _take_better(p, row * p.samples + int64(s), own)
+
+
+class _Winner(NamedTuple):
+    key: Any
+    r: Any
+    logit: Any
+    at: Any
+    column: Any
 
 
 @njit
-def _keep(j, own, key, r, logit, at, column):
-    store(_F, j.winner_key, REALS * own, key)
-    store(_F, j.winner_key, REALS * own + 1, r)
-    store(_F, j.winner_key, REALS * own + 2, logit)
-    store(_I, j.winner_at, INTEGERS * own, at)
-    store(_I, j.winner_at, INTEGERS * own + 1, column)
+def _keep(winners, own, winner):
+    store(_F, winners.reals, REALS * own, winner.key)
+    store(_F, winners.reals, REALS * own + 1, winner.r)
+    store(_F, winners.reals, REALS * own + 2, winner.logit)
+    store(_I, winners.integers, INTEGERS * own, winner.at)
+    store(_I, winners.integers, INTEGERS * own + 1, winner.column)
+
+
+class _Arrays(NamedTuple):
+    lanes: Any
+    winners: Any
+    weights: Any
+    sums: Any
+    words: Any
+    x: Any
+    stack: Any
+    buffer: Any
+
+
+@inlined
+def _node(kind, p, row, block, scale, guess, arrays):
+    """(address, columns, reference to guess next, r, S) of a block, whose node is kept."""
+    at, count = block_at(kind, p.logits, row_address(p.logits, row), block, arrays.buffer)
+    guess, r, total = block_node(kind, at, count, scale, guess, arrays.lanes)
+    own = 2 * (row * count_blocks(p.logits.columns) + block)
+    store(_F, p.nodes, own, r)
+    store(_F, p.nodes, own + 1, total)
+    return at, count, guess, r, total
 
 
 @njit
-def _grouped_run(kind, j, row, own, first, last, temperature, words, keys, rs, winners, lanes, weights, sums, buffer):
-    """The nodes of blocks first .. last - 1 of a piece of a row, and the winner of every sample among them."""
-    high64, low64 = scalar.scale(temperature)
-    z = zero(kind)
-    high, low = scalar.narrow(z, high64, low64)
-    guess = z
-    blocks = (j.columns + BLOCK - 1) // BLOCK
-    address, identity = row_address(j, row), uint64(row_id(j, row))
-    key, mask = draw_key(j.seed, j.draw)
-    for s in range(uint64(j.samples)):
-        keys[s], rs[s], winners[s] = _INF, 0.0, int64(-1)
+def _grouped_run(kind, p, row, segment, scale, arrays):
+    """The nodes of a segment of a piece of a row, and the winner of every sample among its blocks."""
+    guess = zero(kind)
+    address, stream = row_address(p.logits, row), row_stream(p.stream, row)
+    winners, words = arrays.winners, arrays.words
+    first, last = segment_blocks(p, segment)
+    forget_winners(winners, p.samples, _INF)
     for b in range(first, last):
         block = int64(b)
-        count = min(j.columns - block * BLOCK, int64(BLOCK))
-        at = block_address(kind, address, j.column_stride, j.item_size, block, count, buffer)
-        guess, r, total = block_node(kind, at, count, high64, low64, high, low, guess, lanes)
-        store(_F, j.node_r, 2 * (row * blocks + block), r)
-        store(_F, j.node_r, 2 * (row * blocks + block) + 1, total)
+        _, _, guess, r, total = _node(kind, p, row, block, scale, guess, arrays)
         if not total > 0.0:
             continue
-        fill_words(words, j.samples, j.first_block + block, 0, 0, 1, identity, key, mask)
-        for s in range(uint64(j.samples)):
-            take(words[s], r, total, block, s, keys, rs, winners)
-    held, count, inside = int64(-1), int64(0), address
+        fill_words(words, p.samples, (p.first_block + block, int64(0)), (0, 1), stream)
+        for s in range(uint64(p.samples)):
+            take(words[s], r, total, block, s, winners)
+    own = (row * p.split.segments + segment) * p.samples
+    held, inside = int64(-1), address
     whole, rise = uint64(0), int64(0)
-    for s in range(uint64(j.samples)):
-        block = winners[s]
-        number = j.first_block + block
-        if not _better(j, keys[s], rs[s], number if block >= 0 else block, row * j.samples + int64(s)):
-            _keep(j, own + int64(s), _INF, 0.0, 0.0, int64(-1), int64(-1))
+    for s in range(uint64(p.samples)):
+        block = winners.places[s]
+        number = p.first_block + block
+        best = row * p.samples + int64(s)
+        if not _better(p, winners.keys[s], winners.r[s], number if block >= 0 else block, best):
+            _keep(p.winners, own + int64(s), _Winner(_INF, 0.0, 0.0, int64(-1), int64(-1)))
             continue
         if block != held:
             held = block
-            count = min(j.columns - block * BLOCK, int64(BLOCK))
-            inside = block_address(kind, address, j.column_stride, j.item_size, block, count, buffer)
-            whole, rise = quantise_block(kind, inside, count, high, low, weights, sums)
-        word = choice_word(number, int64(s), identity, key, mask)
-        column = choose(weights, sums, rise, scalar.mulhi64(word, whole))
+            inside, count = block_at(kind, p.logits, address, block, arrays.buffer)
+            whole, rise = quantise_block(kind, inside, count, scale, arrays.weights, arrays.sums)
+        word = choice_word(number, int64(s), stream)
+        column = choose(arrays.weights, arrays.sums, rise, scalar.mulhi64(word, whole))
         logit = float64(load(kind, inside, column))
-        _keep(j, own + int64(s), keys[s], rs[s], logit, number, number * BLOCK + column)
+        winner = _Winner(winners.keys[s], winners.r[s], logit, number, number * BLOCK + column)
+        _keep(p.winners, own + int64(s), winner)
 
 
 @njit
-def _race_run(kind, j, row, own, first, last, temperature, keys, winners, lanes, x, buffer):
+def _race_run(kind, p, row, segment, scale, arrays):
     """`_grouped_run` of the race: the largest perturbed logits."""
-    high64, low64 = scalar.scale(temperature)
-    z = zero(kind)
-    high, low = scalar.narrow(z, high64, low64)
-    guess = z
-    rate, _ = scalar.narrow(float32(0), LOG2E / temperature * 8388608.0, 0.0)
-    blocks = (j.columns + BLOCK - 1) // BLOCK
-    address, identity = row_address(j, row), uint64(row_id(j, row))
-    key, mask = draw_key(j.seed, j.draw)
-    for s in range(uint64(j.samples)):
-        keys[s], winners[s] = -_INF, int64(-1)
+    guess = zero(kind)
+    temperature = row_temperature(p.temperatures, row)
+    rate = rate_of(temperature)
+    address, stream, winners = row_address(p.logits, row), row_stream(p.stream, row), arrays.winners
+    contiguous = p.logits.column_stride == p.logits.item_size
+    first, last = segment_blocks(p, segment)
+    forget_winners(winners, p.samples, -_INF)
     for b in range(first, last):
         block = int64(b)
-        count = min(j.columns - block * BLOCK, int64(BLOCK))
-        at = block_address(kind, address, j.column_stride, j.item_size, block, count, buffer)
-        guess, r, total = block_node(kind, at, count, high64, low64, high, low, guess, lanes)
-        store(_F, j.node_r, 2 * (row * blocks + block), r)
-        store(_F, j.node_r, 2 * (row * blocks + block) + 1, total)
+        at, count, guess, _, _ = _node(kind, p, row, block, scale, guess, arrays)
         largest, nan = block_max(kind, at, count)
-        if nan or not scalar.is_bounded(largest, high64) or not scalar.is_possible(largest, high64):
+        if nan or not scalar.is_bounded(largest, scale.high64) or not scalar.is_possible(largest, scale.high64):
             continue
-        exact = not filters(largest, temperature)
-        for s in range(uint64(j.samples)):
-            keys[s], winners[s] = best_of_block(
-                kind, at, j.column_stride == j.item_size, count, x, largest, rate, temperature, exact,
-                (j.first_block + block) * BLOCK, int64(s), identity, key, mask, keys[s], winners[s],
-            )  # fmt: skip
-    for s in range(uint64(j.samples)):
-        column, logit = column_of(winners[s]), 0.0
+        sieve = Filter(largest, rate, not filters(largest, temperature))
+        columns = Columns(at, arrays.x, (p.first_block + block) * BLOCK)
+        for s in range(uint64(p.samples)):
+            race = Race(stream, int64(s), temperature)
+            best = winners.keys[s], winners.places[s]
+            winners.keys[s], winners.places[s] = best_of_block(kind, columns, count, contiguous, sieve, race, best)
+    own = (row * p.split.segments + segment) * p.samples
+    for s in range(uint64(p.samples)):
+        column, logit = column_of(winners.places[s]), 0.0
         if column >= 0:
-            inside = (column - j.first_block * BLOCK) * j.column_stride
+            inside = (column - p.first_block * BLOCK) * p.logits.column_stride
             logit = float64(load(kind, address + inside, int64(0)))
-        _keep(j, own + int64(s), keys[s], 0.0, logit, winners[s], column)
+        _keep(p.winners, own + int64(s), _Winner(winners.keys[s], 0.0, logit, winners.places[s], column))
 
 
-@njit
-def _accumulate(kind, job, race):
-    j = job_at(job)
-    scratch = open_scratch(j)
-    samples = uint64(j.samples)
-    lanes = workspace(scratch, kind, LANES)
-    keys, rs = empty(scratch, samples, np.float64), empty(scratch, samples, np.float64)
-    winners = empty(scratch, samples, np.int64)
-    weights = workspace(scratch, kind, BLOCK if race is None else 0)
-    sums, words = empty(scratch, CHUNKS, np.uint64), empty(scratch, samples, np.uint64)
-    x = empty(scratch, BLOCK if race is not None else 0, np.uint32)
-    stack_r, stack_s = empty(scratch, LEVELS, np.float64), empty(scratch, LEVELS, np.float64)
-    buffer = empty(scratch, BLOCK if j.column_stride != j.item_size else 0, np.float64)
-    blocks = (j.columns + BLOCK - 1) // BLOCK
-    if lacks_scratch(j, scratch):
+def _item_maker(run):
+    @inlined
+    def body(kind, work, p, item, arrays):
+        row, segment = row_and_segment(p.split, p.logits.rows, item)
+        temperature = row_temperature(p.temperatures, row)
+        if not row_wanted(p.row_mask, row) or temperature == 0.0:
+            return
+        run(kind, p, row, segment, scale_of(kind, temperature), arrays)
+        if p.split.segments > 1 and atomic_add(p.split.pending + 8 * row, int64(-1)) > 1:
+            return
+        _join_runs(p, row, arrays.stack)
+
+    return body
+
+
+_grouped_item, _race_item = _item_maker(_grouped_run), _item_maker(_race_run)
+
+
+@inlined
+def _accumulate(kind, work, p, body):
+    scratch = open_scratch(work)
+    samples = uint64(p.samples)
+    arrays = _Arrays(
+        workspace(scratch, kind, LANES),
+        new_winners(scratch, samples),
+        workspace(scratch, kind, BLOCK if p.race == 0 else 0),
+        empty(scratch, CHUNKS, np.uint64),
+        empty(scratch, samples, np.uint64),
+        empty(scratch, BLOCK if p.race != 0 else 0, np.uint32),
+        new_stack(scratch),
+        new_buffer(scratch, p.logits),
+    )
+    if lacks_scratch(work, scratch):
         return
-    while True:
-        begin, end = take_items(j)
-        if begin >= end:
-            break
-        for item in range(begin, end):
-            row, segment = row_and_segment(j, item)
-            temperature = row_temperature(j, row)
-            if not row_wanted(j, row) or temperature == 0.0:
-                continue
-            first = segment * j.segment_blocks
-            last = min(first + j.segment_blocks, blocks)
-            own = (row * j.segments + segment) * j.samples
-            if race is None:
-                _grouped_run(
-                    kind, j, row, own, first, last, temperature, words, keys, rs, winners, lanes, weights, sums, buffer
-                )
-            else:
-                _race_run(kind, j, row, own, first, last, temperature, keys, winners, lanes, x, buffer)
-            if j.segments > 1 and atomic_add(j.pending + 8 * row, int64(-1)) > 1:
-                continue
-            _join_runs(j, row, stack_r, stack_s)
+    each_item(kind, work, p, p.split.chunk_size, body, arrays)
 
 
 @njit
-def accumulate_grouped(kind, job):
-    """One worker: take runs of a piece until none is left."""
-    _accumulate(kind, job, None)
+def accumulate_grouped(kind, work, p: Piece):
+    """One worker: take segments of a piece until none is left."""
+    _accumulate(kind, work, p, _grouped_item)
 
 
 @njit
-def accumulate_gumbel_max(kind, job):
+def accumulate_gumbel_max(kind, work, p: Piece):
     """The same for the race."""
-    _accumulate(kind, job, 0)
+    _accumulate(kind, work, p, _race_item)
 
 
 @njit
-def join_rows(job):
-    """Join each row's node in `node_r`, in place, with its right sibling in `node_s`."""
-    j = job_at(job)
-    for row in range(j.rows):
-        left, right = j.node_r + 16 * int64(row), j.node_s + 16 * int64(row)
+def join_rows(kind, work, p: Joining):
+    """Join each row's node with its right sibling."""
+    for row in range(p.count):
+        left, right = p.left + 16 * int64(row), p.right + 16 * int64(row)
         r, s = scalar.join(
             load(_F, left, int64(0)), load(_F, left, int64(1)), load(_F, right, int64(0)), load(_F, right, int64(1))
         )
@@ -235,35 +322,32 @@ def join_rows(job):
 
 
 @njit
-def merge_winners(job):
-    """Take the winners in `winner_key` and `winner_at` that go before the best."""
-    j = job_at(job)
-    for n in range(j.rows * j.samples):
-        _take_better(j, int64(n), int64(n))
+def merge_winners(kind, work, p: Merging):
+    """Take the winners that go before the best."""
+    for n in range(p.count):
+        _take_better(p, int64(n), int64(n))
+
+
+@inlined
+def _finish_row(kind, work, p, row, arrays):
+    temperature = row_temperature(p.temperatures, row)
+    if not row_wanted(p.row_mask, row) or temperature == 0.0:
+        write_empty(kind, p.results, row)
+        return
+    r, total = load(_F, p.roots, 2 * row), load(_F, p.roots, 2 * row + 1)
+    if not total > 0.0:
+        write_bad(kind, work, p.results, row)
+        return
+    high64, low64 = scalar.scale(temperature)
+    write_logsumexp(kind, p.results, row, r, total)
+    for s in range(p.results.samples):
+        at = row * p.results.samples + int64(s)
+        store(_I, p.results.indices, at, load(_I, p.best.integers, INTEGERS * at + 1))
+        logit = load(_F, p.best.reals, REALS * at + 2)
+        store_float(kind, p.results.log_prob, at, scalar.log_prob(logit, high64, low64, r, total))
 
 
 @njit
-def accumulated(kind, job):
-    """One worker: take rows, and write their results from their nodes and winners."""
-    j = job_at(job)
-    while True:
-        begin, end = take_items(j)
-        if begin >= end:
-            break
-        for item in range(begin, end):
-            row = int64(item)
-            temperature = row_temperature(j, row)
-            if not row_wanted(j, row) or temperature == 0.0:
-                write_empty(kind, j, row)
-                continue
-            r, total = load(_F, j.node_s, 2 * row), load(_F, j.node_s, 2 * row + 1)
-            if not total > 0.0:
-                write_bad(kind, j, row)
-                continue
-            high64, low64 = scalar.scale(temperature)
-            write_logsumexp(kind, j, row, r, total)
-            for s in range(j.samples):
-                at = row * j.samples + int64(s)
-                store(_I, j.indices, at, load(_I, j.best_at, INTEGERS * at + 1))
-                logit = load(_F, j.best_key, REALS * at + 2)
-                store_float(kind, j.log_prob, at, scalar.log_prob(logit, high64, low64, r, total))
+def accumulated(kind, work, p: Finishing):
+    """One worker: take rows, and write their results from their roots and winners."""
+    each_item(kind, work, p, p.chunk_size, _finish_row, None)

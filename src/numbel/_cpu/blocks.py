@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
+import numpy as np
 from numba import float64, int64, uint64
 
 from .._jit import inlined, njit
 from .._scalar import blocks as scalar
-from .._scalar.address import GROUPED, block_words
+from .._scalar.address import GROUPED, block_words, draw_key
 from .._scalar.blocks import BLOCK, LANES
 from .ahead import ask_ahead
 from .memory import copy, element_size, load, zero
-from .scratch import address_of
+from .parameters import row_id
+from .scratch import address_of, empty
 
 _INF = math.inf
 _NAN = math.nan
@@ -23,19 +26,74 @@ CHUNKS = BLOCK // _CHUNK
 LEVELS = 32
 
 
-@njit
-def block_address(kind, row, column_stride, item_size, block, count, buffer):
-    """Address of a block as contiguous elements; strided columns are gathered into the array `buffer`.
+class Scale(NamedTuple):
+    """log2(e) / temperature as a sum of two, in float64 and in the dtype of the arithmetic."""
 
-    It is the array that callers hand on: Numba frees one whose address alone is used later.
-    """
-    first = row + block * BLOCK * column_stride
-    if column_stride == item_size:
-        return first
+    high64: Any
+    low64: Any
+    high: Any
+    low: Any
+
+
+class Stack(NamedTuple):
+    """Left siblings of a dyadic tree that wait for their right ones, by level: float64 arrays of LEVELS."""
+
+    r: Any
+    s: Any
+
+
+class RowStream(NamedTuple):
+    """What stands for a row in the address of its random bits, and the key of the draw: uint64 each."""
+
+    row: Any
+    key: Any
+    mask: Any
+
+
+@inlined
+def scale_of(kind, temperature):
+    """The factors of a temperature above 0."""
+    high64, low64 = scalar.scale(temperature)
+    high, low = scalar.narrow(zero(kind), high64, low64)
+    return Scale(high64, low64, high, low)
+
+
+@inlined
+def new_stack(scratch):
+    """An empty stack."""
+    return Stack(empty(scratch, LEVELS, np.float64), empty(scratch, LEVELS, np.float64))
+
+
+@inlined
+def row_stream(stream, row):
+    """The random bits of a row."""
+    key, mask = draw_key(stream.seed, stream.draw)
+    return RowStream(uint64(row_id(stream, row)), key, mask)
+
+
+@inlined
+def count_blocks(columns):
+    """Blocks of a row."""
+    return (columns + BLOCK - 1) // BLOCK
+
+
+@njit
+def block_at(kind, rows, row_address, block, buffer):
+    """(address, columns) of a block as contiguous elements; strided columns are gathered into the array `buffer`."""
+    count = min(rows.columns - block * BLOCK, int64(BLOCK))
+    first = row_address + block * BLOCK * rows.column_stride
+    if rows.column_stride == rows.item_size:
+        return first, count
     at = address_of(buffer)
     for i in range(count):
-        copy(kind, at, int64(i), first + int64(i) * column_stride)
-    return at
+        copy(kind, at, int64(i), first + int64(i) * rows.column_stride)
+    return at, count
+
+
+@inlined
+def new_buffer(scratch, rows):
+    """What `block_at` gathers into: bytes for a block, if columns are strided."""
+    return empty(scratch, BLOCK if rows.column_stride != rows.item_size else 0, np.float64)
 
 
 @njit
@@ -51,8 +109,9 @@ def halve(lanes, count):
 
 
 @njit
-def lane_sums(kind, address, count, high, low, r, shift, lanes):
+def lane_sums(kind, address, count, scale, r, shift, lanes):
     """The block's sum of 2^(z - r) in the canonical order; `shift` is subtracted from each logit, or None."""
+    high, low = scale.high, scale.low
     rounds = int64(count) // LANES
     rest = int64(count) - rounds * LANES
     first = uint64(LANES if rounds > 0 else rest)
@@ -90,43 +149,43 @@ def block_max(kind, address, count):
 
 
 @njit
-def _careful_node(kind, address, count, high64, low64, high, low, guess, total, lanes):
+def _careful_node(kind, address, count, scale, guess, total, lanes):
     """`block_node` where the sum under the guessed reference proves nothing."""
     largest, nan = block_max(kind, address, count)
     if nan or largest == _INF:
         return guess, 0.0, _NAN
     if largest == -_INF:
         return guess, 0.0, 0.0
-    r, _, far = scalar.reference_of_maximum(largest, high)
+    r, _, far = scalar.reference_of_maximum(largest, scale.high)
     if far:
-        total = lane_sums(kind, address, count, high, low, r, largest, lanes)
-        far_r, far_s = scalar.far_node(float64(largest), high64, low64, float64(total))
+        total = lane_sums(kind, address, count, scale, r, largest, lanes)
+        far_r, far_s = scalar.far_node(float64(largest), scale.high64, scale.low64, float64(total))
         return guess, far_r, far_s
     if r != guess:
-        total = lane_sums(kind, address, count, high, low, r, None, lanes)
+        total = lane_sums(kind, address, count, scale, r, None, lanes)
     node_r, node_s = scalar.plain_node(r, total)
     return r, node_r, node_s
 
 
 @njit
-def block_node(kind, address, count, high64, low64, high, low, guess, lanes):
+def block_node(kind, address, count, scale, guess, lanes):
     """(reference to guess next, r, S) of a block: one pass, unless its maximum lies in another cell."""
-    total = lane_sums(kind, address, count, high, low, guess, None, lanes)
+    total = lane_sums(kind, address, count, scale, guess, None, lanes)
     if scalar.proves_reference(total):
         node_r, node_s = scalar.plain_node(guess, total)
         return guess, node_r, node_s
-    return _careful_node(kind, address, count, high64, low64, high, low, guess, total, lanes)
+    return _careful_node(kind, address, count, scale, guess, total, lanes)
 
 
 @njit
-def quantise_block(kind, address, count, high, low, weights, sums):
+def quantise_block(kind, address, count, scale, weights, sums):
     """Weights of a block's columns, sums of the quantised weights of each 256, their total, and their rise."""
     largest, _ = block_max(kind, address, count)
-    r, rise, far = scalar.reference_of_maximum(largest, high)
+    r, rise, far = scalar.reference_of_maximum(largest, scale.high)
     shift = largest if far else zero(kind)
     # two loops: in one, the 64-bit integers would halve the float32 lanes
     for i in range(uint64(count)):
-        weights[i] = scalar.weight(load(kind, address, int64(i)) - shift, high, low, r)
+        weights[i] = scalar.weight(load(kind, address, int64(i)) - shift, scale.high, scale.low, r)
     total = uint64(0)
     for c in range(uint64(count + _CHUNK - 1) // uint64(_CHUNK)):
         start = c * uint64(_CHUNK)
@@ -160,48 +219,49 @@ def choose(weights, sums, rise, target):
 
 
 @njit
-def fill_words(words, count, block, block_step, sample, sample_step, row, key, mask):
-    """Words 0 and 1 (a block's key) of `count` blocks or samples, as uint64, word 0 high."""
+def fill_words(words, count, first, step, stream):
+    """Words 0 and 1 (a block's key) of `count` (block, sample)s, `step` apart, as uint64, word 0 high."""
+    (block, sample), (block_step, sample_step) = first, step
     for i in range(uint64(count)):
         x0, x1, _, _ = block_words(
             uint64(block) + i * uint64(block_step),
             uint64(sample) + i * uint64(sample_step),
-            uint64(row),
+            stream.row,
             uint64(GROUPED),
-            key,
-            mask,
+            stream.key,
+            stream.mask,
         )
         words[i] = (x0 << uint64(32)) | x1
 
 
 @inlined
-def choice_word(block, sample, row, key, mask):
+def choice_word(block, sample, stream):
     """Words 2 and 3 of a block: the choice inside it."""
-    _, _, x2, x3 = block_words(uint64(block), uint64(sample), uint64(row), uint64(GROUPED), key, mask)
+    _, _, x2, x3 = block_words(uint64(block), uint64(sample), stream.row, uint64(GROUPED), stream.key, stream.mask)
     return (x2 << uint64(32)) | x3
 
 
 @njit
-def push(stack_r, stack_s, index, r, s):
-    """Add leaf number `index` to the dyadic tree whose open left siblings stand on the stack."""
+def push(stack, index, r, s):
+    """Add leaf number `index` to the dyadic tree."""
     level = uint64(0)
     while (uint64(index) >> level) & uint64(1) != uint64(0):
-        r, s = scalar.join(stack_r[level], stack_s[level], r, s)
+        r, s = scalar.join(stack.r[level], stack.s[level], r, s)
         level += uint64(1)
-    stack_r[level] = r
-    stack_s[level] = s
+    stack.r[level] = r
+    stack.s[level] = s
 
 
 @njit
-def collapse(stack_r, stack_s, count):
+def collapse(stack, count):
     """The root over `count` leaves: a node without right sibling rises unchanged."""
     r, s = 0.0, 0.0
-    empty = True
+    none = True
     for level in range(uint64(LEVELS)):
         if (uint64(count) >> level) & uint64(1) != uint64(0):
-            if empty:
-                r, s = stack_r[level], stack_s[level]
-                empty = False
+            if none:
+                r, s = stack.r[level], stack.s[level]
+                none = False
             else:
-                r, s = scalar.join(stack_r[level], stack_s[level], r, s)
+                r, s = scalar.join(stack.r[level], stack.s[level], r, s)
     return r, s

@@ -6,39 +6,94 @@ A row is cut into segments of whole blocks; whoever finishes its last segment jo
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import float64, int64, uint64
 
 from .._jit import inlined, njit
 from .._scalar import blocks as scalar
-from .._scalar.address import draw_key
 from .._scalar.blocks import BLOCK, LANES
 from .._scalar.gumbel import exponential_float64
 from .blocks import (
     CHUNKS,
-    LEVELS,
-    block_address,
+    block_at,
     block_node,
     choice_word,
     choose,
     collapse,
+    count_blocks,
     fill_words,
+    new_buffer,
+    new_stack,
     push,
     quantise_block,
+    row_stream,
+    scale_of,
 )
-from .job import job_at, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
 from .memory import atomic_add, load, store, zero
-from .results import write_argmax, write_bad, write_empty, write_logsumexp, write_sample
+from .parameters import (
+    Array,
+    Results,
+    Rows,
+    Split,
+    Stream,
+    Temperatures,
+    row_address,
+    row_and_segment,
+    row_temperature,
+)
+from .results import is_settled, write_bad, write_logsumexp, write_sample
 from .scratch import empty, lacks_scratch, open_scratch, workspace
+from .workers import each_item
 
 _INF = math.inf
+_NAN = math.nan
+
+
+class Found(NamedTuple):
+    """What the segments of a row leave for its last one: None where a row is one segment."""
+
+    r: Array | None  # float64, one a segment
+    s: Array | None  # float64, one a segment; NaN if it is bad
+    keys: Array | None  # float64, one a segment and sample
+    winner_r: Array | None  # float64, one a segment and sample
+    winners: Array | None  # int64, one a segment and sample
+
+
+class Sampling(NamedTuple):
+    """What is sampled, and where the results go."""
+
+    logits: Rows
+    stream: Stream
+    temperatures: Temperatures
+    row_mask: Array | None
+    results: Results
+    split: Split
+    found: Found
+
+
+class Winners(NamedTuple):
+    """The best block, or column, of each sample so far."""
+
+    keys: Any  # float64: arrival times, or perturbed logits
+    r: Any  # float64: what keys of blocks are relative to
+    places: Any  # int64: block, or place of a column; -1 for none
+
+
+@inlined
+def new_winners(scratch, samples):
+    """None yet."""
+    return Winners(
+        empty(scratch, samples, np.float64), empty(scratch, samples, np.float64), empty(scratch, samples, np.int64)
+    )
 
 
 @njit
-def _narrow(kind, high64, low64):
-    z = zero(kind)
-    return scalar.narrow(z, high64, low64)
+def forget_winners(winners, samples, key):
+    """Begin with no winner; `key` is beaten by every other."""
+    for s in range(uint64(samples)):
+        winners.keys[s], winners.r[s], winners.places[s] = key, 0.0, int64(-1)
 
 
 @njit
@@ -52,145 +107,159 @@ def contest(word, r, total, best_key, best_r):
 
 
 @inlined
-def take(word, r, total, block, s, keys, rs, winners):
+def take(word, r, total, block, s, winners):
     """Let block (r, total) be sample s's winner if it beats the best so far, or is the first."""
-    wins, value = contest(word, r, total, keys[s], rs[s])
-    if wins or winners[s] < 0:
+    wins, value = contest(word, r, total, winners.keys[s], winners.r[s])
+    if wins or winners.places[s] < 0:
         if not wins:
             value = exponential_float64(word >> uint64(32), word & uint64(0xFFFFFFFF)) / total
-        keys[s], rs[s], winners[s] = value, r, block
+        winners.keys[s], winners.r[s], winners.places[s] = value, r, block
+
+
+class Arrays(NamedTuple):
+    """A worker's."""
+
+    lanes: Any
+    weights: Any
+    sums: Any
+    words: Any
+    winners: Any
+    stack: Any
+    buffer: Any
 
 
 @njit
-def _write_row(kind, j, row, high64, low64, r, total, winners, weights, sums, buffer):
+def new_arrays(kind, p, columns, scratch):
+    """Arrays for rows of at most so many columns."""
+    words = max(min(p.split.segment_blocks, count_blocks(columns)), p.results.samples)
+    return Arrays(
+        workspace(scratch, kind, LANES),
+        workspace(scratch, kind, max(min(columns, int64(BLOCK)), int64(LANES))),
+        empty(scratch, CHUNKS, np.uint64),
+        empty(scratch, words, np.uint64),
+        new_winners(scratch, uint64(p.results.samples)),
+        new_stack(scratch),
+        new_buffer(scratch, p.logits),
+    )
+
+
+@njit
+def _write_row(kind, work, p, row, scale, root, arrays):
     """Choose inside the winning block of every sample, and write the row's results."""
+    r, total = root
     if not total > 0.0:
-        write_bad(kind, j, row)
+        write_bad(kind, work, p.results, row)
         return
-    write_logsumexp(kind, j, row, r, total)
-    high, low = _narrow(kind, high64, low64)
-    address = row_address(j, row)
-    identity = row_id(j, row)
-    key, mask = draw_key(j.seed, j.draw)
+    write_logsumexp(kind, p.results, row, r, total)
+    address, stream = row_address(p.logits, row), row_stream(p.stream, row)
     held = int64(-1)
-    inside = address
-    count = int64(0)
     total_quantised, rise = uint64(0), int64(0)
-    for s in range(j.samples):
-        block = winners[uint64(s)]
+    for s in range(p.results.samples):
+        block = arrays.winners.places[uint64(s)]
         if block != held:
             held = block
-            count = min(j.columns - block * BLOCK, int64(BLOCK))
-            inside = block_address(kind, address, j.column_stride, j.item_size, block, count, buffer)
-            total_quantised, rise = quantise_block(kind, inside, count, high, low, weights, sums)
-        word = choice_word(block, j.first_sample + int64(s), identity, key, mask)
-        column = choose(weights, sums, rise, scalar.mulhi64(word, total_quantised))
-        write_sample(kind, j, row, int64(s), block * BLOCK + column, high64, low64, r, total)
+            inside, count = block_at(kind, p.logits, address, block, arrays.buffer)
+            total_quantised, rise = quantise_block(kind, inside, count, scale, arrays.weights, arrays.sums)
+        word = choice_word(block, p.results.first_sample + int64(s), stream)
+        column = choose(arrays.weights, arrays.sums, rise, scalar.mulhi64(word, total_quantised))
+        write_sample(kind, p, row, int64(s), block * BLOCK + column, scale, root)
 
 
 @njit
-def _join_segments(kind, j, row, stack_r, stack_s, keys, rs, winners):
+def _join_segments(p, row, stack, winners):
     """Root and winners of a row from its segments' nodes and winners."""
-    for s in range(uint64(j.samples)):
-        keys[s], rs[s], winners[s] = _INF, 0.0, int64(-1)
-    for g in range(j.segments):
-        item = row * j.segments + int64(g)
-        push(stack_r, stack_s, int64(g), load(float64(0), j.node_r, item), load(float64(0), j.node_s, item))
-        for s in range(uint64(j.samples)):
-            at = item * j.samples + int64(s)
-            winner = load(int64(0), j.winner_at, at)
+    forget_winners(winners, p.results.samples, _INF)
+    found, samples = p.found, p.results.samples
+    for g in range(p.split.segments):
+        item = row * p.split.segments + int64(g)
+        push(stack, int64(g), load(float64(0), found.r, item), load(float64(0), found.s, item))
+        for s in range(uint64(samples)):
+            at = item * samples + int64(s)
+            winner = load(int64(0), found.winners, at)
             if winner >= 0:
-                key, r = load(float64(0), j.winner_key, at), load(float64(0), j.winner_r, at)
-                if winners[s] < 0 or scalar.beats(key, r, keys[s], rs[s]):
-                    keys[s], rs[s], winners[s] = key, r, winner
-    return collapse(stack_r, stack_s, j.segments)
+                key, r = load(float64(0), found.keys, at), load(float64(0), found.winner_r, at)
+                if winners.places[s] < 0 or scalar.beats(key, r, winners.keys[s], winners.r[s]):
+                    winners.keys[s], winners.r[s], winners.places[s] = key, r, winner
+    return collapse(stack, p.split.segments)
 
 
 @njit
-def _store_segment(j, item, r, total, keys, rs, winners):
-    store(float64(0), j.node_r, item, r)
-    store(float64(0), j.node_s, item, total)
-    for s in range(uint64(j.samples)):
-        at = item * j.samples + int64(s)
-        store(float64(0), j.winner_key, at, keys[s])
-        store(float64(0), j.winner_r, at, rs[s])
-        store(int64(0), j.winner_at, at, winners[s])
+def store_segment(p, item, root, winners):
+    """Keep the root and the winners of a segment."""
+    found, samples = p.found, p.results.samples
+    store(float64(0), found.r, item, root[0])
+    store(float64(0), found.s, item, root[1])
+    for s in range(uint64(samples)):
+        at = item * samples + int64(s)
+        store(float64(0), found.keys, at, winners.keys[s])
+        store(float64(0), found.winner_r, at, winners.r[s])
+        store(int64(0), found.winners, at, winners.places[s])
+
+
+@inlined
+def segment_blocks(p, segment):
+    """First block of a segment, and the one behind its last."""
+    first = segment * p.split.segment_blocks
+    return first, min(first + p.split.segment_blocks, count_blocks(p.logits.columns))
 
 
 @njit
-def _segment(kind, j, row, first, last, high64, low64, words, keys, rs, winners, stack_r, stack_s, lanes, buffer):
-    """Node and winners of blocks first .. last - 1 of a row."""
-    high, low = _narrow(kind, high64, low64)
+def _segment(kind, p, row, segment, scale, arrays):
+    """Node and winners of a segment of a row."""
     guess = zero(kind)
-    address = row_address(j, row)
-    identity = row_id(j, row)
-    key, mask = draw_key(j.seed, j.draw)
-    single = last - first == 1 and j.segments == 1  # a lone block wins without a word
-    for s in range(uint64(j.samples)):
-        keys[s], rs[s], winners[s] = _INF, 0.0, int64(-1)
-    if j.samples == 1 and not single:
-        fill_words(words, last - first, first, 1, j.first_sample, 0, identity, key, mask)
+    first, last = segment_blocks(p, segment)
+    address, stream = row_address(p.logits, row), row_stream(p.stream, row)
+    samples, first_sample = p.results.samples, p.results.first_sample
+    winners, words = arrays.winners, arrays.words
+    single = last - first == 1 and p.split.segments == 1  # a lone block wins without a word
+    forget_winners(winners, samples, _INF)
+    if samples == 1 and not single:
+        fill_words(words, last - first, (first, first_sample), (1, 0), stream)
     for b in range(first, last):
         block = int64(b)
-        count = min(j.columns - block * BLOCK, int64(BLOCK))
-        at = block_address(kind, address, j.column_stride, j.item_size, block, count, buffer)
-        guess, r, total = block_node(kind, at, count, high64, low64, high, low, guess, lanes)
-        push(stack_r, stack_s, block - first, r, total)
+        at, count = block_at(kind, p.logits, address, block, arrays.buffer)
+        guess, r, total = block_node(kind, at, count, scale, guess, arrays.lanes)
+        push(arrays.stack, block - first, r, total)
         if not total > 0.0:
             continue
         if single:
-            for s in range(uint64(j.samples)):
-                winners[s] = block
+            for s in range(uint64(samples)):
+                winners.places[s] = block
             continue
-        if j.samples > 1:
-            fill_words(words, j.samples, block, 0, j.first_sample, 1, identity, key, mask)
-        for s in range(uint64(j.samples)):
-            word = words[s if j.samples > 1 else uint64(block - first)]
-            take(word, r, total, block, s, keys, rs, winners)
-    return collapse(stack_r, stack_s, last - first)
+        if samples > 1:
+            fill_words(words, samples, (block, first_sample), (0, 1), stream)
+        for s in range(uint64(samples)):
+            word = words[s if samples > 1 else uint64(block - first)]
+            take(word, r, total, block, s, winners)
+    return collapse(arrays.stack, last - first)
+
+
+@inlined
+def sample_segment(kind, work, p, row, segment, arrays):
+    """Sample a segment, and write the row if it is the row's last one."""
+    if is_settled(kind, work, p, row, segment):
+        return
+    scale = scale_of(kind, row_temperature(p.temperatures, row))
+    root = _segment(kind, p, row, segment, scale, arrays)
+    if p.split.segments > 1:
+        store_segment(p, row * p.split.segments + segment, root, arrays.winners)
+        if atomic_add(p.split.pending + 8 * row, int64(-1)) > 1:
+            return
+        root = _join_segments(p, row, arrays.stack, arrays.winners)
+    _write_row(kind, work, p, row, scale, root, arrays)
+
+
+@inlined
+def _item(kind, work, p, item, arrays):
+    row, segment = row_and_segment(p.split, p.logits.rows, item)
+    sample_segment(kind, work, p, row, segment, arrays)
 
 
 @njit
-def grouped(kind, job):
+def grouped(kind, work, p: Sampling):
     """One worker: take segments until none is left."""
-    j = job_at(job)
-    scratch = open_scratch(j)
-    samples = uint64(j.samples)
-    lanes = workspace(scratch, kind, LANES)
-    weights = workspace(scratch, kind, max(min(j.columns, int64(BLOCK)), int64(LANES)))
-    sums = empty(scratch, CHUNKS, np.uint64)
-    blocks = (j.columns + BLOCK - 1) // BLOCK
-    words = empty(scratch, max(min(j.segment_blocks, blocks), j.samples), np.uint64)
-    keys, rs = empty(scratch, samples, np.float64), empty(scratch, samples, np.float64)
-    winners = empty(scratch, samples, np.int64)
-    stack_r, stack_s = empty(scratch, LEVELS, np.float64), empty(scratch, LEVELS, np.float64)
-    buffer = empty(scratch, BLOCK if j.column_stride != j.item_size else 0, np.float64)
-    if lacks_scratch(j, scratch):
+    scratch = open_scratch(work)
+    arrays = new_arrays(kind, p, p.logits.columns, scratch)
+    if lacks_scratch(work, scratch):
         return
-    while True:
-        begin, end = take_items(j)
-        if begin >= end:
-            break
-        for item in range(begin, end):
-            row, segment = row_and_segment(j, item)
-            if not row_wanted(j, row):
-                if segment == 0:
-                    write_empty(kind, j, row)
-                continue
-            temperature = row_temperature(j, row)
-            if temperature == 0.0:
-                if segment == 0:
-                    write_argmax(kind, j, row)
-                continue
-            high64, low64 = scalar.scale(temperature)
-            first = segment * j.segment_blocks
-            last = min(first + j.segment_blocks, blocks)
-            r, total = _segment(
-                kind, j, row, first, last, high64, low64, words, keys, rs, winners, stack_r, stack_s, lanes, buffer
-            )
-            if j.segments > 1:
-                _store_segment(j, row * j.segments + segment, r, total, keys, rs, winners)
-                if atomic_add(j.pending + 8 * row, int64(-1)) > 1:
-                    continue
-                r, total = _join_segments(kind, j, row, stack_r, stack_s, keys, rs, winners)
-            _write_row(kind, j, row, high64, low64, r, total, winners, weights, sums, buffer)
+    each_item(kind, work, p, p.split.chunk_size, _item, arrays)

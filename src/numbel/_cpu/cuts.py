@@ -7,19 +7,57 @@ of sorted columns add up to top_p's limit; the last one below it is the cut.
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
+import numpy as np
 from numba import int32, int64, uint64
 
-from .._jit import njit
+from .._jit import inlined, njit
 from .._scalar import blocks as scalar
 from .._scalar import truncation as rules
 from .._scalar.bits import select
 from .._scalar.elementary import log_float64
-from .job import row_min_p, row_top_k, row_top_p
 from .memory import opaque
+from .parameters import row_limits
+from .scratch import empty, workspace
 
 _INF = math.inf
 _ALL = 0xFFFFFFFFFFFFFFFF
+
+
+class Cuts(NamedTuple):
+    """What rows of a tile are cut by, and where: an entry a row, or one a column and row."""
+
+    top_k: Any
+    top_p: Any
+    reach: Any  # -ln(min_p)
+    off: Any  # whether nothing is cut
+    t: Any  # the value at the cut
+    ties: Any  # how many of those that equal it are kept
+    limits: Any  # the mass before which a column is kept
+    before: Any
+    ordered: Any  # the columns sorted
+    weights: Any
+    masses: Any
+
+
+@inlined
+def new_cuts(kind, scratch, columns, width):
+    """For tiles of so many rows, which may be 0."""
+    size = uint64(columns) * width
+    return Cuts(
+        empty(scratch, width, np.int64),
+        empty(scratch, width, np.float64),
+        empty(scratch, width, np.float64),
+        empty(scratch, width, np.uint8),
+        workspace(scratch, kind, width),
+        empty(scratch, width, np.int32),
+        empty(scratch, width, np.uint64),
+        empty(scratch, width, np.uint64),
+        workspace(scratch, kind, uint64(padded_columns(columns)) * width),
+        workspace(scratch, kind, size),
+        empty(scratch, size, np.uint64),
+    )
 
 
 @njit
@@ -55,22 +93,24 @@ def sort_columns(exchange, lists, padded, width):
 
 
 @njit
-def row_limits(j, first, rows, width, top_k, top_p, reach, off):
+def read_limits(limits, columns, first, rows, width, cuts):
     """What each row of a tile is cut by, and whether that is nothing; (some by mass, some by min_p)."""
     by_mass, by_reach = False, False
     for i in range(width):
-        row = first + min(int64(i), rows - 1)
-        k, p, m = row_top_k(j, row), row_top_p(j, row), row_min_p(j, row)
-        top_k[i], top_p[i] = min(k, j.columns), p
-        reach[i] = -log_float64(m) if m > 0.0 else _INF
-        off[i] = k >= j.columns and p >= 1.0 and m <= 0.0
+        k, p, m = row_limits(limits, first + min(int64(i), rows - 1))
+        cuts.top_k[i], cuts.top_p[i] = min(k, columns), p
+        cuts.reach[i] = -log_float64(m) if m > 0.0 else _INF
+        cuts.off[i] = k >= columns and p >= 1.0 and m <= 0.0
         by_mass, by_reach = by_mass or p < 1.0, by_reach or m > 0.0
     return by_mass, by_reach
 
 
 @njit
-def _mass_limits(s, columns, width, high, low, r, rise, shift, top_k, top_p, weights, masses, limits):
+def _mass_limits(columns, width, factors, references, cuts):
     """Masses of the sorted columns, and the mass before which a column is kept."""
+    s, weights, masses, limits = cuts.ordered, cuts.weights, cuts.masses, cuts.limits
+    top_k, top_p = cuts.top_k, cuts.top_p
+    high, low, r, rise, shift = factors.high, factors.low, references.r, references.rise, references.shift
     # `mass_shift` of up to 2^11 columns is the rise alone
     for c in range(uint64(columns)):
         for i in range(width):
@@ -87,8 +127,9 @@ def _mass_limits(s, columns, width, high, low, r, rise, shift, top_k, top_p, wei
 
 
 @njit
-def _cut_by_rank(s, columns, width, top_k, t, ties):
+def _cut_by_rank(columns, width, cuts):
     """The value at each row's rank top_k, and how many of those that equal it are kept."""
+    s, top_k, t, ties = cuts.ordered, cuts.top_k, cuts.t, cuts.ties
     for c in range(uint64(columns)):
         for i in range(width):
             value = s[c * width + i]
@@ -98,8 +139,10 @@ def _cut_by_rank(s, columns, width, top_k, t, ties):
 
 
 @njit
-def _cut_by_mass(s, columns, width, top_k, masses, limits, before, t, ties):
+def _cut_by_mass(columns, width, cuts):
     """The same, as far as the mass before a column is below the limit."""
+    s, top_k, t, ties = cuts.ordered, cuts.top_k, cuts.t, cuts.ties
+    masses, limits, before = cuts.masses, cuts.limits, cuts.before
     for i in range(width):
         before[i] = uint64(0)
     for c in range(uint64(columns)):
@@ -134,13 +177,12 @@ def _mask_far(x, columns, width, largest, temperatures, reach):
 
 
 @njit
-def cut_rows(
-    x, columns, width, by_mass, by_reach, largest, r, rise, shift, high, low, temperatures, top_k, top_p, reach,
-    s, weights, masses, limits, before, t, ties,
-):  # fmt: skip
-    """-inf for all columns of a tile's rows that their limits exclude."""
+def cut_rows(x, columns, width, by, factors, references, cuts):
+    """-inf for all columns of a tile's rows that their limits exclude; `by` is what `read_limits` said."""
+    by_mass, by_reach = by
     padded = padded_columns(columns)
     size = uint64(columns) * width
+    s, t, ties = cuts.ordered, cuts.t, cuts.ties
     for at in range(size):
         s[at] = x[at] if x[at] == x[at] else -_INF
     for at in range(size, uint64(padded) * width):
@@ -149,10 +191,10 @@ def cut_rows(
     for i in range(width):
         t[i], ties[i] = s[i], int32(0)
     if by_mass:
-        _mass_limits(s, columns, width, high, low, r, rise, shift, top_k, top_p, weights, masses, limits)
-        _cut_by_mass(s, columns, width, top_k, masses, limits, before, t, ties)
+        _mass_limits(columns, width, factors, references, cuts)
+        _cut_by_mass(columns, width, cuts)
     else:
-        _cut_by_rank(s, columns, width, top_k, t, ties)
+        _cut_by_rank(columns, width, cuts)
     _mask(x, columns, width, t, ties)
     if by_reach:
-        _mask_far(x, columns, width, largest, temperatures, reach)
+        _mask_far(x, columns, width, references.largest, factors.temperatures, cuts.reach)

@@ -1,49 +1,61 @@
-"""Log-probabilities of given categories, from the nodes that a pass of grouped sampling leaves for each row."""
+"""Log-probabilities of given categories, from the roots that a pass of grouped sampling leaves for each row."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from numba import float64, int64
 
-from .._jit import njit
+from .._jit import inlined, njit
 from .._scalar import blocks as scalar
 from .._scalar.elementary import log_float64
-from .job import job_at, row_address, row_temperature, take_items
 from .memory import load
+from .parameters import Array, Rows, Temperatures, row_address, row_temperature
 from .results import store_float
+from .workers import each_item
 
 _INF = math.inf
 _NAN = math.nan
 
 
-@njit
-def given_log_prob(kind, job):
-    """One worker: `samples` categories of each row (`given`), `segment_blocks` of all of them an item.
+class GivenLogProb(NamedTuple):
+    """Which categories are looked up, and where the results go."""
 
-    A row of temperature 0 has all its probability at its argmax (`indices`).
-    """
-    j = job_at(job)
-    entries = j.rows * j.samples
-    while True:
-        begin, end = take_items(j)
-        if begin >= end:
-            break
-        held, r, total, log_total, high64, low64, temperature = int64(-1), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-        for at in range(begin * j.segment_blocks, min(end * j.segment_blocks, entries)):
-            row = at // j.samples
-            if row != held:
-                held = row
-                r, total = load(float64(0), j.row_node, 2 * row), load(float64(0), j.row_node, 2 * row + 1)
-                log_total = log_float64(total)
-                temperature = row_temperature(j, row)
-                high64, low64 = scalar.scale(temperature if temperature > 0.0 else 1.0)
-            column = load(int64(0), j.given, at)
-            value = _NAN
-            if 0 <= column < j.columns and total == total:
-                if temperature == 0.0:
-                    value = 0.0 if column == load(int64(0), j.indices, row) else -_INF
-                else:
-                    x = float64(load(kind, row_address(j, row) + column * j.column_stride, int64(0)))
-                    value = scalar.log_prob_beside(x, high64, low64, r, log_total) if x > -_INF else -_INF
-            store_float(kind, j.log_prob, at, value)
+    logits: Rows
+    temperatures: Temperatures
+    given: Array  # int64, `samples` of each row
+    argmaxes: Array  # int64, of each row: it has all the probability of a row of temperature 0
+    roots: Array  # float64, (r, S) of each row
+    log_prob: Array  # result dtype, one a given category
+    samples: int
+    chunk_size: int  # of all categories, an item
+
+
+@inlined
+def _item(kind, work, p, item, arrays):
+    held, r, total, log_total, high64, low64, temperature = int64(-1), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    for at in range(item * p.chunk_size, min((item + 1) * p.chunk_size, p.logits.rows * p.samples)):
+        row = at // p.samples
+        if row != held:
+            held = row
+            r, total = load(float64(0), p.roots, 2 * row), load(float64(0), p.roots, 2 * row + 1)
+            log_total = log_float64(total)
+            temperature = row_temperature(p.temperatures, row)
+            high64, low64 = scalar.scale(temperature if temperature > 0.0 else 1.0)
+        column = load(int64(0), p.given, at)
+        value = _NAN
+        if 0 <= column < p.logits.columns and total == total:
+            if temperature == 0.0:
+                value = 0.0 if column == load(int64(0), p.argmaxes, row) else -_INF
+            else:
+                address = row_address(p.logits, row) + column * p.logits.column_stride
+                x = float64(load(kind, address, int64(0)))
+                value = scalar.log_prob_beside(x, high64, low64, r, log_total) if x > -_INF else -_INF
+        store_float(kind, p.log_prob, at, value)
+
+
+@njit
+def given_log_prob(kind, work, p: GivenLogProb):
+    """One worker: take chunks of the given categories until none is left."""
+    each_item(kind, work, p, int64(1), _item, None)

@@ -8,6 +8,7 @@ once for each worker and dtype.
 from __future__ import annotations
 
 import functools
+import typing
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from . import (
     vjp,
 )
 from .memory import fence
+from .parameters import Call, parameters_at, work_at
 
 #: The scalar whose type tells a worker the element type (`memory`).
 KINDS = {"float32": np.float32(0), "float64": np.float64(0), "float16": np.int16(0), "bfloat16": np.uint16(0)}
@@ -82,7 +84,7 @@ WORKERS: dict[str, Any] = {
 
 
 @intrinsic
-def _call(typingctx: Any, function: Any, job: Any) -> Any:
+def _call(typingctx: Any, function: Any, call: Any) -> Any:
     """Call the entry point at an address."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -93,9 +95,9 @@ def _call(typingctx: Any, function: Any, job: Any) -> Any:
     return types.void(types.int64, types.int64), codegen
 
 
-def _fan_out(function, job, workers):
+def _fan_out(function, call, workers):
     for _ in prange(workers):
-        _call(function, job)
+        _call(function, call)
 
 
 _parallel = Entry(_fan_out, "fan_out", 3, parallel=True)
@@ -105,16 +107,24 @@ class Driver:
     """A worker for one element type."""
 
     def __init__(self, worker: Any, kind: Any, name: str) -> None:
-        def alone(job):
-            worker(kind, job)
+        #: The class of what it is given (`parameters`).
+        self.parameters: type = typing.get_type_hints(worker.py_func)["p"]
+        parameters = parameters_at(self.parameters)
+
+        def alone(call):
+            worker(kind, work_at(call), parameters(call))
             fence()  # it may have streamed
 
-        #: Do a job with one worker.
+        #: Do a call with one worker, at the address of its shared words.
         self.serial = Entry(alone, name)
 
-    def parallel(self, job: int, workers: int) -> None:
-        """Do a job with several workers."""
-        _parallel(self.serial.address, job, workers)
+    def parallel(self, call: int, workers: int) -> None:
+        """Do a call with several workers."""
+        _parallel(self.serial.address, call, workers)
+
+    def __call__(self, parameters: Any) -> None:
+        """Do what one worker does at once, without items or scratch."""
+        self.serial(Call(parameters).address)
 
 
 @functools.cache
@@ -123,9 +133,10 @@ def driver(worker: str, dtype: str) -> Driver:
     return Driver(WORKERS[worker], KINDS[dtype], f"{worker}_{dtype}")
 
 
-spawn_seeds = Entry(noise.spawn_seeds.py_func, "spawn_seeds")
-join_rows = Entry(accumulate.join_rows.py_func, "join_rows")
-merge_winners = Entry(accumulate.merge_winners.py_func, "merge_winners")
+#: What visits no elements: for float64 alone.
+spawn_seeds = Driver(noise.spawn_seeds, KINDS["float64"], "spawn_seeds")
+join_rows = Driver(accumulate.join_rows, KINDS["float64"], "join_rows")
+merge_winners = Driver(accumulate.merge_winners, KINDS["float64"], "merge_winners")
 
 #: The entry points beside the workers'.
-ENTRIES = (_parallel, spawn_seeds, join_rows, merge_winners)
+ENTRIES = (_parallel, spawn_seeds.serial, join_rows.serial, merge_winners.serial)

@@ -6,22 +6,91 @@ A node covers a power of two of columns, or of blocks, and is known by the colum
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import float64, int64, uint64
 
-from .._jit import njit
+from .._jit import inlined, njit
 from .._scalar import binomial as scalar
-from .._scalar.address import draw_key
 from .._scalar.bits import product
 from .._scalar.blocks import BLOCK, scale
 from .._scalar.table import probability
-from .job import cotangent_address, job_at, row_address, row_and_segment, row_id, row_temperature, take_items
-from .memory import atomic_add, load, store
-from .runs import read_run
-from .scratch import address_of, empty, fill, lacks_scratch, open_scratch
+from .blocks import count_blocks, row_stream
+from .categorical import segment_blocks
+from .memory import load, store
+from .parameters import Array, Rows, Split, Stream, Temperatures, row_address, row_and_segment, row_temperature
+from .relaxed import Blocks, is_last_segment, nodes_of_row
+from .runs import block_run, read_run
+from .scratch import empty, fill, lacks_scratch, open_scratch
+from .workers import each_item
 
 _I = np.int64(0)
+
+
+class Counting(NamedTuple):
+    """Rows, how many draws of each are counted, and where the counts go.
+
+    Phase 0 weighs blocks, and splits a row over them once its last segment is weighed; phase 1 does the rest. A lone
+    segment does both at once. What is kept of a block is its mass and its count.
+    """
+
+    logits: Rows
+    counts: Rows  # int64
+    trials: Array  # int64, one a row
+    argmaxes: Array  # int64, one a row: where all go that have no law; -1 for none
+    roots: Array  # float64, (r, S) of each row; S is NaN where there is no law
+    stream: Stream
+    temperatures: Temperatures
+    split: Split
+    blocks: Blocks
+
+
+class _Tree(NamedTuple):
+    """Masses of nodes, and their counts, level by level: the leaves first."""
+
+    mass: Any
+    counts: Any
+
+
+class _Level(NamedTuple):
+    """Nodes of a level: where they and the level above begin, and the columns before which they split."""
+
+    below: Any
+    above: Any
+    nodes: Any
+    split: Any  # of the first
+    step: Any  # to the next
+
+
+class _Draws(NamedTuple):
+    """A pair of words for each node, what its smaller side gets, and whether that is sure."""
+
+    firsts: Any
+    seconds: Any
+    chosen: Any
+    sure: Any
+
+
+class _Open(NamedTuple):
+    """The nodes that are not sure, side by side."""
+
+    which: Any
+    splits: Any
+    trials: Any
+    p: Any
+    q: Any
+    verdicts: Any
+    t: Any
+
+
+class _Factors(NamedTuple):
+    """What probabilities of a row's columns are made from."""
+
+    high64: Any
+    low64: Any
+    r: Any
+    factor: Any
 
 
 @njit
@@ -37,34 +106,41 @@ def _sums(mass, leaves):
     return mass[at]
 
 
+@inlined
+def _sides(tree, level, i):
+    """Masses of the two sides of a node."""
+    at = level.below + uint64(2) * i
+    return tree.mass[at], tree.mass[at + uint64(1)]
+
+
 @njit
-def _propose(mass, counts, below, above, nodes, firsts, seconds, chosen, sure):
+def _propose(tree, level, draws):
     """What most nodes of a level give their smaller side, and which they are."""
-    for i in range(uint64(nodes)):
-        n = counts[above + i]
-        left, right = mass[below + uint64(2) * i], mass[below + uint64(2) * i + uint64(1)]
+    for i in range(uint64(level.nodes)):
+        n = tree.counts[level.above + i]
+        left, right = _sides(tree, level, i)
         smaller, larger = min(left, right), max(left, right)
         total = left + right
         p, q = smaller / total, larger / total
         mean = product(float64(n), p)
         mean = mean if mean >= scalar.LARGE else 0.0  # false for NaN, too
         deviation = math.sqrt(product(mean, q))
-        us, t = scalar.proposal(mean, deviation, p, firsts[i])
-        accepted = scalar.surely(us, deviation, seconds[i]) & (mean > 0.0)
-        chosen[i] = int64(mean) + int64(t) if accepted else int64(0)
-        sure[i] = int64(accepted)
+        us, t = scalar.proposal(mean, deviation, p, draws.firsts[i])
+        accepted = scalar.surely(us, deviation, draws.seconds[i]) & (mean > 0.0)
+        draws.chosen[i] = int64(mean) + int64(t) if accepted else int64(0)
+        draws.sure[i] = int64(accepted)
 
 
 @njit
-def _open(mass, counts, below, above, nodes, split, step, firsts, seconds, chosen, sure, some):
+def _open(tree, level, draws, some):
     """Invert where the mean is small; copy the other nodes that are not sure to `some`, and say how many they are."""
-    which, splits, trials, ps, qs, _, _ = some
+    firsts, seconds, chosen, sure = draws
     count = uint64(0)
-    for i in range(uint64(nodes)):
-        n = counts[above + i]
+    for i in range(uint64(level.nodes)):
+        n = tree.counts[level.above + i]
         if sure[i] != 0:
             continue
-        left, right = mass[below + uint64(2) * i], mass[below + uint64(2) * i + uint64(1)]
+        left, right = _sides(tree, level, i)
         smaller, larger = min(left, right), max(left, right)
         if n == 0 or smaller == 0.0:
             chosen[i] = int64(0)
@@ -74,8 +150,8 @@ def _open(mass, counts, below, above, nodes, split, step, firsts, seconds, chose
         if product(float64(n), p) < scalar.LARGE:
             chosen[i] = scalar.invert(n, p, q, firsts[i])
             continue
-        which[count], splits[count] = int64(i), uint64(split) + i * uint64(step)
-        trials[count], ps[count], qs[count] = n, p, q
+        some.which[count], some.splits[count] = int64(i), uint64(level.split) + i * uint64(level.step)
+        some.trials[count], some.p[count], some.q[count] = n, p, q
         firsts[count], seconds[count] = firsts[i], seconds[i]
         count += uint64(1)
     return count
@@ -84,11 +160,11 @@ def _open(mass, counts, below, above, nodes, split, step, firsts, seconds, chose
 @njit
 def _judge(count, some, firsts, seconds):
     """`verdict` on the proposals of those nodes."""
-    _, _, trials, ps, qs, verdicts, ts = some
     for i in range(uint64(count)):
-        mean = product(float64(trials[i]), ps[i])
-        deviation = math.sqrt(product(mean, qs[i]))
-        verdicts[i], ts[i] = scalar.verdict(trials[i], mean, deviation, ps[i], firsts[i], seconds[i])
+        n, p = some.trials[i], some.p[i]
+        mean = product(float64(n), p)
+        deviation = math.sqrt(product(mean, some.q[i]))
+        some.verdicts[i], some.t[i] = scalar.verdict(n, mean, deviation, p, firsts[i], seconds[i])
 
 
 @njit
@@ -110,54 +186,55 @@ def _settle(count, some, firsts, seconds, chosen):
 
 
 @njit
-def _level(mass, counts, below, above, nodes, split, step, row, key, mask, buffers, some):
+def _level(tree, level, stream, draws, some):
     """Counts of a level from those of the level above."""
-    firsts, seconds, chosen, sure = buffers
-    for i in range(uint64(nodes)):
-        firsts[i], seconds[i] = scalar.split_words(uint64(split) + i * uint64(step), uint64(0), row, key, mask)
-    _propose(mass, counts, below, above, nodes, firsts, seconds, chosen, sure)
-    count = _open(mass, counts, below, above, nodes, split, step, firsts, seconds, chosen, sure, some)
+    row, key, mask = stream
+    for i in range(uint64(level.nodes)):
+        split = uint64(level.split) + i * uint64(level.step)
+        draws.firsts[i], draws.seconds[i] = scalar.split_words(split, uint64(0), row, key, mask)
+    _propose(tree, level, draws)
+    count = _open(tree, level, draws, some)
     attempt = uint64(0)
     while count > uint64(0):
-        _judge(count, some, firsts, seconds)
-        count = _settle(count, some, firsts, seconds, chosen)
+        _judge(count, some, draws.firsts, draws.seconds)
+        count = _settle(count, some, draws.firsts, draws.seconds, draws.chosen)
         attempt += uint64(1)
-        splits = some[1]
         for i in range(count):
-            firsts[i], seconds[i] = scalar.split_words(splits[i], attempt, row, key, mask)
-    for i in range(uint64(nodes)):
-        n = counts[above + i]
-        left, right = mass[below + uint64(2) * i], mass[below + uint64(2) * i + uint64(1)]
-        k = chosen[i]
-        counts[below + uint64(2) * i] = k if left <= right else n - k
-        counts[below + uint64(2) * i + uint64(1)] = n - k if left <= right else k
+            draws.firsts[i], draws.seconds[i] = scalar.split_words(some.splits[i], attempt, row, key, mask)
+    for i in range(uint64(level.nodes)):
+        n = tree.counts[level.above + i]
+        left, right = _sides(tree, level, i)
+        k, at = draws.chosen[i], level.below + uint64(2) * i
+        tree.counts[at] = k if left <= right else n - k
+        tree.counts[at + uint64(1)] = n - k if left <= right else k
 
 
 @njit
-def _split(mass, counts, leaves, n, first, unit, row, key, mask, buffers, some):
-    """counts[: leaves]: n split over `leaves` (a power of two) masses, `unit` columns each from column `first` on."""
+def _split(tree, leaves, n, place, stream, draws, some):
+    """counts[: leaves]: n split over `leaves` (a power of two) masses.
+
+    Each has `place[1]` columns, the first of them from column `place[0]` on.
+    """
+    first, unit = place
     above = uint64(2) * uint64(leaves) - uint64(2)
-    counts[above] = n
+    tree.counts[above] = n
     nodes, step = uint64(1), uint64(leaves) * uint64(unit)
     while nodes < uint64(leaves):
         below = above - uint64(2) * nodes
         middle = uint64(first) + (step >> uint64(1))
-        _level(mass, counts, below, above, nodes, middle, step, row, key, mask, buffers, some)
+        _level(tree, _Level(below, above, nodes, middle, step), stream, draws, some)
         above = below
         nodes <<= uint64(1)
         step >>= uint64(1)
 
 
 @njit
-def _masses(kind, j, address, block, leaves, x, factors, mass):
+def _masses(kind, run, leaves, factors, x, mass):
     """mass[: leaves]: probabilities of a block's columns, zeros beyond them; their sum."""
-    high64, low64, r, factor = factors
-    count = min(j.columns - block * BLOCK, int64(BLOCK))
-    at = address + block * BLOCK * j.column_stride
-    read_run(kind, j.element, at, j.column_stride, j.item_size, count, x)
-    for i in range(uint64(count)):
-        mass[i] = probability(x[i], high64, low64, r, factor)
-    fill(mass, count, leaves, 0.0)
+    read_run(kind, run, x)
+    for i in range(uint64(run.count)):
+        mass[i] = probability(x[i], factors.high64, factors.low64, factors.r, factors.factor)
+    fill(mass, run.count, leaves, 0.0)
     return _sums(mass, leaves)
 
 
@@ -171,87 +248,108 @@ def _power(n):
 
 
 @njit
-def _write(j, target, first, count, counts):
-    for i in range(uint64(count)):
-        store(_I, target + (first + int64(i)) * j.cotangent_column_stride, int64(0), counts[i])
+def _write(run, counts):
+    for i in range(uint64(run.count)):
+        store(_I, run.address + int64(i) * run.stride, int64(0), counts[i])
 
 
 @njit
-def _write_fixed(j, target, first, count, at, n):
-    """A row without a law: all at its argmax, or -1 where it has none."""
-    for i in range(first, first + count):
-        store(_I, target + i * j.cotangent_column_stride, int64(0), (n if i == at else int64(0)) if at >= 0 else at)
+def _write_fixed(p, row, first, last):
+    """Blocks first .. last - 1 of a row without a law: all at its argmax, or -1 where it has none."""
+    at, n, address = load(_I, p.argmaxes, row), load(_I, p.trials, row), row_address(p.counts, row)
+    for i in range(first * BLOCK, min(last * BLOCK, p.counts.columns)):
+        value = (n if i == at else int64(0)) if at >= 0 else at
+        store(_I, address + i * p.counts.column_stride, int64(0), value)
 
 
-@njit
-def multinomial(kind, job):
-    """One worker. Phase 0 weighs blocks, and splits a row over them once its last segment is weighed; phase 1 the rest.
+class _Arrays(NamedTuple):
+    x: Any
+    own: Any  # what is kept of blocks: two numbers each
+    columns: Any  # the tree of a block's columns
+    blocks: Any  # that of a row's blocks
+    draws: Any
+    some: Any
 
-    A lone segment does both at once. The counts are the job's `cotangent`, `given` is n of each row.
-    """
-    j = job_at(job)
-    scratch = open_scratch(j)
-    x = empty(scratch, BLOCK, np.float64)
-    blocks = (j.columns + BLOCK - 1) // BLOCK
-    leaves, tops = _power(min(j.columns, int64(BLOCK))), _power(blocks)
-    mass, counts = empty(scratch, 2 * leaves, np.float64), empty(scratch, 2 * leaves, np.int64)
-    own = empty(scratch, 2 * blocks if j.segments == 1 else 0, np.float64)
-    widest = max(leaves, tops, int64(2)) // 2
-    buffers = (
-        empty(scratch, widest, np.uint64), empty(scratch, widest, np.uint64),
-        empty(scratch, widest, np.int64), empty(scratch, widest, np.int64),
-    )  # fmt: skip
-    some = (
-        empty(scratch, widest, np.int64), empty(scratch, widest, np.uint64), empty(scratch, widest, np.int64),
-        empty(scratch, widest, np.float64), empty(scratch, widest, np.float64), empty(scratch, widest, np.int64),
-        empty(scratch, widest, np.float64),
-    )  # fmt: skip
-    top, shares = empty(scratch, 2 * tops, np.float64), empty(scratch, 2 * tops, np.int64)
-    key, mask = draw_key(j.seed, j.draw)
-    if lacks_scratch(j, scratch):
+
+@inlined
+def _split_over_blocks(p, row, nodes, stream, arrays):
+    """The counts of a row's blocks, from their masses."""
+    blocks = count_blocks(p.logits.columns)
+    tops = _power(blocks)
+    for b in range(blocks):
+        arrays.blocks.mass[b] = load(float64(0), nodes, 2 * b)
+    fill(arrays.blocks.mass, blocks, tops, 0.0)
+    _sums(arrays.blocks.mass, tops)
+    n = load(_I, p.trials, row)
+    _split(arrays.blocks, tops, n, (int64(0), int64(BLOCK)), stream, arrays.draws, arrays.some)
+    for b in range(blocks):
+        store(_I, nodes, 2 * b + 1, arrays.blocks.counts[b])
+
+
+@inlined
+def _item(kind, work, p, item, arrays):
+    row, segment = row_and_segment(p.split, p.logits.rows, item)
+    first, last = segment_blocks(p, segment)
+    columns = p.logits.columns
+    blocks, leaves = count_blocks(columns), _power(min(columns, int64(BLOCK)))
+    nodes = nodes_of_row(p, columns, row, arrays.own)
+    temperature = row_temperature(p.temperatures, row)
+    r, total = load(float64(0), p.roots, 2 * row), load(float64(0), p.roots, 2 * row + 1)
+    if temperature == 0.0 or total != total:
+        if p.blocks.phase == 0:
+            _write_fixed(p, row, first, last)
         return
-    while True:
-        begin, end = take_items(j)
-        if begin >= end:
-            break
-        for item in range(begin, end):
-            row, segment = row_and_segment(j, item)
-            first = segment * j.segment_blocks
-            last = min(first + j.segment_blocks, blocks)
-            # two numbers for each block: mass, count
-            nodes = address_of(own) if j.segments == 1 else j.node_s + 24 * blocks * (row - j.first_row)
-            address, target = row_address(j, row), cotangent_address(j, row)
-            temperature = row_temperature(j, row)
-            r, total = load(float64(0), j.row_node, 2 * row), load(float64(0), j.row_node, 2 * row + 1)
-            n = load(_I, j.given, row)
-            if temperature == 0.0 or total != total:
-                if j.phase == 0:
-                    count = min(last * BLOCK, j.columns) - first * BLOCK
-                    _write_fixed(j, target, first * BLOCK, count, load(_I, j.indices, row), n)
-                continue
-            high64, low64 = scale(temperature)
-            factors = (high64, low64, r, 1.0 / total)
-            identity = uint64(row_id(j, row))
-            if j.phase == 0 and blocks > 1:
-                for b in range(first, last):
-                    store(float64(0), nodes, 2 * b, _masses(kind, j, address, b, leaves, x, factors, mass))
-                if j.segments > 1 and atomic_add(j.pending + 8 * (row - j.first_row), int64(-1)) > 1:
-                    continue
-                for b in range(blocks):
-                    top[b] = load(float64(0), nodes, 2 * b)
-                fill(top, blocks, tops, 0.0)
-                _sums(top, tops)
-                _split(top, shares, tops, n, int64(0), int64(BLOCK), identity, key, mask, buffers, some)
-                for b in range(blocks):
-                    store(_I, nodes, 2 * b + 1, shares[b])
-                if j.segments > 1:
-                    continue
-            for b in range(first, last):
-                count = min(j.columns - b * BLOCK, int64(BLOCK))
-                share = load(_I, nodes, 2 * b + 1) if blocks > 1 else n
-                if share == 0:
-                    fill(counts, 0, count, int64(0))
-                else:
-                    _masses(kind, j, address, b, leaves, x, factors, mass)
-                    _split(mass, counts, leaves, share, b * BLOCK, int64(1), identity, key, mask, buffers, some)
-                _write(j, target, b * BLOCK, count, counts)
+    high64, low64 = scale(temperature)
+    factors = _Factors(high64, low64, r, 1.0 / total)
+    address, stream, tree = row_address(p.logits, row), row_stream(p.stream, row), arrays.columns
+    if p.blocks.phase == 0 and blocks > 1:
+        for b in range(first, last):
+            whole = _masses(kind, block_run(p.logits, address, b), leaves, factors, arrays.x, tree.mass)
+            store(float64(0), nodes, 2 * b, whole)
+        if not is_last_segment(p, row):
+            return
+        _split_over_blocks(p, row, nodes, stream, arrays)
+        if p.split.segments > 1:
+            return
+    for b in range(first, last):
+        run = block_run(p.logits, address, b)
+        share = load(_I, nodes, 2 * b + 1) if blocks > 1 else load(_I, p.trials, row)
+        if share == 0:
+            fill(tree.counts, 0, run.count, int64(0))
+        else:
+            _masses(kind, run, leaves, factors, arrays.x, tree.mass)
+            _split(tree, leaves, share, (b * BLOCK, int64(1)), stream, arrays.draws, arrays.some)
+        _write(block_run(p.counts, row_address(p.counts, row), b), tree.counts)
+
+
+@njit
+def multinomial(kind, work, p: Counting):
+    """One worker: take segments until none is left."""
+    scratch = open_scratch(work)
+    blocks = count_blocks(p.logits.columns)
+    leaves, tops = _power(min(p.logits.columns, int64(BLOCK))), _power(blocks)
+    widest = max(leaves, tops, int64(2)) // 2
+    arrays = _Arrays(
+        empty(scratch, BLOCK, np.float64),
+        empty(scratch, 2 * blocks if p.split.segments == 1 else 0, np.float64),
+        _Tree(empty(scratch, 2 * leaves, np.float64), empty(scratch, 2 * leaves, np.int64)),
+        _Tree(empty(scratch, 2 * tops, np.float64), empty(scratch, 2 * tops, np.int64)),
+        _Draws(
+            empty(scratch, widest, np.uint64),
+            empty(scratch, widest, np.uint64),
+            empty(scratch, widest, np.int64),
+            empty(scratch, widest, np.int64),
+        ),
+        _Open(
+            empty(scratch, widest, np.int64),
+            empty(scratch, widest, np.uint64),
+            empty(scratch, widest, np.int64),
+            empty(scratch, widest, np.float64),
+            empty(scratch, widest, np.float64),
+            empty(scratch, widest, np.int64),
+            empty(scratch, widest, np.float64),
+        ),
+    )
+    if lacks_scratch(work, scratch):
+        return
+    each_item(kind, work, p, p.split.chunk_size, _item, arrays)

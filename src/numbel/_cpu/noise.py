@@ -5,10 +5,12 @@ Filling a buffer with words and transforming it afterwards beats one fused loop 
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numba import int64, uint32, uint64
 
-from .._jit import njit
+from .._jit import inlined, njit
 from .._scalar.address import NOISE, REFINEMENT, SPAWN, block_words, draw_key, noise_word
 from .._scalar.blocks import BLOCK
 from .._scalar.gumbel import (
@@ -20,11 +22,13 @@ from .._scalar.gumbel import (
     needs_refinement,
 )
 from .ahead import ASKS, BURST, ask_later
-from .job import job_at, row_address
-from .memory import atomic_add, opaque, store, zero
+from .blocks import row_stream
+from .memory import opaque, store, zero
+from .parameters import Array, Rows, Stream, Word, row_address
 from .runs import stream_run
 from .scratch import address_of, empty, lacks_scratch, local, open_scratch, tail, workspace
-from .tiles import write_noise
+from .tiles import write_tile_of
+from .workers import each_item, each_tile
 
 #: Columns of a row made at a time.
 TILE = 4096
@@ -35,11 +39,12 @@ _GROUP = 32
 
 
 @njit
-def fill_noise(x, count, column, sample, row, tag, key, mask):
+def fill_noise(x, count, column, sample, tag, stream):
     """Words of columns column .. column + count - 1 of one row; column and the length of x are multiples of 4."""
     four = uint64(4)
     for g in range((uint64(count) + uint64(3)) // four):
-        x0, x1, x2, x3 = block_words((uint64(column) // four) + g, sample, row, tag, key, mask)
+        block = (uint64(column) // four) + g
+        x0, x1, x2, x3 = block_words(block, uint64(sample), stream.row, uint64(tag), stream.key, stream.mask)
         at = four * g
         x[at] = uint32(x0)
         x[at + uint64(1)] = uint32(x1)
@@ -48,7 +53,7 @@ def fill_noise(x, count, column, sample, row, tag, key, mask):
 
 
 @njit
-def fill_noise_and_ask(address, size, x, count, column, sample, row, key, mask):
+def fill_noise_and_ask(address, size, x, count, column, sample, stream):
     """`fill_noise` for a block, and meanwhile ask for the one `_BLOCKS` behind `address`, unless that is 0.
 
     Its elements have `size` bytes.
@@ -58,9 +63,7 @@ def fill_noise_and_ask(address, size, x, count, column, sample, row, key, mask):
     for first in range(0, count, step):
         if asks:
             ask_later(address + (_BLOCKS * BLOCK + first) * size)
-        fill_noise(
-            tail(x, first), min(step, count - first), column + uint64(first), sample, row, uint64(NOISE), key, mask
-        )
+        fill_noise(tail(x, first), min(step, count - first), column + int64(first), sample, NOISE, stream)
 
 
 @njit
@@ -77,25 +80,50 @@ def fill_across(x, columns, identities, width, sample, tag, key, mask):
             x[at + uint64(3) * uint64(width) + i] = uint32(x3)
 
 
-@njit
-def transform_float32(kind, target, x, y, count, loc, scale, tag, key, mask, column, identities, width):
-    """Noise of `count` words into the run at `target`.
+class Words(NamedTuple):
+    """The words that noise is made of, and where they come from.
 
-    Words are those of row identities[0] from `column` on, or, where width is not 0, laid out as in `fill_across`.
+    They are those of row identities[0] from `column` on, or, where `width` is not 0, laid out as in `fill_across`.
     """
+
+    x: Any  # first words: an array of uint32
+    y: Any  # their refinements, for float64
+    identities: Any  # uint64
+    column: Any
+    width: Any
+    key: Any
+    mask: Any
+
+
+class Law(NamedTuple):
+    """Noise is multiplied by `scale`, and `loc` is added."""
+
+    loc: Any
+    scale: Any
+
+
+@njit
+def standard_law(z):
+    """Noise as it is, in the dtype of z, which is 0."""
+    return Law(z, type(z)(1))
+
+
+@njit
+def transform_float32(kind, target, words, count, law):
+    """Noise of `count` words into the run at `target`."""
     begun = local(_STRETCH, np.float32)
     for first in range(uint64(0), uint64(count), uint64(_STRETCH)):
         n = min(uint64(_STRETCH), uint64(count) - first)
-        if _transform_stretch(kind, target, x, first, n, loc, scale, begun):
+        if _transform_stretch(kind, target, words.x, first, n, law, begun):
             # one word in 2048 is to be refined: find its neighbourhood before looking at single words
             for start in range(first, first + n, uint64(_GROUP)):
                 end = min(start + uint64(_GROUP), first + n)
-                if _any_to_refine(x, start, end - start):
-                    _refine(kind, target, x, start, end, loc, scale, tag, key, mask, column, identities, width)
+                if _any_to_refine(words.x, start, end - start):
+                    _refine(kind, target, words, start, end, law)
 
 
 @njit
-def _transform_stretch(kind, target, x, start, count, loc, scale, begun):
+def _transform_stretch(kind, target, x, start, count, law, begun):
     """Unrefined noise of words start ..., and whether any of them is to be refined."""
     nearest = uint32(0xFFFFFFFF)
     # Two loops: with both logarithms in one, the chain of dependent operations is longer than what an AVX2 core
@@ -103,12 +131,12 @@ def _transform_stretch(kind, target, x, start, count, loc, scale, begun):
     for i in range(uint64(count)):
         begun[i] = gumbel_begun_float32(x[start + i])
         nearest = min(nearest, uint32(x[start + i] + uint32(REFINE)))
-    if loc == 0 and scale == 1:
+    if law.loc == 0 and law.scale == 1:
         for i in range(uint64(count)):
             store(kind, target, int64(start + i), gumbel_ended_float32(x[start + i], begun[i]))
     else:
         for i in range(uint64(count)):
-            store(kind, target, int64(start + i), gumbel_ended_float32(x[start + i], begun[i]) * scale + loc)
+            store(kind, target, int64(start + i), gumbel_ended_float32(x[start + i], begun[i]) * law.scale + law.loc)
     return nearest < uint32(2 * REFINE)
 
 
@@ -121,114 +149,143 @@ def _any_to_refine(x, start, count):
 
 
 @njit
-def _refine(kind, target, x, start, end, loc, scale, tag, key, mask, column, identities, width):
+def _refine(kind, target, words, start, end, law):
     for i in range(start, end):
-        if needs_refinement(x[i]):
-            g = _refined(x[i], i, tag, key, mask, column, identities, width)
-            store(kind, target, int64(i), g * scale + loc)
+        if needs_refinement(words.x[i]):
+            store(kind, target, int64(i), _refined(words, i) * law.scale + law.loc)
 
 
 @njit
-def _refined(word, i, tag, key, mask, column, identities, width):
-    c, r = (uint64(column) + i, identities[0]) if width == 0 else (i // width, identities[i % width])
-    return gumbel_refined_float32(uint64(word), noise_word(c, uint64(0), r, tag, key, mask))
+def _refined(words, i):
+    """Noise of word number i, from its second word."""
+    c, r = words.column + i, words.identities[0]
+    if words.width != 0:
+        c, r = i // words.width, words.identities[i % words.width]
+    y = noise_word(c, uint64(0), r, uint64(REFINEMENT), words.key, words.mask)
+    return gumbel_refined_float32(uint64(words.x[i]), y)
 
 
 @njit
-def transform_float64(kind, target, x, y, count, loc, scale, tag, key, mask, column, identities, width):
-    """Noise of `count` words x with refinements y."""
+def transform_float64(kind, target, words, count, law):
+    """Noise of `count` words and their refinements."""
     for i in range(uint64(count)):
-        store(kind, target, int64(i), gumbel_float64(uint64(x[i]), uint64(y[i])) * scale + loc)
+        g = gumbel_float64(uint64(words.x[i]), uint64(words.y[i]))
+        store(kind, target, int64(i), g * law.scale + law.loc)
 
 
-@njit
-def _long_rows(kind, j, transform, wide, x, y, g, identities):
-    loc, scale = type(zero(kind))(j.loc), type(zero(kind))(j.scale)
-    key, mask = draw_key(j.seed, j.draw)
-    tag = uint64(REFINEMENT)
-    tiles = (j.columns + TILE - 1) // TILE
-    contiguous = j.column_stride == j.item_size
-    while True:
-        item = atomic_add(j.counter_at, int64(1))
-        if item >= j.end_item:
-            break
+class Noise(NamedTuple):
+    """What is filled with noise."""
+
+    out: Rows
+    stream: Stream
+    loc: float
+    scale: float
+    nontemporal: int  # whether results go past the caches, which they would only flush
+    width: int  # rows of a tile; 0: an item is TILE columns of a row
+
+
+class _Arrays(NamedTuple):
+    x: Any
+    y: Any
+    g: Any
+    identities: Any
+
+
+def _makers(transform, wide):
+    """How an item of long rows is made, and a tile of short ones."""
+
+    @inlined
+    def stretch(kind, work, p, item, arrays):
+        tiles = (p.out.columns + TILE - 1) // TILE
         row = item // tiles
         column = (item - row * tiles) * TILE
-        count = min(j.columns - column, int64(TILE))
-        identity = uint64(row)
-        identities[0] = identity
-        fill_noise(x, count, column, uint64(0), identity, uint64(NOISE), key, mask)
+        count = min(p.out.columns - column, int64(TILE))
+        stream = row_stream(p.stream, row)
+        arrays.identities[0] = stream.row
+        fill_noise(arrays.x, count, column, 0, NOISE, stream)
         if wide:
-            fill_noise(y, count, column, uint64(0), identity, uint64(REFINEMENT), key, mask)
-        address = row_address(j, row) + column * j.column_stride
-        if contiguous and j.streams == 0:
-            transform(kind, address, x, y, count, loc, scale, tag, key, mask, uint64(column), identities, uint64(0))
+            fill_noise(arrays.y, count, column, 0, REFINEMENT, stream)
+        words = Words(arrays.x, arrays.y, arrays.identities, uint64(column), uint64(0), stream.key, stream.mask)
+        law = Law(type(zero(kind))(p.loc), type(zero(kind))(p.scale))
+        address = row_address(p.out, row) + column * p.out.column_stride
+        contiguous = p.out.column_stride == p.out.item_size
+        if contiguous and p.nontemporal == 0:
+            transform(kind, address, words, count, law)
         else:
-            at = address_of(g)
-            transform(zero(kind), at, x, y, count, loc, scale, tag, key, mask, uint64(column), identities, uint64(0))
+            transform(zero(kind), address_of(arrays.g), words, count, law)
             if contiguous:
-                stream_run(kind, address, count, g, int64(0), None)
+                stream_run(kind, address, count, arrays.g, int64(0), None)
             else:
                 for i in range(count):
-                    store(kind, address + int64(i) * j.column_stride, int64(0), g[uint64(i)])
+                    store(kind, address + int64(i) * p.out.column_stride, int64(0), arrays.g[uint64(i)])
 
-
-@njit
-def _short_rows(kind, j, transform, wide, x, y, g, identities):
-    loc, scale = type(zero(kind))(j.loc), type(zero(kind))(j.scale)
-    key, mask = draw_key(j.seed, j.draw)
-    tag = uint64(REFINEMENT)
-    width = uint64(j.segment_blocks)
-    words = (uint64(j.columns) + uint64(3)) // uint64(4) * uint64(4) * width
-    at = address_of(g)
-    while True:
-        tile = atomic_add(j.counter_at, int64(1))
-        if tile >= j.end_item:
-            break
-        first = tile * int64(width)
-        rows = min(j.rows - first, int64(width))
+    @inlined
+    def tile(kind, work, p, first, rows, arrays):
+        width, columns = uint64(p.width), p.out.columns
+        key, mask = draw_key(p.stream.seed, p.stream.draw)
         for i in range(width):
-            identities[i] = uint64(first) + i
-        fill_across(x, j.columns, identities, width, uint64(0), uint64(NOISE), key, mask)
+            arrays.identities[i] = uint64(first) + i
+        fill_across(arrays.x, columns, arrays.identities, width, uint64(0), uint64(NOISE), key, mask)
         if wide:
-            fill_across(y, j.columns, identities, width, uint64(0), uint64(REFINEMENT), key, mask)
-        transform(zero(kind), at, x, y, words, loc, scale, tag, key, mask, uint64(0), identities, width)
-        write_noise(kind, j, first, rows, width, g)
+            fill_across(arrays.y, columns, arrays.identities, width, uint64(0), uint64(REFINEMENT), key, mask)
+        words = Words(arrays.x, arrays.y, arrays.identities, uint64(0), width, key, mask)
+        law = Law(type(zero(kind))(p.loc), type(zero(kind))(p.scale))
+        count = (uint64(columns) + uint64(3)) // uint64(4) * uint64(4) * width
+        transform(zero(kind), address_of(arrays.g), words, count, law)
+        write_tile_of(kind, p.out, first, rows, width, arrays.g)
+
+    return stretch, tile
+
+
+_stretch_float32, _tile_float32 = _makers(transform_float32, False)
+_stretch_float64, _tile_float64 = _makers(transform_float64, True)
 
 
 @njit
-def _rows(kind, j, transform, wide):
-    scratch = open_scratch(j)
-    short = j.segment_blocks > 0  # a tile of so many rows
-    size = (j.columns + 3) // 4 * 4 * j.segment_blocks if short else TILE
-    x, y = empty(scratch, size, np.uint32), empty(scratch, size if wide else 0, np.uint32)
-    g = workspace(scratch, kind, size if short or j.column_stride != j.item_size or j.streams != 0 else 0)
-    identities = empty(scratch, j.segment_blocks if short else int64(1), np.uint64)
-    if lacks_scratch(j, scratch):
+def _noise(kind, work, p, stretch, tile, wide):
+    scratch = open_scratch(work)
+    short = p.width > 0
+    size = (p.out.columns + 3) // 4 * 4 * p.width if short else TILE
+    through = short or p.out.column_stride != p.out.item_size or p.nontemporal != 0
+    arrays = _Arrays(
+        empty(scratch, size, np.uint32),
+        empty(scratch, size if wide else 0, np.uint32),
+        workspace(scratch, kind, size if through else 0),
+        empty(scratch, p.width if short else int64(1), np.uint64),
+    )
+    if lacks_scratch(work, scratch):
         return
     if short:
-        _short_rows(kind, j, transform, wide, x, y, g, identities)
+        each_tile(kind, work, p, p.out.rows, tile, arrays)
     else:
-        _long_rows(kind, j, transform, wide, x, y, g, identities)
+        each_item(kind, work, p, int64(1), stretch, arrays)
 
 
 @njit
-def noise_float32(kind, job):
+def noise_float32(kind, work, p: Noise):
     """One worker: float32 noise, rounded to the dtype of `kind`."""
-    _rows(kind, job_at(job), transform_float32, False)
+    _noise(kind, work, p, _stretch_float32, _tile_float32, False)
 
 
 @njit
-def noise_float64(kind, job):
+def noise_float64(kind, work, p: Noise):
     """One worker: float64 noise."""
-    _rows(kind, job_at(job), transform_float64, True)
+    _noise(kind, work, p, _stretch_float64, _tile_float64, True)
+
+
+class Spawn(NamedTuple):
+    """Where seeds of child generators go."""
+
+    seeds: Array  # int64
+    count: int
+    seed: Word
+    draw: Word
 
 
 @njit
-def spawn_seeds(job):
-    """Fill the run of `rows` uint64 at `array` with seeds: words 0 and 1 of block i under the tag SPAWN."""
-    j = job_at(job)
-    key, mask = draw_key(j.seed, j.draw)
-    for i in range(j.rows):
+def spawn_seeds(kind, work, p: Spawn):
+    """Fill an array with seeds: words 0 and 1 of block i under the tag SPAWN."""
+    key, mask = draw_key(p.seed, p.draw)
+    for i in range(p.count):
         x0, x1, _, _ = block_words(uint64(i), uint64(0), uint64(0), uint64(SPAWN), key, mask)
-        store(int64(0), j.array, int64(i), int64((x0 << uint64(32)) | x1))
+        store(int64(0), p.seeds, int64(i), int64((x0 << uint64(32)) | x1))

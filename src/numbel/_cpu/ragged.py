@@ -1,189 +1,137 @@
 """Ragged rows, of which each has a length of its own: the kernels of `categorical` and `gumbel_max`, row by row.
 
-A worker keeps a copy of the job in which it sets, for each item, where the row lies, how long it is, and where its
-scratch is; to the kernels it is then a job like any other. Short rows are gathered into padded ones instead, which are
-sampled many at a time.
+A worker keeps parameters of its own for them, in which it sets, for each item, where the row lies, how long it is, and
+where its scratch is. Short rows are gathered into padded ones instead, which are sampled many at a time.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import float64, int64, uint64
+from numba import int64
 
-from .._jit import njit
-from .._scalar import blocks as scalar
-from .._scalar.blocks import BLOCK, LANES
-from .._scalar.gumbel import goes_first
+from .._jit import inlined, njit
+from .._scalar.blocks import BLOCK
 from . import categorical, gumbel_max
-from .blocks import CHUNKS, LEVELS, collapse, push
-from .job import FIELDS, job_at, row_temperature, row_wanted, take_items
-from .memory import atomic_add, copy, load, store, zero
-from .results import write_argmax, write_empty
-from .scratch import address_of, empty, lacks_scratch, open_scratch, workspace
+from .categorical import Sampling
+from .memory import copy, load, store, zero
+from .parameters import Array, Rows, address_of_record, layout, reader
+from .scratch import address_of, empty, lacks_scratch, open_scratch
+from .workers import each_item
 
 _INF = math.inf
-_NAN = math.nan
+_I = np.int64(0)
+
+
+class Gathering(NamedTuple):
+    """Which rows are copied side by side."""
+
+    logits: Rows  # all of them, one behind the other: a single row
+    offsets: Array  # int64, where each begins in it, and the last ends
+    chosen: Array  # int64, the rows
+    out: Rows
+    chunk_size: int
+
+
+class RaggedSampling(NamedTuple):
+    """What is sampled of ragged rows, in segments."""
+
+    sampling: Sampling  # `logits` is all of them, a single row; `found` has an entry for each item
+    offsets: Array  # int64, where each begins in it, and the last ends
+    chosen: Array  # int64, the rows
+    item_rows: Array  # int64, the place in `chosen` of each item's row
+    first_items: Array  # int64, the first item of each of these rows
+
+
+_WORDS = layout(Sampling).itemsize // 8
+_sampling_at = reader(Sampling)
+
+
+@inlined
+def _gather_row(kind, work, p, item, arrays):
+    row = load(_I, p.chosen, item)
+    start = load(_I, p.offsets, row)
+    count = load(_I, p.offsets, row + 1) - start
+    source = p.logits.data + start * p.logits.column_stride
+    target = p.out.data + item * p.out.row_stride
+    for i in range(count):
+        copy(kind, target, int64(i), source + int64(i) * p.logits.column_stride)
+    for i in range(count, p.out.columns):
+        store(kind, target, int64(i), type(zero(kind))(-_INF))
 
 
 @njit
-def gather(kind, job):
-    """Copy the rows `given` side by side into `out`, each padded with -inf to `columns`."""
-    j = job_at(job)
-    while True:
-        begin, end = take_items(j)
-        if begin >= end:
-            break
-        for item in range(begin, end):
-            row = load(int64(0), j.given, int64(item))
-            start = load(int64(0), j.offsets, row)
-            count = load(int64(0), j.offsets, row + 1) - start
-            source, target = j.array + start * j.column_stride, j.out + int64(item) * j.columns * j.item_size
-            for i in range(count):
-                copy(kind, target, int64(i), source + int64(i) * j.column_stride)
-            for i in range(count, j.columns):
-                store(kind, target, int64(i), type(zero(kind))(-_INF))
+def gather(kind, work, p: Gathering):
+    """Copy rows side by side, each padded with -inf."""
+    each_item(kind, work, p, p.chunk_size, _gather_row, None)
+
+
+class _Arrays(NamedTuple):
+    of_row: Any
+    memory: Any  # of the worker's own parameters
+
+
+@inlined
+def _begin(p, memory):
+    """They are as those of all workers."""
+    for i in range(_WORDS):
+        memory[i] = load(_I, address_of_record(p.sampling), int64(i))
 
 
 @njit
-def _copy_job(job, memory):
-    """The job's memory once more."""
-    for i in range(FIELDS):
-        memory[i] = load(int64(0), job, int64(i))
+def _enter(p, own, item):
+    """Make `own` the parameters of the row that an item belongs to: (row, segment)."""
+    place = load(_I, p.item_rows, item)
+    row = load(_I, p.chosen, place)
+    start = load(_I, p.offsets, row)
+    base = load(_I, p.first_items, place)
+    logits, found, samples = p.sampling.logits, p.sampling.found, p.sampling.results.samples
+    own.logits.data = logits.data + start * logits.column_stride
+    own.logits.columns = load(_I, p.offsets, row + 1) - start
+    own.split.segments = load(_I, p.first_items, place + 1) - base
+    # the kernels look for what segments leave at row * segments + segment
+    shift = 8 * (base - row * own.split.segments)
+    own.found.r, own.found.s = found.r + shift, found.s + shift
+    own.found.keys, own.found.winner_r = found.keys + shift * samples, found.winner_r + shift * samples
+    own.found.winners = found.winners + shift * samples
+    own.split.pending = p.sampling.split.pending + 8 * (place - row)
+    return row, item - base
+
+
+@inlined
+def _grouped_item(kind, work, p, item, arrays):
+    own = _sampling_at(address_of(arrays.memory))
+    row, segment = _enter(p, own, item)
+    categorical.sample_segment(kind, work, own, row, segment, arrays.of_row)
 
 
 @njit
-def _enter(j, own, item):
-    """Make `own` the job of the row that an item belongs to: (row, segment)."""
-    place = load(int64(0), j.item_rows, int64(item))
-    row = load(int64(0), j.given, place)
-    start = load(int64(0), j.offsets, row)
-    base = load(int64(0), j.first_items, place)
-    own.array = j.array + start * j.column_stride
-    own.columns = load(int64(0), j.offsets, row + 1) - start
-    own.segments = load(int64(0), j.first_items, place + 1) - base
-    # the kernels look for scratch at row * segments + segment
-    shift = 8 * (base - row * own.segments)
-    own.node_r, own.node_s = j.node_r + shift, j.node_s + shift
-    own.winner_key, own.winner_r = j.winner_key + shift * j.samples, j.winner_r + shift * j.samples
-    own.winner_at = j.winner_at + shift * j.samples
-    own.pending = j.pending + 8 * (place - row)
-    return row, int64(item) - base
-
-
-@njit
-def _is_done(kind, own, row, segment):
-    """Whether a row is one of those that need no noise, which the first segment writes."""
-    if row_wanted(own, row) and row_temperature(own, row) != 0.0:
-        return False
-    if segment == 0:
-        if row_wanted(own, row):
-            write_argmax(kind, own, row)
-        else:
-            write_empty(kind, own, row)
-    return True
-
-
-@njit
-def ragged_grouped(kind, job):
+def ragged_grouped(kind, work, p: RaggedSampling):
     """One worker: `categorical.grouped` of ragged rows."""
-    j = job_at(job)
-    scratch = open_scratch(j)
-    memory = empty(scratch, FIELDS, np.int64)
-    own = job_at(address_of(memory))
-    samples = uint64(j.samples)
-    lanes, weights = workspace(scratch, kind, LANES), workspace(scratch, kind, BLOCK)
-    sums = empty(scratch, CHUNKS, np.uint64)
-    words = empty(scratch, max(j.segment_blocks, j.samples), np.uint64)
-    keys, rs, winners = (
-        empty(scratch, samples, np.float64),
-        empty(scratch, samples, np.float64),
-        empty(scratch, samples, np.int64),
-    )
-    stack_r, stack_s = empty(scratch, LEVELS, np.float64), empty(scratch, LEVELS, np.float64)
-    buffer = empty(scratch, BLOCK if j.column_stride != j.item_size else 0, np.float64)
-    if lacks_scratch(j, scratch):
+    scratch = open_scratch(work)
+    of_row = categorical.new_arrays(kind, p.sampling, int64(BLOCK) * p.sampling.split.segment_blocks, scratch)
+    arrays = _Arrays(of_row, empty(scratch, _WORDS, np.int64))
+    if lacks_scratch(work, scratch):
         return
-    _copy_job(job, memory)
-    while True:
-        begin, end = take_items(j)
-        if begin >= end:
-            break
-        for item in range(begin, end):
-            row, segment = _enter(j, own, item)
-            if _is_done(kind, own, row, segment):
-                continue
-            high64, low64 = scalar.scale(row_temperature(own, row))
-            first = segment * j.segment_blocks
-            last = min(first + j.segment_blocks, (own.columns + BLOCK - 1) // BLOCK)
-            r, total = categorical._segment(
-                kind, own, row, first, last, high64, low64, words, keys, rs, winners, stack_r, stack_s, lanes, buffer
-            )
-            if own.segments > 1:
-                categorical._store_segment(own, row * own.segments + segment, r, total, keys, rs, winners)
-                if atomic_add(own.pending + 8 * row, int64(-1)) > 1:
-                    continue
-                r, total = categorical._join_segments(kind, own, row, stack_r, stack_s, keys, rs, winners)
-            categorical._write_row(kind, own, row, high64, low64, r, total, winners, weights, sums, buffer)
-    memory[0] = 0  # alive until here: its address is in use
+    _begin(p, arrays.memory)
+    each_item(kind, work, p, p.sampling.split.chunk_size, _grouped_item, arrays)
+
+
+@inlined
+def _gumbel_max_item(kind, work, p, item, arrays):
+    own = _sampling_at(address_of(arrays.memory))
+    row, segment = _enter(p, own, item)
+    gumbel_max.sample_segment(kind, work, own, row, segment, arrays.of_row)
 
 
 @njit
-def _join_winners(own, row, stack_r, stack_s, keys, winners):
-    """(r, S, whether bad) of a row from its segments, and its winners."""
-    bad = False
-    for s in range(uint64(own.samples)):
-        keys[s], winners[s] = -_INF, int64(-1)
-    for g in range(own.segments):
-        other = row * own.segments + int64(g)
-        total = load(float64(0), own.node_s, other)
-        bad = bad or total != total
-        push(stack_r, stack_s, int64(g), load(float64(0), own.node_r, other), total)
-        for s in range(uint64(own.samples)):
-            at = other * own.samples + int64(s)
-            value, winner = load(float64(0), own.winner_key, at), load(int64(0), own.winner_at, at)
-            if winner >= 0 and (winners[s] < 0 or goes_first(value, winner, keys[s], winners[s])):
-                keys[s], winners[s] = value, winner
-    r, total = collapse(stack_r, stack_s, own.segments)
-    return r, total, bad
-
-
-@njit
-def ragged_gumbel_max(kind, job):
+def ragged_gumbel_max(kind, work, p: RaggedSampling):
     """One worker: `gumbel_max.gumbel_max` of ragged rows."""
-    j = job_at(job)
-    scratch = open_scratch(j)
-    memory = empty(scratch, FIELDS, np.int64)
-    own = job_at(address_of(memory))
-    samples = uint64(j.samples)
-    lanes, x = workspace(scratch, kind, LANES), empty(scratch, BLOCK, np.uint32)
-    keys, winners = empty(scratch, samples, np.float64), empty(scratch, samples, np.int64)
-    stack_r, stack_s = empty(scratch, LEVELS, np.float64), empty(scratch, LEVELS, np.float64)
-    buffer = empty(scratch, BLOCK if j.column_stride != j.item_size else 0, np.float64)
-    if lacks_scratch(j, scratch):
+    scratch = open_scratch(work)
+    arrays = _Arrays(gumbel_max.new_arrays(kind, p.sampling, scratch), empty(scratch, _WORDS, np.int64))
+    if lacks_scratch(work, scratch):
         return
-    _copy_job(job, memory)
-    while True:
-        begin, end = take_items(j)
-        if begin >= end:
-            break
-        for item in range(begin, end):
-            row, segment = _enter(j, own, item)
-            if _is_done(kind, own, row, segment):
-                continue
-            temperature = row_temperature(own, row)
-            first = segment * j.segment_blocks
-            last = min(first + j.segment_blocks, (own.columns + BLOCK - 1) // BLOCK)
-            r, total, bad = gumbel_max._segment(
-                kind, own, row, first, last, temperature, keys, winners, stack_r, stack_s, lanes, x, buffer
-            )
-            if own.segments > 1:
-                cell = row * own.segments + segment
-                categorical._store_segment(own, cell, r, _NAN if bad else total, keys, keys, winners)
-                if atomic_add(own.pending + 8 * row, int64(-1)) > 1:
-                    continue
-                r, total, bad = _join_winners(own, row, stack_r, stack_s, keys, winners)
-            high64, low64 = scalar.scale(temperature)
-            gumbel_max._write_row(kind, own, row, high64, low64, r, total, bad, winners)
-    memory[0] = 0  # alive until here: its address is in use
+    _begin(p, arrays.memory)
+    each_item(kind, work, p, p.sampling.split.chunk_size, _gumbel_max_item, arrays)

@@ -6,22 +6,25 @@ A row of up to 512 columns is a lone block, with no more columns than lanes.
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import int64, uint64
 
-from .._jit import njit
+from .._jit import inlined, njit
 from .._scalar import blocks as scalar
 from .._scalar import relaxed
 from .._scalar.address import NOISE, REFINEMENT, draw_key
 from .._scalar.bits import larger
 from .._scalar.blocks import LANES
-from .job import job_at, out_address, row_id, row_temperature, row_wanted
-from .memory import atomic_add, atomic_min, zero
-from .noise import fill_across, transform_float32, transform_float64
-from .runs import fill_run
+from .memory import zero
+from .noise import Words, fill_across, standard_law, transform_float32, transform_float64
+from .parameters import Array, Rows, Stream, Temperatures, row_address, row_id, row_temperature, row_wanted
+from .results import note_bad
+from .runs import block_run, fill_run
 from .scratch import address_of, empty, lacks_scratch, open_scratch, workspace
-from .tiles import read_logits, write_out
+from .tiles import read_tile, write_tile
+from .workers import each_tile
 
 _INF = math.inf
 _NAN = math.nan
@@ -80,89 +83,134 @@ def _divide(w, columns, width, sums):
             w[c * width + i] /= sums[i]
 
 
-@njit
-def _short(kind, j, transform, wide):
-    """Take tiles of `segment_blocks` rows (the width) until none is left."""
-    scratch = open_scratch(j)
-    z = zero(kind)
-    width = uint64(j.segment_blocks)
-    size = uint64(j.columns) * width
-    padded = (uint64(j.columns) + uint64(3)) // uint64(4) * uint64(4) * width
-    x, w, g, sums = (
-        workspace(scratch, kind, size),
-        workspace(scratch, kind, size),
-        workspace(scratch, kind, padded),
-        workspace(scratch, kind, size),
-    )
-    largest, top = workspace(scratch, kind, width), workspace(scratch, kind, width)
-    high, low = workspace(scratch, kind, width), workspace(scratch, kind, width)
-    words, refinements = empty(scratch, padded, np.uint32), empty(scratch, padded if wide else uint64(0), np.uint32)
-    identities = empty(scratch, width, np.uint64)
-    if lacks_scratch(j, scratch):
-        return
-    for i in range(padded):
-        g[i] = z
-    key, mask = draw_key(j.seed, j.draw)
-    one_high, one_low = scalar.scale(j.temperature if j.temperatures == 0 else 1.0)
-    for i in range(width):
-        high[i], low[i] = scalar.narrow(z, one_high, one_low)
-    while True:
-        tile = atomic_add(j.counter_at, int64(1))
-        if tile >= j.end_item:
-            break
-        first = tile * int64(width)
-        rows = min(j.rows - first, int64(width))
-        read_logits(kind, j, first, rows, width, x)
-        if j.temperatures != 0:
+class ShortRelaxing(NamedTuple):
+    """What is relaxed, many short rows at a time, and where the results go."""
+
+    logits: Rows
+    out: Rows
+    stream: Stream
+    noise: int  # whether there is any
+    temperatures: Temperatures
+    row_mask: Array | None
+    width: int  # rows of a tile
+
+
+class _Arrays(NamedTuple):
+    x: Any  # logits, then perturbed ones
+    w: Any
+    g: Any
+    sums: Any
+    largest: Any
+    top: Any
+    high: Any
+    low: Any
+    words: Any
+    refinements: Any
+    identities: Any
+
+
+def _noise_maker(transform, wide):
+    """What fills `g` with the noise of a tile: in float32 or in float64."""
+
+    @inlined
+    def make_noise(kind, p, first, rows, arrays):
+        width, columns, identities = uint64(p.width), p.logits.columns, arrays.identities
+        key, mask = draw_key(p.stream.seed, p.stream.draw)
+        for i in range(width):
+            identities[i] = uint64(row_id(p.stream, first + int64(i))) if i < uint64(rows) else uint64(0)
+        fill_across(arrays.words, columns, identities, width, uint64(0), uint64(NOISE), key, mask)
+        if wide:
+            fill_across(arrays.refinements, columns, identities, width, uint64(0), uint64(REFINEMENT), key, mask)
+        words = Words(arrays.words, arrays.refinements, identities, uint64(0), width, key, mask)
+        transform(zero(kind), address_of(arrays.g), words, uint64(columns) * width, standard_law(zero(kind)))
+
+    return make_noise
+
+
+def _tile_maker(make_noise):
+    @inlined
+    def tile(kind, work, p, first, rows, arrays):
+        z, width, columns = zero(kind), uint64(p.width), p.logits.columns
+        x, w, g, sums, largest, top, high, low, _, _, _ = arrays
+        read_tile(kind, p.logits, first, rows, width, x)
+        if p.temperatures.each != 0:
             for i in range(uint64(rows)):
-                temperature = row_temperature(j, first + int64(i))
+                temperature = row_temperature(p.temperatures, first + int64(i))
                 high64, low64 = scalar.scale(temperature if temperature > 0.0 else 1.0)
                 high[i], low[i] = scalar.narrow(z, high64, low64)
-        _maxima(x, j.columns, width, largest)
-        if j.noise != 0:
-            for i in range(width):
-                identities[i] = uint64(row_id(j, first + int64(i))) if i < uint64(rows) else uint64(0)
-            fill_across(words, j.columns, identities, width, uint64(0), uint64(NOISE), key, mask)
-            if wide:
-                fill_across(refinements, j.columns, identities, width, uint64(0), uint64(REFINEMENT), key, mask)
-            transform(
-                z, address_of(g), words, refinements, size, z, type(z)(1),
-                uint64(REFINEMENT), key, mask, uint64(0), identities, width,
-            )  # fmt: skip
-        _perturb(x, g, j.columns, width, largest)
+        _maxima(x, columns, width, largest)
+        if p.noise != 0:
+            make_noise(kind, p, first, rows, arrays)
+        _perturb(x, g, columns, width, largest)
         for i in range(width):
             top[i] = z
-        _weights(x, j.columns, width, top, high, low, w)
-        row_sums(w, j.columns, width, sums)
+        _weights(x, columns, width, top, high, low, w)
+        row_sums(w, columns, width, sums)
         proved = True
         for i in range(width):
             proved = proved and relaxed.in_range(sums[i])
         if not proved:
-            _maxima(x, j.columns, width, top)
+            _maxima(x, columns, width, top)
             for i in range(width):
                 top[i] = z if relaxed.in_range(sums[i]) else top[i]
-            _weights(x, j.columns, width, top, high, low, w)
-            row_sums(w, j.columns, width, sums)
-        _divide(w, j.columns, width, sums)
-        write_out(kind, j, first, rows, width, w)
+            _weights(x, columns, width, top, high, low, w)
+            row_sums(w, columns, width, sums)
+        _divide(w, columns, width, sums)
+        write_tile(kind, p.out, first, rows, width, w)
         for i in range(rows):
             row = first + i
             bad = not abs(largest[uint64(i)]) < _INF
-            if bad or j.row_mask != 0 or j.temperatures != 0:
-                wanted = row_wanted(j, row) and row_temperature(j, row) > 0.0
+            if bad or p.row_mask != 0 or p.temperatures.each != 0:
+                wanted = row_wanted(p.row_mask, row) and row_temperature(p.temperatures, row) > 0.0
                 if bad or not wanted:
-                    fill_run(kind, j.element, out_address(j, row), j.out_column_stride, j.columns, _NAN)
+                    fill_run(kind, block_run(p.out, row_address(p.out, row), int64(0)), _NAN)
                 if bad and wanted:
-                    atomic_min(j.bad_row_at, row)
+                    note_bad(work, row)
+
+    return tile
+
+
+_tile_float32 = _tile_maker(_noise_maker(transform_float32, False))
+_tile_float64 = _tile_maker(_noise_maker(transform_float64, True))
+
+
+@inlined
+def _short(kind, work, p, tile, wide):
+    """Take tiles until none is left."""
+    scratch = open_scratch(work)
+    z, width = zero(kind), uint64(p.width)
+    size = uint64(p.logits.columns) * width
+    padded = (uint64(p.logits.columns) + uint64(3)) // uint64(4) * uint64(4) * width
+    arrays = _Arrays(
+        workspace(scratch, kind, size),
+        workspace(scratch, kind, size),
+        workspace(scratch, kind, padded),
+        workspace(scratch, kind, size),
+        workspace(scratch, kind, width),
+        workspace(scratch, kind, width),
+        workspace(scratch, kind, width),
+        workspace(scratch, kind, width),
+        empty(scratch, padded, np.uint32),
+        empty(scratch, padded if wide else uint64(0), np.uint32),
+        empty(scratch, width, np.uint64),
+    )
+    if lacks_scratch(work, scratch):
+        return
+    for i in range(padded):
+        arrays.g[i] = z
+    one_high, one_low = scalar.scale(p.temperatures.common if p.temperatures.each == 0 else 1.0)
+    for i in range(width):
+        arrays.high[i], arrays.low[i] = scalar.narrow(z, one_high, one_low)
+    each_tile(kind, work, p, p.logits.rows, tile, arrays)
 
 
 @njit
-def relaxed_short_float32(kind, job):
+def relaxed_short_float32(kind, work, p: ShortRelaxing):
     """One worker, float32 arithmetic."""
-    _short(kind, job_at(job), transform_float32, False)
+    _short(kind, work, p, _tile_float32, False)
 
 
 @njit
-def relaxed_short_float64(kind, job):
+def relaxed_short_float64(kind, work, p: ShortRelaxing):
     """One worker, float64 arithmetic."""
-    _short(kind, job_at(job), transform_float64, True)
+    _short(kind, work, p, _tile_float64, True)

@@ -1,17 +1,19 @@
 """Elements between memory and workspaces of float32 or float64, whatever the format in memory.
 
 The kernels that use this compile once for float32, float16 and bfloat16 together: `kind` is a scalar of the type of the
-arithmetic, the job's `element` tells the format in memory.
+arithmetic, `format` tells that in memory.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import float64, int64, uint64
 
-from .._jit import njit
+from .._jit import inlined, njit
+from .._scalar.blocks import BLOCK
 from .._scalar.relaxed import below
 from .memory import LINE, element_size, load, rounded, spacing, store, stream, zero
 from .scratch import address_of
@@ -20,38 +22,56 @@ _INF = math.inf
 
 #: Formats in memory: that of the arithmetic, float16, bfloat16.
 SAME, HALF, BRAIN = range(3)
-ELEMENTS = {"float32": SAME, "float64": SAME, "float16": HALF, "bfloat16": BRAIN}
+FORMATS = {"float32": SAME, "float64": SAME, "float16": HALF, "bfloat16": BRAIN}
 #: The scalars that stand for the half formats (`memory`).
 _HALF, _BRAIN = np.int16(0), np.uint16(0)
 
 
+class Run(NamedTuple):
+    """Neighbouring columns of a row in memory."""
+
+    format: int
+    address: int
+    stride: int  # bytes
+    item_size: int  # bytes
+    count: int
+
+
+@inlined
+def block_run(rows, row_address, block):
+    """A block of the row that begins at an address."""
+    first = block * BLOCK
+    at = row_address + first * rows.column_stride
+    return Run(rows.format, at, rows.column_stride, rows.item_size, min(rows.columns - first, int64(BLOCK)))
+
+
 @njit
-def _read(form, address, stride, size, count, to):
-    if stride == size:
-        for i in range(uint64(count)):
-            to[i] = load(form, address, int64(i))
+def _read(form, run, to):
+    if run.stride == run.item_size:
+        for i in range(uint64(run.count)):
+            to[i] = load(form, run.address, int64(i))
     else:
-        for i in range(uint64(count)):
-            to[i] = load(form, address + int64(i) * stride, int64(0))
+        for i in range(uint64(run.count)):
+            to[i] = load(form, run.address + int64(i) * run.stride, int64(0))
 
 
 @njit
-def read_run(kind, element, address, stride, size, count, to):
-    """Widen `count` elements, `stride` bytes apart and of `size` bytes each."""
-    if element == HALF:
-        _read(_HALF, address, stride, size, count, to)
-    elif element == BRAIN:
-        _read(_BRAIN, address, stride, size, count, to)
+def read_run(kind, run, to):
+    """Widen a run's elements."""
+    if run.format == HALF:
+        _read(_HALF, run, to)
+    elif run.format == BRAIN:
+        _read(_BRAIN, run, to)
     else:
-        _read(kind, address, stride, size, count, to)
+        _read(kind, run, to)
 
 
 @njit
-def read_one(kind, element, address):
-    """One element, widened."""
-    if element == HALF:
+def read_one(kind, form, address):
+    """One element of a format in memory, widened."""
+    if form == HALF:
         return type(kind)(load(_HALF, address, int64(0)))
-    if element == BRAIN:
+    if form == BRAIN:
         return type(kind)(load(_BRAIN, address, int64(0)))
     return load(kind, address, int64(0))
 
@@ -80,45 +100,45 @@ def stream_run(kind, address, count, source, first, divisor):
 
 
 @njit
-def _write(form, streams, address, stride, size, count, source, first, divisor):
-    if stride == size and streams != 0:
-        stream_run(form, address, count, source, first, divisor)
-    elif stride == size:
-        for i in range(uint64(count)):
+def _write(form, run, nontemporal, source, first, divisor):
+    if run.stride == run.item_size and nontemporal != 0:
+        stream_run(form, run.address, run.count, source, first, divisor)
+    elif run.stride == run.item_size:
+        for i in range(uint64(run.count)):
             x = source[uint64(first) + i]
-            store(form, address, int64(i), x if divisor is None else x / divisor)
+            store(form, run.address, int64(i), x if divisor is None else x / divisor)
     else:
-        for i in range(uint64(count)):
+        for i in range(uint64(run.count)):
             x = source[uint64(first) + i]
-            store(form, address + int64(i) * stride, int64(0), x if divisor is None else x / divisor)
+            store(form, run.address + int64(i) * run.stride, int64(0), x if divisor is None else x / divisor)
 
 
 @njit
-def write_run(kind, element, streams, address, stride, size, count, source, first, divisor):
-    """Write source[first + i] / divisor, or without a divisor, rounded; past the caches if `streams`."""
-    if element == HALF:
-        _write(_HALF, streams, address, stride, size, count, source, first, divisor)
-    elif element == BRAIN:
-        _write(_BRAIN, streams, address, stride, size, count, source, first, divisor)
+def write_run(kind, run, nontemporal, source, first, divisor):
+    """Write source[first + i] / divisor, or without a divisor, rounded; past the caches if `nontemporal`."""
+    if run.format == HALF:
+        _write(_HALF, run, nontemporal, source, first, divisor)
+    elif run.format == BRAIN:
+        _write(_BRAIN, run, nontemporal, source, first, divisor)
     else:
-        _write(kind, streams, address, stride, size, count, source, first, divisor)
+        _write(kind, run, nontemporal, source, first, divisor)
 
 
 @njit
-def _fill(form, value, address, stride, count):
-    for i in range(count):
-        store(form, address + int64(i) * stride, int64(0), value)
+def _fill(form, value, run):
+    for i in range(run.count):
+        store(form, run.address + int64(i) * run.stride, int64(0), value)
 
 
 @njit
-def fill_run(kind, element, address, stride, count, value):
+def fill_run(kind, run, value):
     """Write one value everywhere."""
-    if element == HALF:
-        _fill(_HALF, np.float32(value), address, stride, count)
-    elif element == BRAIN:
-        _fill(_BRAIN, np.float32(value), address, stride, count)
+    if run.format == HALF:
+        _fill(_HALF, np.float32(value), run)
+    elif run.format == BRAIN:
+        _fill(_BRAIN, np.float32(value), run)
     else:
-        _fill(kind, type(kind)(value), address, stride, count)
+        _fill(kind, type(kind)(value), run)
 
 
 @njit
@@ -129,10 +149,10 @@ def _below(form, wide, top):
 
 
 @njit
-def below_top(kind, element, top):
+def below_top(kind, form, top):
     """What the others of a row must stay below, so that they are rounded to less than `top` is."""
-    if element == HALF:
+    if form == HALF:
         return _below(_HALF, np.float32(0), top)
-    if element == BRAIN:
+    if form == BRAIN:
         return _below(_BRAIN, np.float32(0), top)
     return _below(kind, kind, top)

@@ -1,10 +1,10 @@
-"""Arrays of a worker, in memory that its job was lent.
+"""Arrays of a worker, in memory that its call was lent.
 
 An array is a pointer: no length, no strides, no negative index. As Numba's arrays of seven fields, those that the
 workers hand on were two thirds of their code before LLVM saw it.
 
 A worker allocates nothing, because it could not raise in a parallel loop. It takes all its arrays first, and returns if
-they do not fit into what its job was lent. Then the driver lends more, or raises MemoryError.
+they do not fit into what its call was lent. Then the driver lends more, or raises MemoryError.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numba.extending import intrinsic
 
 from .._jit import inlined
 from .memory import atomic_add, atomic_max, load, store
+from .parameters import next_scratch_address, scratch_needed_address
 
 #: Arrays start at multiples of a cache line, so that vectors of 64 bytes do not straddle two.
 ALIGN = 64
@@ -27,19 +28,19 @@ _POINTER = ir.IntType(8).as_pointer()
 
 
 @inlined
-def open_scratch(j):
-    """The worker's part of the memory that the job was lent; its first word counts the bytes that are taken."""
-    scratch = atomic_add(j.next_scratch_at, j.scratch_size)
+def open_scratch(work):
+    """The worker's part of the memory that the call was lent; its first word counts the bytes that are taken."""
+    scratch = atomic_add(next_scratch_address(work), work.scratch_size)
     store(int64(0), scratch, int64(0), int64(ALIGN))
     return scratch
 
 
 @inlined
-def lacks_scratch(j, scratch):
-    """Whether the arrays that were taken need more than the job was lent; it is told how much, and nothing is done."""
+def lacks_scratch(work, scratch):
+    """Whether the arrays that were taken need more than the call was lent; it is told how much, and nothing is done."""
     needed = load(int64(0), scratch, int64(0))
-    if needed > j.scratch_size:
-        atomic_max(j.scratch_needed_at, needed)
+    if needed > work.scratch_size:
+        atomic_max(scratch_needed_address(work), needed)
         return True
     return False
 

@@ -7,79 +7,171 @@ A row of up to 256 columns is a lone block. The arithmetic and its order are tho
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import float64, int64, uint8, uint64
 
-from .._jit import njit
+from .._jit import inlined, njit
 from .._scalar import blocks as scalar
 from .._scalar.address import GROUPED, NOISE, REFINEMENT, TRUNCATED, block_words, draw_key
 from .._scalar.bits import larger
 from .._scalar.blocks import LANES
 from .._scalar.gumbel import ABSORBING, gumbel_float64, place_of
-from .cuts import cut_rows, padded_columns, row_limits
-from .job import job_at, row_address, row_id, row_temperature, row_wanted
-from .memory import atomic_add, load, store, zero
+from .cuts import cut_rows, new_cuts, read_limits
+from .memory import load, store, zero
 from .noise import fill_across
+from .parameters import (
+    Array,
+    Limits,
+    Results,
+    Rows,
+    Stream,
+    Temperatures,
+    row_address,
+    row_id,
+    row_temperature,
+    row_wanted,
+)
 from .results import store_float, store_logsumexp, store_node, write_argmax, write_bad, write_empty
 from .scratch import empty, lacks_scratch, open_scratch, workspace
-from .tiles import read_form
+from .tiles import read_tile_of
+from .workers import each_tile
 
 _INF = math.inf
 #: Rows up to this long are sampled across rows (at 256 columns 0.55 against 0.46 G/s, at 512 0.55 against 0.70).
 SHORT = 256
 
 
+class ShortSampling(NamedTuple):
+    """What is sampled, many short rows at a time, and where the results go."""
+
+    logits: Rows
+    stream: Stream
+    temperatures: Temperatures
+    row_mask: Array | None
+    results: Results
+    width: int  # rows of a tile
+
+
+class ShortTruncatedSampling(NamedTuple):
+    """The same with limits."""
+
+    logits: Rows
+    stream: Stream
+    temperatures: Temperatures
+    row_mask: Array | None
+    limits: Limits
+    results: Results
+    width: int
+
+
+class Factors(NamedTuple):
+    """Of each row of a tile: its temperature, `blocks.Scale`, and whether it is to be sampled at all."""
+
+    temperatures: Any
+    high64: Any
+    low64: Any
+    high: Any
+    low: Any
+    sampled: Any
+
+
+class References(NamedTuple):
+    """Of each row of a tile: its largest logit, its canonical reference, and what is subtracted where it is far."""
+
+    largest: Any  # NaN if there is one
+    r: Any
+    rise: Any
+    shift: Any
+
+
+class Nodes(NamedTuple):
+    """The root (r, S) of each row of a tile."""
+
+    r: Any
+    s: Any
+
+
+@inlined
+def new_factors(kind, scratch, width):
+    """Not filled yet."""
+    return Factors(
+        empty(scratch, width, np.float64),
+        empty(scratch, width, np.float64),
+        empty(scratch, width, np.float64),
+        workspace(scratch, kind, width),
+        workspace(scratch, kind, width),
+        empty(scratch, width, np.uint8),
+    )
+
+
+@inlined
+def new_references(kind, scratch, width):
+    """Not filled yet."""
+    return References(
+        workspace(scratch, kind, width),
+        workspace(scratch, kind, width),
+        empty(scratch, width, np.int64),
+        workspace(scratch, kind, width),
+    )
+
+
+@inlined
+def new_nodes(scratch, width):
+    """Not filled yet."""
+    return Nodes(empty(scratch, width, np.float64), empty(scratch, width, np.float64))
+
+
 @njit
-def row_factors(kind, j, first, rows, width, temperatures, high64, low64, high, low, sampled):
-    """Scale factors of the tile's rows where each has its own, and which rows are to be sampled at all."""
+def common_factors(kind, temperature, width, factors):
+    """The same temperature for all rows."""
+    high64, low64 = scalar.scale(temperature)
+    for i in range(width):
+        factors.temperatures[i] = temperature
+        factors.high64[i], factors.low64[i] = high64, low64
+        factors.high[i], factors.low[i] = scalar.narrow(zero(kind), high64, low64)
+
+
+@njit
+def row_factors(kind, p, first, rows, width, factors):
+    """Factors of a tile's rows where each has its own, and which rows are to be sampled at all."""
     for i in range(uint64(width)):
-        sampled[i] = uint8(i < uint64(rows))
-    if j.temperatures == 0 and j.row_mask == 0:
+        factors.sampled[i] = uint8(i < uint64(rows))
+    if p.temperatures.each == 0 and p.row_mask == 0:
         return
     for i in range(uint64(rows)):
         row = first + int64(i)
-        if row_temperature(j, row) > 0.0 and row_wanted(j, row):
-            temperatures[i] = row_temperature(j, row)
-        else:
-            sampled[i], temperatures[i] = uint8(0), 1.0
-        high64[i], low64[i] = scalar.scale(temperatures[i])
-        high[i], low[i] = scalar.narrow(zero(kind), high64[i], low64[i])
+        temperature = row_temperature(p.temperatures, row)
+        if not (temperature > 0.0 and row_wanted(p.row_mask, row)):
+            factors.sampled[i], temperature = uint8(0), 1.0
+        factors.temperatures[i] = temperature
+        factors.high64[i], factors.low64[i] = scalar.scale(temperature)
+        factors.high[i], factors.low[i] = scalar.narrow(zero(kind), factors.high64[i], factors.low64[i])
 
 
 @njit
-def references(x, columns, width, high, largest, r, rise, shift):
-    """Canonical reference of every row, or the maximum to subtract where it is far; NaN stays in `largest`."""
+def find_references(x, columns, width, high, references):
+    """References of all rows."""
+    largest = references.largest
     for i in range(uint64(width)):
         largest[i] = x[i]
     for c in range(uint64(1), uint64(columns)):
         for i in range(uint64(width)):
             largest[i] = larger(largest[i], x[c * uint64(width) + i])
     for i in range(uint64(width)):
-        r[i], rise[i], far = scalar.reference_of_maximum(largest[i], high[i])
-        shift[i] = largest[i] if far else high[i] - high[i]
+        references.r[i], references.rise[i], far = scalar.reference_of_maximum(largest[i], high[i])
+        references.shift[i] = largest[i] if far else high[i] - high[i]
 
 
 @njit
-def tile_weights(x, columns, width, high, low, r, shift):
+def tile_weights(x, columns, width, factors, references):
     """X becomes the weights."""
+    high, low, r, shift = factors.high, factors.low, references.r, references.shift
     for c in range(uint64(columns)):
         for i in range(uint64(width)):
             at = c * uint64(width) + i
             x[at] = scalar.weight(x[at] - shift[i], high[i], low[i], r[i])
-
-
-@njit
-def _tile_quantise(x, columns, width, rise, quantised, totals):
-    """Quantised weights, and each row's total."""
-    for i in range(uint64(width)):
-        totals[i] = uint64(0)
-    for c in range(uint64(columns)):
-        for i in range(uint64(width)):
-            at = c * uint64(width) + i
-            q = scalar.quantise(x[at], rise[i])
-            quantised[at] = q
-            totals[i] += q
 
 
 @njit
@@ -97,8 +189,67 @@ def halve_columns(x, columns, width):
 
 
 @njit
-def _tile_choose(quantised, columns, width, identities, tags, sample, totals, targets, running, chosen, key, mask):
+def nodes_of(x, width, factors, references, nodes):
+    """The roots of rows whose sums stand in front of x."""
+    for i in range(uint64(width)):
+        nodes.r[i], nodes.s[i] = scalar.plain_node(references.r[i], x[i])
+    for i in range(uint64(width)):
+        if references.shift[i] != 0:
+            largest = float64(references.largest[i])
+            nodes.r[i], nodes.s[i] = scalar.far_node(largest, factors.high64[i], factors.low64[i], float64(x[i]))
+
+
+class _Choice(NamedTuple):
+    """Grouped: quantised weights, and a sample's choice in each row."""
+
+    quantised: Any
+    totals: Any
+    targets: Any
+    running: Any
+    tags: Any
+
+
+class _Words(NamedTuple):
+    """Gumbel-max: a sample's words, transposed, and the best perturbed logit of each row."""
+
+    x: Any
+    y: Any
+    best: Any
+
+
+class _Arrays(NamedTuple):
+    x: Any
+    weights: Any
+    factors: Any
+    references: Any
+    nodes: Any
+    values: Any
+    chosen: Any
+    identities: Any
+    choice: Any
+    words: Any
+    cuts: Any
+
+
+@njit
+def _quantise(x, columns, width, rise, choice):
+    """Quantised weights, and each row's total."""
+    quantised, totals = choice.quantised, choice.totals
+    for i in range(uint64(width)):
+        totals[i] = uint64(0)
+    for c in range(uint64(columns)):
+        for i in range(uint64(width)):
+            at = c * uint64(width) + i
+            q = scalar.quantise(x[at], rise[i])
+            quantised[at] = q
+            totals[i] += q
+
+
+@njit
+def _choose(columns, width, sample, key, mask, arrays):
     """chosen[i]: the first column of row i whose running sum exceeds its target."""
+    identities, chosen = arrays.identities, arrays.chosen
+    quantised, totals, targets, running, tags = arrays.choice
     for i in range(uint64(width)):
         _, _, x2, x3 = block_words(uint64(0), uint64(sample), identities[i], tags[i], key, mask)
         targets[i] = scalar.mulhi64((x2 << uint64(32)) | x3, totals[i])
@@ -111,8 +262,10 @@ def _tile_choose(quantised, columns, width, identities, tags, sample, totals, ta
 
 
 @njit
-def _tile_race(x, columns, width, temperatures, identities, sample, words, refinements, best, chosen, key, mask):
+def _race(columns, width, sample, key, mask, arrays):
     """chosen[i]: the column of the largest logit / T + G in row i, the first of equals."""
+    x, identities, chosen, temperatures = arrays.x, arrays.identities, arrays.chosen, arrays.factors.temperatures
+    words, refinements, best = arrays.words
     fill_across(words, columns, identities, width, sample, uint64(NOISE), key, mask)
     fill_across(refinements, columns, identities, width, sample, uint64(REFINEMENT), key, mask)
     for i in range(uint64(width)):
@@ -126,16 +279,17 @@ def _tile_race(x, columns, width, temperatures, identities, sample, words, refin
             best[i] = value if value > best[i] else best[i]
     for i in range(uint64(width)):
         if abs(best[i]) >= ABSORBING:
-            chosen[i] = _first_of_equals(x, columns, width, i, temperatures[i], words, refinements, best[i])
+            chosen[i] = _first_of_equals(x, columns, width, i, temperatures[i], arrays.words)
 
 
 @njit
-def _first_of_equals(x, columns, width, i, temperature, words, refinements, best):
+def _first_of_equals(x, columns, width, i, temperature, words):
     """The column that goes first in row i of those whose perturbed logit is the largest."""
     first, chosen = int64(-1), uint64(0)
+    best = words.best[i]
     for c in range(uint64(columns)):
         at = c * uint64(width) + i
-        z, g = float64(x[at]) / temperature, gumbel_float64(uint64(words[at]), uint64(refinements[at]))
+        z, g = float64(x[at]) / temperature, gumbel_float64(uint64(words.x[at]), uint64(words.y[at]))
         if z + g == best:
             place = place_of(c, z, g, best)
             if first < 0 or place < first:
@@ -144,171 +298,219 @@ def _first_of_equals(x, columns, width, i, temperature, words, refinements, best
 
 
 @njit
-def nodes_of(x, width, high64, low64, largest, r, shift, node_r, node_s):
-    for i in range(uint64(width)):
-        node_r[i], node_s[i] = scalar.plain_node(r[i], x[i])
-    for i in range(uint64(width)):
-        if shift[i] != 0:
-            node_r[i], node_s[i] = scalar.far_node(float64(largest[i]), high64[i], low64[i], float64(x[i]))
-
-
-@njit
-def _irregular(kind, j, row, good):
+def _irregular(kind, work, p, row, good):
     """Write a row that is not sampled: masked out, its argmax wanted, or bad."""
-    if not row_wanted(j, row):
-        write_empty(kind, j, row)
-    elif row_temperature(j, row) == 0.0:
-        write_argmax(kind, j, row)
+    if not row_wanted(p.row_mask, row):
+        write_empty(kind, p.results, row)
+    elif row_temperature(p.temperatures, row) == 0.0:
+        write_argmax(kind, work, p.logits, p.results, row)
     elif not good:
-        write_bad(kind, j, row)
+        write_bad(kind, work, p.results, row)
 
 
 @njit
-def _store_sums(kind, j, first, rows, width, node_r, node_s, values):
+def _store_sums(kind, results, first, rows, width, nodes, values):
     for i in range(width):
-        values[i] = scalar.logsumexp(node_r[i], node_s[i])
+        values[i] = scalar.logsumexp(nodes.r[i], nodes.s[i])
     for i in range(uint64(rows)):
-        store_logsumexp(kind, j, first + int64(i), values[i])
+        store_logsumexp(kind, results, first + int64(i), values[i])
 
 
-@njit
-def _short(kind, j, race, cut):
-    """Take tiles of `segment_blocks` rows (the width) until none is left, and `cut` them, unless that is None."""
-    scratch = open_scratch(j)
-    key, mask = draw_key(j.seed, j.draw)
-    # sums of what is drawn from; those of whole rows beside them, if they are cut
-    sums = j.log_prob != 0 or (cut is None and (j.logsumexp != 0 or j.row_result != 0 or j.row_node != 0))
-    width = uint64(j.segment_blocks)
-    size = uint64(j.columns) * width
-    x, largest, r, shift = (
-        workspace(scratch, kind, size),
-        workspace(scratch, kind, width),
-        workspace(scratch, kind, width),
-        workspace(scratch, kind, width),
-    )
-    weights = workspace(scratch, kind, size if sums else uint64(0)) if race else x  # the race needs the logits again
-    high, low = workspace(scratch, kind, width), workspace(scratch, kind, width)
-    high64, low64, node_r, node_s, values = (
-        empty(scratch, width, np.float64), empty(scratch, width, np.float64), empty(scratch, width, np.float64),
-        empty(scratch, width, np.float64), empty(scratch, width, np.float64),
-    )  # fmt: skip
-    temperatures = empty(scratch, width, np.float64)
-    rise, sampled = empty(scratch, width, np.int64), empty(scratch, width, np.uint8)
-    chosen, identities = empty(scratch, width, np.uint64), empty(scratch, width, np.uint64)
-    # grouped
-    quantised = empty(scratch, uint64(0) if race else size, np.uint64)
-    totals, targets, running = (
-        empty(scratch, width, np.uint64),
-        empty(scratch, width, np.uint64),
-        empty(scratch, width, np.uint64),
-    )
-    # gumbel_max
-    padded = (uint64(j.columns) + uint64(3)) // uint64(4) * uint64(4) * width if race else uint64(0)
-    words, refinements = empty(scratch, padded, np.uint32), empty(scratch, padded, np.uint32)
-    # cut
-    tags = empty(scratch, width, np.uint64)
-    rows_cut, size_cut = (uint64(0), uint64(0)) if cut is None else (width, size)
-    top_k, top_p = empty(scratch, rows_cut, np.int64), empty(scratch, rows_cut, np.float64)
-    reach, off = empty(scratch, rows_cut, np.float64), empty(scratch, rows_cut, np.uint8)
-    copy, masses = workspace(scratch, kind, size_cut), empty(scratch, size_cut, np.uint64)
-    ordered = workspace(scratch, kind, uint64(padded_columns(j.columns)) * rows_cut)
-    mass_limits, before = empty(scratch, rows_cut, np.uint64), empty(scratch, rows_cut, np.uint64)
-    t, ties = workspace(scratch, kind, rows_cut), empty(scratch, rows_cut, np.int32)
-    if lacks_scratch(j, scratch):
+@inlined
+def _store_sample(kind, p, first, rows, sample, arrays):
+    """The columns chosen for a sample, and their log-probabilities where they are asked for."""
+    results, chosen, values = p.results, arrays.chosen, arrays.values
+    at = first * results.stride + sample
+    for i in range(uint64(rows)):
+        store(int64(0), results.indices, at + int64(i) * results.stride, int64(chosen[i]))
+    if results.log_prob == 0:
         return
-    one_high, one_low = scalar.scale(j.temperature if j.temperatures == 0 else 1.0)
+    factors, nodes = arrays.factors, arrays.nodes
+    for i in range(uint64(rows)):
+        address = row_address(p.logits, first + int64(i)) + int64(chosen[i]) * p.logits.column_stride
+        values[i] = float64(load(kind, address, int64(0)))
+    for i in range(uint64(p.width)):
+        values[i] = scalar.log_prob(values[i], factors.high64[i], factors.low64[i], nodes.r[i], nodes.s[i])
+    for i in range(uint64(rows)):
+        store_float(kind, results.log_prob, at + int64(i) * results.stride, values[i])
+
+
+@inlined
+def _wants_sums(results, cuts):
+    """Whether sums are made of what is drawn from; those of whole rows are made beside them, if they are cut."""
+    whole = results.logsumexp != 0 or results.logsumexp64 != 0 or results.partial_sums != 0
+    return results.log_prob != 0 or (cuts is None and whole)
+
+
+@inlined
+def _cut_tile(kind, p, first, rows, width, arrays, cuts):
+    """Exclude what the limits of a tile's rows exclude, and write the sums of whole rows; without `cuts`, nothing."""
+    if cuts is None:
+        return
+    x, columns = arrays.x, p.logits.columns
+    if p.results.logsumexp != 0:
+        for i in range(uint64(columns) * width):
+            cuts.weights[i] = x[i]
+        tile_weights(cuts.weights, columns, width, arrays.factors, arrays.references)
+        halve_columns(cuts.weights, columns, width)
+        nodes_of(cuts.weights, width, arrays.factors, arrays.references, arrays.nodes)
+        _store_sums(kind, p.results, first, rows, width, arrays.nodes, arrays.values)
+    by = read_limits(p.limits, columns, first, rows, width, cuts)
+    cut_rows(x, columns, width, by, arrays.factors, arrays.references, cuts)
     for i in range(width):
-        tags[i] = uint64(GROUPED)
-        temperatures[i] = j.temperature if j.temperatures == 0 else 1.0
-        high64[i], low64[i] = one_high, one_low
-        high[i], low[i] = scalar.narrow(zero(kind), one_high, one_low)
-    while True:
-        tile = atomic_add(j.counter_at, int64(1))
-        if tile >= j.end_item:
-            break
-        first = tile * int64(width)
-        rows = min(j.rows - first, int64(width))
-        read_form(kind, j, first, rows, width, x)
-        row_factors(kind, j, first, rows, width, temperatures, high64, low64, high, low, sampled)
-        references(x, j.columns, width, high, largest, r, rise, shift)
-        if cut is not None:
-            if j.logsumexp != 0:
-                for i in range(size):
-                    copy[i] = x[i]
-                tile_weights(copy, j.columns, width, high, low, r, shift)
-                halve_columns(copy, j.columns, width)
-                nodes_of(copy, width, high64, low64, largest, r, shift, node_r, node_s)
-                _store_sums(kind, j, first, rows, width, node_r, node_s, values)
-            by_mass, by_reach = row_limits(j, first, rows, width, top_k, top_p, reach, off)
-            cut(
-                x, j.columns, width, by_mass, by_reach, largest, r, rise, shift, high, low, temperatures,
-                top_k, top_p, reach, ordered, copy, masses, mass_limits, before, t, ties,
-            )  # fmt: skip
-            for i in range(width):
-                tags[i] = uint64(GROUPED) if off[i] else uint64(TRUNCATED)
-        if sums or not race:
-            if race:
-                for i in range(size):
-                    weights[i] = x[i]
-            tile_weights(weights, j.columns, width, high, low, r, shift)
-        if not race and j.samples != 0:
-            _tile_quantise(weights, j.columns, width, rise, quantised, totals)
-        if sums:
-            halve_columns(weights, j.columns, width)
-            nodes_of(weights, width, high64, low64, largest, r, shift, node_r, node_s)
-        for i in range(width):
-            identities[i] = uint64(row_id(j, first + int64(i))) if i < uint64(rows) else uint64(0)
-        if cut is None and (j.logsumexp != 0 or j.row_result != 0):
-            _store_sums(kind, j, first, rows, width, node_r, node_s, values)
-        if j.row_node != 0:
-            for i in range(uint64(rows)):
-                store_node(j, first + int64(i), node_r[i], node_s[i])
-        for s in range(uint64(j.samples)):
-            sample = uint64(j.first_sample) + s
-            if race:
-                _tile_race(
-                    x, j.columns, width, temperatures, identities, sample, words, refinements, values, chosen, key, mask
-                )
-            else:
-                _tile_choose(
-                    quantised, j.columns, width, identities, tags, sample, totals, targets, running, chosen, key, mask
-                )
-            at = first * j.all_samples + int64(sample)
-            for i in range(uint64(rows)):
-                store(int64(0), j.indices, at + int64(i) * j.all_samples, int64(chosen[i]))
-            if j.log_prob != 0:
-                for i in range(uint64(rows)):
-                    address = row_address(j, first + int64(i)) + int64(chosen[i]) * j.column_stride
-                    values[i] = float64(load(kind, address, int64(0)))
-                for i in range(width):
-                    values[i] = scalar.log_prob(values[i], high64[i], low64[i], node_r[i], node_s[i])
-                for i in range(uint64(rows)):
-                    store_float(kind, j.log_prob, at + int64(i) * j.all_samples, values[i])
+        arrays.choice.tags[i] = uint64(GROUPED) if cuts.off[i] else uint64(TRUNCATED)
+
+
+@inlined
+def _write_sums(kind, p, first, rows, width, arrays):
+    """Roots and logsumexps of a tile's rows where they are asked for."""
+    results, nodes = p.results, arrays.nodes
+    if arrays.cuts is None and (results.logsumexp != 0 or results.logsumexp64 != 0):
+        _store_sums(kind, results, first, rows, width, nodes, arrays.values)
+    if results.partial_sums != 0:
         for i in range(uint64(rows)):
-            good = scalar.is_bounded(largest[i], high64[i]) and scalar.is_possible(largest[i], high64[i])
-            if sampled[i] == uint8(0) or not good:
-                _irregular(kind, j, first + int64(i), good)
+            store_node(results, first + int64(i), nodes.r[i], nodes.s[i])
+
+
+@inlined
+def _sum_up(columns, width, arrays):
+    """Roots of a tile's rows from their weights, which are lost."""
+    halve_columns(arrays.weights, columns, width)
+    nodes_of(arrays.weights, width, arrays.factors, arrays.references, arrays.nodes)
+
+
+@inlined
+def _prepare_choice(results, columns, width, arrays):
+    """Grouped: quantised weights, and roots where they are needed."""
+    tile_weights(arrays.weights, columns, width, arrays.factors, arrays.references)
+    if results.samples != 0:
+        _quantise(arrays.weights, columns, width, arrays.references.rise, arrays.choice)
+    if _wants_sums(results, arrays.cuts):
+        _sum_up(columns, width, arrays)
+
+
+@inlined
+def _prepare_race(results, columns, width, arrays):
+    """Gumbel-max: roots where they are needed, from a copy of the logits."""
+    if _wants_sums(results, arrays.cuts):
+        for i in range(uint64(columns) * width):
+            arrays.weights[i] = arrays.x[i]
+        tile_weights(arrays.weights, columns, width, arrays.factors, arrays.references)
+        _sum_up(columns, width, arrays)
+
+
+def _tile_maker(prepare, choose):
+    """What samples a tile, by two functions of the method."""
+
+    @inlined
+    def tile(kind, work, p, first, rows, arrays):
+        width, columns = uint64(p.width), p.logits.columns
+        key, mask = draw_key(p.stream.seed, p.stream.draw)
+        factors, references = arrays.factors, arrays.references
+        read_tile_of(kind, p.logits, first, rows, width, arrays.x)
+        row_factors(kind, p, first, rows, width, factors)
+        find_references(arrays.x, columns, width, factors.high, references)
+        _cut_tile(kind, p, first, rows, width, arrays, arrays.cuts)
+        prepare(p.results, columns, width, arrays)
+        _write_sums(kind, p, first, rows, width, arrays)
+        for i in range(width):
+            arrays.identities[i] = uint64(row_id(p.stream, first + int64(i))) if i < uint64(rows) else uint64(0)
+        for s in range(p.results.samples):
+            sample = p.results.first_sample + int64(s)
+            choose(columns, width, uint64(sample), key, mask, arrays)
+            _store_sample(kind, p, first, rows, sample, arrays)
+        for i in range(uint64(rows)):
+            largest, high64 = references.largest[i], factors.high64[i]
+            good = scalar.is_bounded(largest, high64) and scalar.is_possible(largest, high64)
+            if factors.sampled[i] == uint8(0) or not good:
+                _irregular(kind, work, p, first + int64(i), good)
+
+    return tile
+
+
+_tile_grouped = _tile_maker(_prepare_choice, _choose)
+_tile_gumbel_max = _tile_maker(_prepare_race, _race)
+
+
+@inlined
+def _no_cuts(kind, scratch, columns, width):
+    """Nothing is cut."""
+    return None
+
+
+@inlined
+def _for_grouped(kind, scratch, p, x, values, cuts):
+    """(weights, choice, words) of grouped sampling."""
+    width = uint64(p.width)
+    choice = _Choice(
+        empty(scratch, uint64(p.logits.columns) * width, np.uint64),
+        empty(scratch, width, np.uint64),
+        empty(scratch, width, np.uint64),
+        empty(scratch, width, np.uint64),
+        empty(scratch, width, np.uint64),
+    )
+    return x, choice, None
+
+
+@inlined
+def _for_race(kind, scratch, p, x, values, cuts):
+    """The same of Gumbel-max, which needs the logits again."""
+    width, columns = uint64(p.width), uint64(p.logits.columns)
+    weights = workspace(scratch, kind, columns * width if _wants_sums(p.results, cuts) else uint64(0))
+    padded = (columns + uint64(3)) // uint64(4) * uint64(4) * width
+    words = _Words(empty(scratch, padded, np.uint32), empty(scratch, padded, np.uint32), values)
+    return weights, _Choice(None, None, None, None, empty(scratch, width, np.uint64)), words
+
+
+@inlined
+def _short(kind, work, p, tile, for_method, for_cuts):
+    """Sample tiles until none is left, with the arrays that the last two functions make."""
+    scratch = open_scratch(work)
+    width = uint64(p.width)
+    x = workspace(scratch, kind, uint64(p.logits.columns) * width)
+    values = empty(scratch, width, np.float64)
+    cuts = for_cuts(kind, scratch, p.logits.columns, width)
+    weights, choice, words = for_method(kind, scratch, p, x, values, cuts)
+    arrays = _Arrays(
+        x,
+        weights,
+        new_factors(kind, scratch, width),
+        new_references(kind, scratch, width),
+        new_nodes(scratch, width),
+        values,
+        empty(scratch, width, np.uint64),
+        empty(scratch, width, np.uint64),
+        choice,
+        words,
+        cuts,
+    )
+    if lacks_scratch(work, scratch):
+        return
+    common_factors(kind, p.temperatures.common if p.temperatures.each == 0 else 1.0, width, arrays.factors)
+    for i in range(width):
+        choice.tags[i] = uint64(GROUPED)
+    each_tile(kind, work, p, p.logits.rows, tile, arrays)
 
 
 @njit
-def grouped_short(kind, job):
+def grouped_short(kind, work, p: ShortSampling):
     """One worker for method="grouped"."""
-    _short(kind, job_at(job), False, None)
+    _short(kind, work, p, _tile_grouped, _for_grouped, _no_cuts)
 
 
 @njit
-def gumbel_max_short(kind, job):
+def gumbel_max_short(kind, work, p: ShortSampling):
     """One worker for method="gumbel_max"."""
-    _short(kind, job_at(job), True, None)
+    _short(kind, work, p, _tile_gumbel_max, _for_race, _no_cuts)
 
 
 @njit
-def truncated_grouped_short(kind, job):
+def truncated_grouped_short(kind, work, p: ShortTruncatedSampling):
     """One worker for method="grouped" and limits."""
-    _short(kind, job_at(job), False, cut_rows)
+    _short(kind, work, p, _tile_grouped, _for_grouped, new_cuts)
 
 
 @njit
-def truncated_gumbel_max_short(kind, job):
+def truncated_gumbel_max_short(kind, work, p: ShortTruncatedSampling):
     """One worker for method="gumbel_max" and limits."""
-    _short(kind, job_at(job), True, cut_rows)
+    _short(kind, work, p, _tile_gumbel_max, _for_race, new_cuts)

@@ -5,25 +5,28 @@ one takes what it lacks from the current heavy one; where that has not enough le
 heavy one fills it. After n columns the state is unique: the most light ones that the heavy ones could serve. So any
 number of workers may start at any n, and the table is the same (after Huebschle-Schneider and Sanders, ESA 2019).
 
-Arrays of int64 are known by their addresses. The plan is a head, then FIELDS numbers for each block of 4096 columns.
+The plan is a head, then FIELDS numbers for each block of 4096 columns.
 """
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numba import float64, int64, uint64
 
-from .._jit import njit
+from .._jit import inlined, njit
 from .._scalar import blocks as scalar
-from .._scalar.address import draw_key
 from .._scalar.blocks import BLOCK
 from .._scalar.elementary import log_float64
 from .._scalar.table import MASS, draw_words, mass, pack, settle, shares, split_word
-from .job import job_at, row_address, row_id, row_temperature, take_items
+from .blocks import count_blocks, row_stream
 from .memory import load, store
+from .parameters import Array, Results, Rows, Stream, Temperatures, row_address, row_temperature
 from .results import store_float
-from .runs import read_one, read_run
+from .runs import block_run, read_one, read_run
 from .scratch import address_of, empty, lacks_scratch, open_scratch
+from .workers import each_item
 
 _I = np.int64(0)
 #: Draws whose words are made together.
@@ -40,6 +43,71 @@ SUM, POSSIBLE, LIGHT, HEAVY, LACK, EXCESS = range(6)
 FIELDS = 6
 
 
+class Table(NamedTuple):
+    """A table in the making: addresses of arrays of int64, in a kernel."""
+
+    columns: int
+    masses: Array  # one a column
+    plan: Array  # the head, and FIELDS numbers a block
+    entries: Array  # one a column
+
+
+class Weighing(NamedTuple):
+    """A row whose columns get their masses; the plan gets what blocks hold."""
+
+    logits: Rows
+    temperatures: Temperatures
+    roots: Array  # float64, (r, S) of each row
+    table: Table
+
+
+class Heading(NamedTuple):
+    """Between two steps: what is known of all blocks."""
+
+    table: Table
+    phase: int  # 0: all are weighed; 1: all are classified
+
+
+class Splitting(NamedTuple):
+    """The masses are split into entries."""
+
+    table: Table
+    phase: int  # 0: an item is a block to classify; 1: one of `pieces` parts to fill
+    pieces: int
+
+
+class Drawing(NamedTuple):
+    """Draws from a table."""
+
+    columns: int
+    plan: Array  # its head is read
+    entries: Array
+    stream: Stream  # of one row
+    indices: Array  # int64
+    samples: int
+    chunk_size: int  # draws of an item
+
+
+class TablesOfRows(NamedTuple):
+    """Rows whose tables are made, drawn from and forgotten."""
+
+    logits: Rows
+    temperatures: Temperatures
+    roots: Array  # float64, (r, S) of each row
+    chosen: Array  # int64, the rows
+    stream: Stream
+    results: Results
+
+
+class _Factors(NamedTuple):
+    """What masses of a row's logits are made from."""
+
+    high64: Any
+    low64: Any
+    r: Any
+    factor: Any
+
+
 @njit
 def _get(plan, block, field):
     return load(_I, plan, int64(HEAD + FIELDS * block + field))
@@ -51,27 +119,25 @@ def _put(plan, block, field, value):
 
 
 @njit
-def _weigh(kind, j, address, block, x, factors, q, plan):
+def _weigh(kind, run, block, factors, x, table):
     """Masses of a block; their sum and number into the plan."""
-    high64, low64, r, factor = factors
-    count = min(j.columns - block * BLOCK, int64(BLOCK))
-    at = address + block * BLOCK * j.column_stride
-    read_run(kind, j.element, at, j.column_stride, j.item_size, count, x)
-    first = q + 8 * block * BLOCK
-    for i in range(uint64(count)):
-        store(_I, first, int64(i), mass(x[i], high64, low64, r, factor))
+    read_run(kind, run, x)
+    first = table.masses + 8 * block * BLOCK
+    for i in range(uint64(run.count)):
+        store(_I, first, int64(i), mass(x[i], factors.high64, factors.low64, factors.r, factors.factor))
     total, possible = int64(0), int64(0)
-    for i in range(uint64(count)):
+    for i in range(uint64(run.count)):
         m = load(_I, first, int64(i))
         total += m
         possible += int64(m > 0)
-    _put(plan, block, SUM, total)
-    _put(plan, block, POSSIBLE, possible)
+    _put(table.plan, block, SUM, total)
+    _put(table.plan, block, POSSIBLE, possible)
 
 
 @njit
-def _classify(columns, block, q, plan, entries):
+def _classify(table, block):
     """Give a block its share, and sort it; columns of mass C are done at once."""
+    columns, q, plan, entries = table.columns, table.masses, table.plan, table.entries
     unit, bits = load(_I, plan, int64(UNIT)), load(_I, plan, int64(BITS))
     each, extra = load(_I, plan, int64(EACH)), load(_I, plan, int64(EXTRA))
     first = block * BLOCK
@@ -114,7 +180,7 @@ def _before(plan, blocks, field):
 @njit
 def begin_split(plan, columns):
     """The head of the plan, once every block is weighed: the masses shall become K C."""
-    blocks = (columns + BLOCK - 1) // BLOCK
+    blocks = count_blocks(columns)
     total, possible = _before(plan, blocks, SUM), _before(plan, blocks, POSSIBLE)
     unit, bits, each, extra = shares(total, possible, int64(columns))
     store(_I, plan, int64(UNIT), unit)
@@ -126,7 +192,7 @@ def begin_split(plan, columns):
 @njit
 def end_classes(plan, columns):
     """The rest of it, once every block is classified."""
-    blocks = (columns + BLOCK - 1) // BLOCK
+    blocks = count_blocks(columns)
     store(_I, plan, int64(LIGHTS), _before(plan, blocks, LIGHT))
     store(_I, plan, int64(HEAVIES), _before(plan, blocks, HEAVY))
     _before(plan, blocks, LACK)
@@ -147,9 +213,10 @@ def _block_of(plan, blocks, field, rank):
 
 
 @njit
-def _sum_of(q, plan, columns, unit, sign, rank):
+def _sum_of(table, unit, sign, rank):
     """What the first `rank` light (sign -1) or heavy (1) columns lack or have too much."""
-    blocks = (columns + BLOCK - 1) // BLOCK
+    q, plan, columns = table.masses, table.plan, table.columns
+    blocks = count_blocks(columns)
     b = _block_of(plan, blocks, LIGHT if sign < 0 else HEAVY, rank)
     left = rank - _get(plan, b, LIGHT if sign < 0 else HEAVY)
     total = _get(plan, b, LACK if sign < 0 else EXCESS)
@@ -161,9 +228,10 @@ def _sum_of(q, plan, columns, unit, sign, rank):
 
 
 @njit
-def _column_of(q, plan, columns, unit, sign, rank):
+def _column_of(table, unit, sign, rank):
     """The column of the light or heavy one number `rank`, or `columns`."""
-    blocks = (columns + BLOCK - 1) // BLOCK
+    q, plan, columns = table.masses, table.plan, table.columns
+    blocks = count_blocks(columns)
     b = _block_of(plan, blocks, LIGHT if sign < 0 else HEAVY, rank)
     left = rank - _get(plan, b, LIGHT if sign < 0 else HEAVY)
     i = b * BLOCK
@@ -177,21 +245,19 @@ def _column_of(q, plan, columns, unit, sign, rank):
 
 
 @njit
-def _state(q, plan, columns, n):
+def _state(table, n):
     """(next light column, current heavy column, what it has left) after n columns."""
-    unit = load(_I, plan, int64(UNIT))
-    low = max(int64(0), n - load(_I, plan, int64(HEAVIES)) + 1)
-    high = min(n, load(_I, plan, int64(LIGHTS)))
+    unit = load(_I, table.plan, int64(UNIT))
+    low = max(int64(0), n - load(_I, table.plan, int64(HEAVIES)) + 1)
+    high = min(n, load(_I, table.plan, int64(LIGHTS)))
     while low < high:
         done = (low + high + 1) >> 1
-        if _sum_of(q, plan, columns, unit, -1, done) <= _sum_of(q, plan, columns, unit, 1, n - done + 1) + unit:
+        if _sum_of(table, unit, -1, done) <= _sum_of(table, unit, 1, n - done + 1) + unit:
             low = done
         else:
             high = done - 1
-    left = _sum_of(q, plan, columns, unit, 1, n - low + 1) + unit - _sum_of(q, plan, columns, unit, -1, low)
-    return (
-        _column_of(q, plan, columns, unit, -1, low), _column_of(q, plan, columns, unit, 1, n - low), left,
-    )  # fmt: skip
+    left = _sum_of(table, unit, 1, n - low + 1) + unit - _sum_of(table, unit, -1, low)
+    return _column_of(table, unit, -1, low), _column_of(table, unit, 1, n - low), left
 
 
 @njit
@@ -209,14 +275,15 @@ def _next(q, columns, unit, sign, column, where):
 
 
 @njit
-def _fill(q, plan, columns, entries, piece, pieces, lights, heavies):
+def _fill(table, piece, pieces, lights, heavies):
     """The entries of one of so many equal parts of the columns that are light or heavy."""
+    q, plan, columns, entries = table.masses, table.plan, table.columns, table.entries
     unit, bits = load(_I, plan, int64(UNIT)), load(_I, plan, int64(BITS))
     ends = load(_I, plan, int64(LIGHTS)) + load(_I, plan, int64(HEAVIES))
     n, end = ends * piece // pieces, ends * (piece + 1) // pieces
     if n >= end:
         return
-    light_end, heavy, left = _state(q, plan, columns, n)
+    light_end, heavy, left = _state(table, n)
     heavy_end = heavy + 1
     light, some_lights, later, some_heavies = uint64(0), uint64(0), uint64(0), uint64(0)
     while n < end:
@@ -244,148 +311,150 @@ def _fill(q, plan, columns, entries, piece, pieces, lights, heavies):
 
 
 @njit
-def _draw(entries, plan, columns, first, count, row, key, mask, levels, out):
+def _draw(table, first, count, stream, levels, out):
     """Draws first .. first + count - 1 into the run of int64 at `out`."""
-    unit, bits = load(_I, plan, int64(UNIT)), load(_I, plan, int64(BITS))
+    unit, bits = load(_I, table.plan, int64(UNIT)), load(_I, table.plan, int64(BITS))
     # three loops: the words vectorise; loads of entries, far apart, must overlap
     for i in range(uint64(count)):
-        column, level = draw_words(uint64(first) + i, row, key, mask)
+        column, level = draw_words(uint64(first) + i, stream.row, stream.key, stream.mask)
         store(_I, out, int64(i), int64(column))
         levels[i] = level
     for i in range(uint64(count)):
-        column, levels[i] = split_word(uint64(load(_I, out, int64(i))), levels[i], uint64(columns), uint64(unit))
+        column, levels[i] = split_word(uint64(load(_I, out, int64(i))), levels[i], uint64(table.columns), uint64(unit))
         store(_I, out, int64(i), int64(column))
     for i in range(uint64(count)):
         column = load(_I, out, int64(i))
-        entry = uint64(load(_I, entries, column))
+        entry = uint64(load(_I, table.entries, column))
         store(_I, out, int64(i), int64(settle(entry, uint64(column), levels[i], bits)))
 
 
 @njit
-def _look_up(kind, j, row, address, factors, first, count):
+def _look_up(kind, p, row, factors, first, count):
     """log_prob of samples first .. first + count - 1 of a row."""
-    high64, low64, r, _ = factors
-    log_total = log_float64(load(float64(0), j.row_node, 2 * row + 1))
-    start = row * j.all_samples + first
+    log_total = log_float64(load(float64(0), p.roots, 2 * row + 1))
+    address, start = row_address(p.logits, row), row * p.results.stride + first
     for s in range(uint64(count)):
-        column = load(_I, j.indices, start + int64(s))
-        x = read_one(kind, j.element, address + column * j.column_stride)
-        value = scalar.log_prob_beside(float64(x), high64, low64, r, log_total)
-        store_float(kind, j.log_prob, start + int64(s), value)
+        column = load(_I, p.results.indices, start + int64(s))
+        x = read_one(kind, p.logits.format, address + column * p.logits.column_stride)
+        value = scalar.log_prob_beside(float64(x), factors.high64, factors.low64, factors.r, log_total)
+        store_float(kind, p.results.log_prob, start + int64(s), value)
 
 
 @njit
-def _factors(j, row):
-    """What masses of the row's logits are made from, or NaN in the last where it has none."""
-    temperature = row_temperature(j, row)
+def _factors(p, row):
+    """NaN in the last where the row has none."""
+    temperature = row_temperature(p.temperatures, row)
     high64, low64 = scalar.scale(temperature if temperature > 0.0 else 1.0)
-    r, total = load(float64(0), j.row_node, 2 * row), load(float64(0), j.row_node, 2 * row + 1)
-    return high64, low64, r, float64(MASS) / total
+    r, total = load(float64(0), p.roots, 2 * row), load(float64(0), p.roots, 2 * row + 1)
+    return _Factors(high64, low64, r, float64(MASS) / total)
+
+
+@inlined
+def _weigh_block(kind, work, p, block, x):
+    run = block_run(p.logits, row_address(p.logits, int64(0)), block)
+    _weigh(kind, run, block, _factors(p, int64(0)), x, p.table)
 
 
 @njit
-def table_weights(kind, job):
-    """One worker: an item is a block to weigh, of row `first_row`."""
-    j = job_at(job)
-    scratch = open_scratch(j)
+def table_weights(kind, work, p: Weighing):
+    """One worker: an item is a block to weigh, of the only row."""
+    scratch = open_scratch(work)
     x = empty(scratch, BLOCK, np.float64)
-    if lacks_scratch(j, scratch):
+    if lacks_scratch(work, scratch):
         return
-    factors = _factors(j, j.first_row)
-    address = row_address(j, j.first_row)
-    while True:
-        begin, end = take_items(j)
-        if begin >= end:
-            break
-        for b in range(begin, end):
-            _weigh(kind, j, address, b, x, factors, j.masses, j.plan)
+    each_item(kind, work, p, int64(1), _weigh_block, x)
 
 
-@njit
-def table_split(kind, job):
-    """One worker: an item is a block to classify (phase 0), or one of `segments` parts to fill (phase 1)."""
-    j = job_at(job)
-    scratch = open_scratch(j)
-    lights, heavies = empty(scratch, _RUN, np.int64), empty(scratch, _RUN, np.int64)
-    if lacks_scratch(j, scratch):
-        return
-    while True:
-        begin, end = take_items(j)
-        if begin >= end:
-            break
-        for item in range(begin, end):
-            if j.phase == 0:
-                _classify(j.columns, item, j.masses, j.plan, j.entries)
-            else:
-                _fill(j.masses, j.plan, j.columns, j.entries, item, j.segments, lights, heavies)
-
-
-@njit
-def table_head(kind, job):
-    """Between the two: what is known of all blocks."""
-    j = job_at(job)
-    if j.phase == 0:
-        begin_split(j.plan, j.columns)
+@inlined
+def _split(kind, work, p, item, arrays):
+    if p.phase == 0:
+        _classify(p.table, item)
     else:
-        end_classes(j.plan, j.columns)
+        _fill(p.table, item, p.pieces, arrays[0], arrays[1])
 
 
 @njit
-def table_draw(kind, job):
-    """One worker: an item is `segment_blocks` draws from the table of row `first_row`."""
-    j = job_at(job)
-    scratch = open_scratch(j)
+def table_split(kind, work, p: Splitting):
+    """One worker: an item is a block to classify, or a part to fill."""
+    scratch = open_scratch(work)
+    arrays = empty(scratch, _RUN, np.int64), empty(scratch, _RUN, np.int64)
+    if lacks_scratch(work, scratch):
+        return
+    each_item(kind, work, p, int64(1), _split, arrays)
+
+
+@njit
+def table_head(kind, work, p: Heading):
+    """What is known of all blocks."""
+    if p.phase == 0:
+        begin_split(p.table.plan, p.table.columns)
+    else:
+        end_classes(p.table.plan, p.table.columns)
+
+
+@inlined
+def _draw_chunk(kind, work, p, item, levels):
+    last = min((item + 1) * p.chunk_size, p.samples)
+    stream = row_stream(p.stream, int64(0))
+    for first in range(item * p.chunk_size, last, _DRAWS):
+        _draw(p, first, min(last - first, int64(_DRAWS)), stream, levels, p.indices + 8 * first)
+
+
+@njit
+def table_draw(kind, work, p: Drawing):
+    """One worker: an item is a chunk of draws."""
+    scratch = open_scratch(work)
     levels = empty(scratch, _DRAWS, np.uint64)
-    key, mask = draw_key(j.seed, j.draw)
-    row = uint64(row_id(j, j.first_row))
-    if lacks_scratch(j, scratch):
+    if lacks_scratch(work, scratch):
         return
-    while True:
-        begin, end = take_items(j)
-        if begin >= end:
-            break
-        last = min(end * j.segment_blocks, j.samples)
-        for first in range(begin * j.segment_blocks, last, _DRAWS):
-            count = min(last - first, int64(_DRAWS))
-            out = j.indices + 8 * (j.first_row * j.all_samples + first)
-            _draw(j.entries, j.plan, j.columns, first, count, row, key, mask, levels, out)
+    each_item(kind, work, p, int64(1), _draw_chunk, levels)
+
+
+class _Arrays(NamedTuple):
+    x: Any
+    levels: Any
+    lights: Any
+    heavies: Any
+    masses: Any
+    entries: Any
+    plan: Any
+
+
+@inlined
+def _row(kind, work, p, item, arrays):
+    row, columns = load(_I, p.chosen, item), p.logits.columns
+    table = Table(columns, address_of(arrays.masses), address_of(arrays.plan), address_of(arrays.entries))
+    factors, blocks = _factors(p, row), count_blocks(columns)
+    for b in range(blocks):
+        _weigh(kind, block_run(p.logits, row_address(p.logits, row), int64(b)), int64(b), factors, arrays.x, table)
+    begin_split(table.plan, columns)
+    for b in range(blocks):
+        _classify(table, int64(b))
+    end_classes(table.plan, columns)
+    _fill(table, int64(0), int64(1), arrays.lights, arrays.heavies)
+    stream = row_stream(p.stream, row)
+    for first in range(0, p.results.samples, _DRAWS):
+        count = min(p.results.samples - first, int64(_DRAWS))
+        out = p.results.indices + 8 * (row * p.results.stride + first)
+        _draw(table, first, count, stream, arrays.levels, out)
+        if p.results.log_prob != 0:
+            _look_up(kind, p, row, factors, first, count)
 
 
 @njit
-def table_rows(kind, job):
-    """One worker: an item is a row whose table it makes, draws from and forgets; `given` says which rows."""
-    j = job_at(job)
-    scratch = open_scratch(j)
-    x, levels = empty(scratch, BLOCK, np.float64), empty(scratch, _DRAWS, np.uint64)
-    lights, heavies = empty(scratch, _RUN, np.int64), empty(scratch, _RUN, np.int64)
-    blocks = (j.columns + BLOCK - 1) // BLOCK
-    q, entries = empty(scratch, j.columns, np.int64), empty(scratch, j.columns, np.int64)
-    memory = empty(scratch, HEAD + FIELDS * blocks, np.int64)
-    masses, table, plan = address_of(q), address_of(entries), address_of(memory)
-    key, mask = draw_key(j.seed, j.draw)
-    if lacks_scratch(j, scratch):
+def table_rows(kind, work, p: TablesOfRows):
+    """One worker: an item is a row."""
+    scratch = open_scratch(work)
+    columns = p.logits.columns
+    arrays = _Arrays(
+        empty(scratch, BLOCK, np.float64),
+        empty(scratch, _DRAWS, np.uint64),
+        empty(scratch, _RUN, np.int64),
+        empty(scratch, _RUN, np.int64),
+        empty(scratch, columns, np.int64),
+        empty(scratch, columns, np.int64),
+        empty(scratch, HEAD + FIELDS * count_blocks(columns), np.int64),
+    )
+    if lacks_scratch(work, scratch):
         return
-    while True:
-        begin, end = take_items(j)
-        if begin >= end:
-            break
-        for item in range(begin, end):
-            row = load(_I, j.given, item)
-            factors = _factors(j, row)
-            address = row_address(j, row)
-            for b in range(blocks):
-                _weigh(kind, j, address, b, x, factors, masses, plan)
-            begin_split(plan, j.columns)
-            for b in range(blocks):
-                _classify(j.columns, b, masses, plan, table)
-            end_classes(plan, j.columns)
-            _fill(masses, plan, j.columns, table, int64(0), int64(1), lights, heavies)
-            identity = uint64(row_id(j, row))
-            for first in range(0, j.samples, _DRAWS):
-                count = min(j.samples - first, int64(_DRAWS))
-                out = j.indices + 8 * (row * j.all_samples + first)
-                _draw(table, plan, j.columns, first, count, identity, key, mask, levels, out)
-                if j.log_prob != 0:
-                    _look_up(kind, j, row, address, factors, first, count)
-    # mentioned here, or Numba frees them as soon as their addresses are taken
-    q[0] = entries[0] = memory[0] = 0
+    each_item(kind, work, p, int64(1), _row, arrays)

@@ -9,25 +9,48 @@ the lists, sums what is left of the row, sorts the k and writes them.
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import float32, float64, int32, int64, uint64
 
 from .._jit import inlined, njit
 from .._scalar import blocks as scalar
-from .._scalar.address import REFINEMENT, draw_key
+from .._scalar.address import REFINEMENT
 from .._scalar.bits import bits_to_float, fma, from_ordered_float64, ordered_float64
 from .._scalar.blocks import BLOCK, LANES, join, log_prob
 from .._scalar.elementary import LOG2E, exp_float64
 from .._scalar.gumbel import ABSORBING, COLUMN_BITS, column_of, goes_first, gumbel_float64, place_of
 from .._scalar.top_k import category_node, limit_at_zero, log_weight, rank_below
-from .blocks import LEVELS, block_address, block_max, block_node, collapse, push
-from .gumbel_max import _below, _smallest, filters, race_key
-from .job import job_at, row_address, row_and_segment, row_id, row_temperature, row_wanted, take_items
-from .memory import atomic_add, atomic_max, atomic_min, copy, element_size, load, store, zero
+from .blocks import (
+    block_at,
+    block_max,
+    block_node,
+    collapse,
+    count_blocks,
+    new_stack,
+    push,
+    row_stream,
+    scale_of,
+)
+from .categorical import segment_blocks
+from .gumbel_max import Columns, Race, _below, _smallest, filters, race_key
+from .memory import atomic_add, atomic_max, copy, element_size, load, store, zero
 from .noise import fill_noise, fill_noise_and_ask
-from .results import store_float
+from .parameters import (
+    Array,
+    Rows,
+    Split,
+    Stream,
+    Temperatures,
+    row_address,
+    row_and_segment,
+    row_temperature,
+    row_wanted,
+)
+from .results import note_bad, store_float
 from .scratch import address_of, empty, lacks_scratch, open_scratch, tail, workspace
+from .workers import each_item
 
 _INF = math.inf
 _NAN = math.nan
@@ -46,6 +69,67 @@ _SAMPLE = 63
 _NONE = -(1 << 63)
 #: In place of log2(e) / T where the logits decide: no finite one is out of range.
 _ANY = 2.0**-4
+
+
+
+
+class Lists(NamedTuple):
+    """What the segments of a row leave for its last one: None where a row is one segment."""
+
+    keys: Array | None  # float64, a list for each segment
+    places: Array | None  # int64, the same
+    lengths: Array | None  # int64, one a segment; -1 if it is bad
+    limits: Array | None  # ordered int64, one a row: a bound of the threshold, which its segments share
+    nodes: Array | None  # float64, r of each block of a row, then S of each
+    first_row: int  # of this pass: rows before it have none
+
+
+class TopKResults(NamedTuple):
+    """Contiguous outputs."""
+
+    indices: Array  # int64, k a row
+    perturbed: Array  # float64, k a row
+    log_prob: Array  # result dtype, one a row
+    threshold: Array  # float64, one a row
+
+
+class Choosing(NamedTuple):
+    """What is sampled without replacement, and where the results go."""
+
+    logits: Rows
+    stream: Stream
+    temperatures: Temperatures
+    row_mask: Array | None
+    k: int
+    results: TopKResults
+    split: Split
+    keeps_nodes: int  # whether blocks' nodes are kept, for the sum of what is left
+    lists: Lists
+
+
+class Weighting(NamedTuple):
+    """Chosen logits, which become inclusion weights."""
+
+    chosen: Rows  # float64
+    temperatures: Temperatures
+    threshold: Array  # float64, one a row
+    logsumexp: Array | None  # float64, one a row
+    normalized: int  # whether weights are to sum to 1
+    chunk_size: int  # rows taken at a time
+
+
+class List(NamedTuple):
+    """Keys of candidates and their places (`gumbel.place_of`)."""
+
+    keys: Any
+    places: Any
+
+
+class _Bounds(NamedTuple):
+    """What keys must exceed (`own`, of the worker's list; NaN while it is not full) or reach (`shared`)."""
+
+    own: Any
+    shared: Any
 
 
 @njit
@@ -90,8 +174,9 @@ def _nth_largest(a, n, rank, sample):
 
 
 @njit
-def _select(keys, places, n, wanted, spare):
+def _select(found, n, wanted, spare):
     """Keep the `wanted` largest of n keys, the first of equals, in their order; the smallest of those kept."""
+    keys, places = found
     for i in range(uint64(n)):
         spare[i] = keys[i]
     least = _nth_largest(spare, n, wanted - 1, tail(spare, n))
@@ -100,7 +185,7 @@ def _select(keys, places, n, wanted, spare):
         above += int64(keys[i] > least)
     equals = wanted - above
     if abs(least) >= ABSORBING:
-        _keep_by_place(keys, places, n, least, equals, spare)
+        _keep_by_place(found, n, least, equals, spare)
         return least
     kept = uint64(0)
     for i in range(uint64(n)):
@@ -119,8 +204,9 @@ def _before_column(place):
 
 
 @njit
-def _keep_by_place(keys, places, n, least, wanted, spare):
+def _keep_by_place(found, n, least, wanted, spare):
     """Keep keys above `least` and, of those that equal it, the `wanted` that go first by their places."""
+    keys, places = found
     equals = int64(0)
     for i in range(uint64(n)):
         if keys[i] == least:
@@ -140,8 +226,9 @@ def _keep_by_place(keys, places, n, least, wanted, spare):
 
 
 @njit
-def _insert(keys, places, n, most):
+def _insert(found, n, most):
     """Sort n keys by insertion, in at most so many moves; whether that did."""
+    keys, places = found
     moves = int64(0)
     for i in range(1, n):
         key, place = keys[i], places[i]
@@ -156,18 +243,28 @@ def _insert(keys, places, n, most):
     return True
 
 
+class _Digits(NamedTuple):
+    """Bits first .. last - 1 of ranks below `top`, so many at a time."""
+
+    top: Any
+    first: Any
+    last: Any
+    bits: Any
+
+
 @njit
-def _by_digits(keys, places, n, spare_keys, spare_places, counts, top, first, last, bits):
-    """Sort n keys by bits first .. last - 1 of their rank, `bits` at a time; equal ones keep their order."""
+def _by_digits(found, n, spare, counts, which):
+    """Sort n keys by digits of their rank; equal ones keep their order."""
+    top, first, last, bits = which
     digits = uint64(1) << bits
     passes = (last - first + bits - uint64(1)) // bits
     for v in range(passes * digits):
         counts[v] = 0
     for i in range(uint64(n)):
-        rank = rank_below(keys[i], top) >> first
+        rank = rank_below(found.keys[i], top) >> first
         for d in range(passes):
             counts[d * digits + (rank >> (d * bits) & (digits - uint64(1)))] += 1
-    a, b, at_a, at_b = keys, spare_keys, places, spare_places
+    a, b = found, spare
     for d in range(passes):
         base, shift = d * digits, first + d * bits
         start = int64(0)
@@ -176,67 +273,76 @@ def _by_digits(keys, places, n, spare_keys, spare_places, counts, top, first, la
             counts[v] = start
             start += count
         for i in range(uint64(n)):
-            v = base + (rank_below(a[i], top) >> shift & (digits - uint64(1)))
+            v = base + (rank_below(a.keys[i], top) >> shift & (digits - uint64(1)))
             to = uint64(counts[v])
             counts[v] += 1
-            b[to], at_b[to] = a[i], at_a[i]
-        a, b, at_a, at_b = b, a, at_b, at_a
+            b.keys[to], b.places[to] = a.keys[i], a.places[i]
+        a, b = b, a
     if passes & uint64(1):
         for i in range(uint64(n)):
-            keys[i], places[i] = a[i], at_a[i]
+            found.keys[i], found.places[i] = a.keys[i], a.places[i]
 
 
 @njit
-def _sort(keys, places, n, spare_keys, spare_places, counts):
+def _sort(found, n, spare, counts):
     """Sort n keys, with their places, from the largest on; of equal ones by their places: they come in column order."""
-    _sort_keys(keys, places, n, spare_keys, spare_places, counts)
+    keys, places = found
+    _sort_keys(found, n, spare, counts)
     start = int64(0)
     while start < n:
         end = start + 1
         while end < n and keys[end] == keys[start]:
             end += 1
         if end - start > 1 and abs(keys[start]) >= ABSORBING:
-            key, some, some_places = keys[start], tail(keys, start), tail(places, start)
+            key, some = keys[start], List(tail(keys, start), tail(places, start))
             for i in range(uint64(end - start)):
-                some[i] = _before_column(some_places[i])
-            _sort_keys(some, some_places, end - start, spare_keys, spare_places, counts)
+                some.keys[i] = _before_column(some.places[i])
+            _sort_keys(some, end - start, spare, counts)
             for i in range(uint64(end - start)):
-                some[i] = key
+                some.keys[i] = key
         start = end
 
 
 @njit
-def _sort_keys(keys, places, n, spare_keys, spare_places, counts):
+def _sort_keys(found, n, spare, counts):
     """Sort n keys, with their places, from the largest on; equal ones keep their order."""
     if n <= _FEW:
-        _insert(keys, places, n, n * n)
+        _insert(found, n, n * n)
         return
-    top = ordered_float64(keys[0] + 0.0)
+    top = ordered_float64(found.keys[0] + 0.0)
     for i in range(uint64(n)):
-        top = max(top, ordered_float64(keys[i] + 0.0))
+        top = max(top, ordered_float64(found.keys[i] + 0.0))
     ranks = uint64(0)
     for i in range(uint64(n)):
-        ranks |= rank_below(keys[i], top)
+        ranks |= rank_below(found.keys[i], top)
     last = uint64(0)
     while last < uint64(64) and ranks >> last != uint64(0):
         last += uint64(1)
     # the leading 32 or 33 bits leave few neighbours to exchange, unless most keys are close and others far away
     bits, leading = (uint64(8), uint64(32)) if n < 4096 else (uint64(11), uint64(33))
     first = last - leading if last > leading else uint64(0)
-    _by_digits(keys, places, n, spare_keys, spare_places, counts, top, first, last, bits)
-    if not _insert(keys, places, n, 4 * n):
-        _by_digits(keys, places, n, spare_keys, spare_places, counts, top, uint64(0), last, bits)
+    _by_digits(found, n, spare, counts, _Digits(top, first, last, bits))
+    if not _insert(found, n, 4 * n):
+        _by_digits(found, n, spare, counts, _Digits(top, uint64(0), last, bits))
+
+
+class _Filter(NamedTuple):
+    """What tells candidates from their first words and logits alone."""
+
+    largest: Any
+    rate: Any
+    offset: Any  # log2 of exp(largest / T - best), biased
 
 
 @inlined
-def _bound(x, largest, rate, offset):
+def _bound(x, sieve):
     """A float32 not below exp(x / T - best): `_above` with the factor in its exponent."""
-    z = fma(float32(x - largest), rate, offset)
+    z = fma(float32(x - sieve.largest), sieve.rate, sieve.offset)
     return bits_to_float(int32(max(z, float32(0.0))))
 
 
 @njit
-def _count_candidates(kind, address, first, count, x, largest, rate, offset, hits):
+def _count_candidates(kind, columns, first, count, sieve, hits):
     """How many columns of each group of a block, from column `first` on, pass the filter."""
     total = int32(0)
     for g in range(uint64(first) // uint64(_GROUP), uint64(count + _GROUP - 1) // uint64(_GROUP)):
@@ -244,38 +350,37 @@ def _count_candidates(kind, address, first, count, x, largest, rate, offset, hit
         end = min(start + uint64(_GROUP), uint64(count))
         found = int32(0)
         for i in range(start, end):
-            found += int32(_below(x[i]) <= _bound(load(kind, address, int64(i)), largest, rate, offset))
+            found += int32(_below(columns.x[i]) <= _bound(load(kind, columns.address, int64(i)), sieve))
         hits[g] = found
         total += found
     return total
 
 
 @njit
-def _few(
-    kind, address, first, last, x, largest, rate, offset, hits, temperature, column, row, key, mask, own, shared,
-    keys, places, n,
-):  # fmt: skip
+def _few(kind, columns, span, sieve, race, bounds, arrays, n):
     """Append the columns of a tile that pass the filter and whose keys are large enough."""
+    first, last = span
+    found, hits = arrays.found, arrays.hits
     for g in range(uint64(first) // uint64(_GROUP), uint64(last + _GROUP - 1) // uint64(_GROUP)):
         if hits[g] == 0:
             continue
         start = int64(g) * _GROUP
         for i in range(start, min(start + _GROUP, int64(last))):
-            logit, word = load(kind, address, i), x[uint64(i)]
-            if not _below(word) <= _bound(logit, largest, rate, offset) or logit == -_INF:
+            logit, word = load(kind, columns.address, i), columns.x[uint64(i)]
+            if not _below(word) <= _bound(logit, sieve) or logit == -_INF:
                 continue
-            value, place = race_key(logit, word, temperature, column + i, uint64(0), row, key, mask)
-            if value >= shared and not value <= own:
-                keys[n], places[n] = value, place
+            value, place = race_key(logit, word, columns.first + i, race)
+            if value >= bounds.shared and not value <= bounds.own:
+                found.keys[n], found.places[n] = value, place
                 n += 1
     return n
 
 
 @njit
-def _tile_keys(kind, address, count, x, first, y, temperature, values):
+def _tile_keys(kind, columns, count, y, temperature, values):
     for i in range(uint64(count)):
-        g = gumbel_float64(uint64(x[uint64(first) + i]), uint64(y[i]))
-        values[i] = float64(load(kind, address, int64(i))) / temperature + g
+        g = gumbel_float64(uint64(columns.x[i]), uint64(y[i]))
+        values[i] = float64(load(kind, columns.address, int64(i))) / temperature + g
 
 
 @njit
@@ -286,26 +391,27 @@ def _plain_keys(kind, address, count, values):
 
 
 @njit
-def _append(kind, address, count, values, column, own, shared, high64, keys, places, n):
+def _append(kind, columns, count, bounds, high64, arrays, n):
     """Append the possible columns of a tile whose keys are large enough."""
-    at = uint64(n)
+    at, found = uint64(n), arrays.found
     for i in range(uint64(count)):
-        value = values[i]
-        keys[at], places[at] = value, column + int64(i)
+        value = arrays.values[i]
+        found.keys[at], found.places[at] = value, columns.first + int64(i)
         # ties with what this list holds lose, unless their places decide: those columns are smaller
-        found = scalar.is_possible(load(kind, address, int64(i)), high64)
-        at += uint64(value >= shared and not value <= own and found)
+        possible = scalar.is_possible(load(kind, columns.address, int64(i)), high64)
+        at += uint64(value >= bounds.shared and not value <= bounds.own and possible)
     return int64(at)
 
 
 @njit
-def _find_places(kind, address, x, first, y, temperature, column, keys, places, n, end):
+def _find_places(kind, columns, y, temperature, found, n, end):
     """Places in the order of equals, of candidates n .. end - 1 of a tile that have more than their columns."""
     for i in range(uint64(n), uint64(end)):
-        if abs(keys[i]) >= ABSORBING:
-            at = places[i] - column
-            g = gumbel_float64(uint64(x[uint64(first + at)]), uint64(y[uint64(at)]))
-            places[i] = place_of(places[i], float64(load(kind, address, at)) / temperature, g, keys[i])
+        if abs(found.keys[i]) >= ABSORBING:
+            at = found.places[i] - columns.first
+            g = gumbel_float64(uint64(columns.x[uint64(at)]), uint64(y[uint64(at)]))
+            z = float64(load(kind, columns.address, at)) / temperature
+            found.places[i] = place_of(found.places[i], z, g, found.keys[i])
 
 
 @inlined
@@ -315,62 +421,114 @@ def _below_equals(key):
 
 
 @njit
-def _share(limits, row, own):
+def _share(lists, row, own):
     """Publish the least key of a full list of a row's, and learn the largest that others published."""
-    if limits == 0:
+    if lists.limits == 0:
         return -_INF
     mine = int64(_NONE) if own != own else ordered_float64(own)
-    others = atomic_max(limits + 8 * row, mine)
+    others = atomic_max(lists.limits + 8 * (row - lists.first_row), mine)
     return -_INF if others == _NONE else from_ordered_float64(others)
 
 
+class _Arrays(NamedTuple):
+    found: Any  # the list of candidates
+    spare: Any  # keys
+    spare_places: Any
+    counts: Any
+    x: Any
+    y: Any
+    values: Any
+    hits: Any
+    lanes: Any
+    buffer: Any
+    stack: Any
+    terms: Any
+    nodes: Any
+
+
+@inlined
+def _lengths(p):
+    """How many keys are wanted of a row, and from how many on the best are selected."""
+    wanted = min(p.k + 1, p.logits.columns)
+    return wanted, wanted + max(wanted, int64(_SPARE))
+
+
+@inlined
+def _nodes_of_row(p, row, own):
+    """Addresses of r and of S of a row's blocks, or zeros where they are not kept."""
+    blocks = count_blocks(p.logits.columns)
+    if p.keeps_nodes == 0:
+        return int64(0), int64(0)
+    nodes = address_of(own) if p.split.segments == 1 else p.lists.nodes + 16 * blocks * (row - p.lists.first_row)
+    return nodes, nodes + 8 * blocks
+
+
 @njit
-def _segment(
-    kind, j, row, own_row, first, last, temperature, wanted, room, nodes_r, nodes_s,
-    keys, places, spare, x, y, values, hits, lanes, buffer,
-):  # fmt: skip
-    """(length of the list of candidates, whether the row is bad) after blocks first .. last - 1."""
+def _tile(kind, tile, width, race, bounds, nearest, arrays, n):
+    """Append what a tile holds, every key being computed; the length of the list."""
+    greedy, best = race.temperature == 0.0, max(bounds.own, bounds.shared) if bounds.own == bounds.own else bounds.shared
+    # no noise exceeds 45.06
+    above = float64(nearest) if greedy else float64(nearest) / race.temperature + 45.1
+    if above < best or nearest == -_INF:
+        return n
+    if greedy:
+        _plain_keys(kind, tile.address, width, arrays.values)
+        return _append(kind, tile, width, bounds, _ANY, arrays, n)
+    fill_noise(arrays.y, width, tile.first, 0, REFINEMENT, race.stream)
+    _tile_keys(kind, tile, width, arrays.y, race.temperature, arrays.values)
+    near = _Bounds(_below_equals(bounds.own), bounds.shared)
+    high64, _ = scalar.scale(race.temperature)
+    end = _append(kind, tile, width, near, high64, arrays, n)
+    _find_places(kind, tile, arrays.y, race.temperature, arrays.found, n, end)
+    return end
+
+
+@njit
+def _segment(kind, p, row, segment, arrays):
+    """(length of the list of candidates, whether the row is bad) after a segment."""
+    temperature = row_temperature(p.temperatures, row)
     greedy = temperature == 0.0
-    high64, low64 = scalar.scale(1.0 if greedy else temperature)
-    z = zero(kind)
-    high, low = scalar.narrow(z, high64, low64)
-    guess = z
-    rate, _ = scalar.narrow(float32(0), high64 * 8388608.0, 0.0)
-    address = row_address(j, row)
-    identity = uint64(row_id(j, row))
-    key, mask = draw_key(j.seed, j.draw)
-    size = element_size(kind)
+    scale = scale_of(kind, 1.0 if greedy else temperature)
+    wanted, room = _lengths(p)
+    nodes_r, nodes_s = _nodes_of_row(p, row, arrays.nodes)
+    guess = zero(kind)
+    rate, _ = scalar.narrow(float32(0), scale.high64 * 8388608.0, 0.0)
+    address, stream = row_address(p.logits, row), row_stream(p.stream, row)
+    race = Race(stream, int64(0), temperature)
+    first, last = segment_blocks(p, segment)
+    x, hits, size = arrays.x, arrays.hits, element_size(kind)
     n, own = int64(0), _NAN
     for b in range(first, last):
         block = int64(b)
         column = block * BLOCK
-        count = min(j.columns - column, int64(BLOCK))
-        at = block_address(kind, address, j.column_stride, j.item_size, block, count, buffer)
+        at, count = block_at(kind, p.logits, address, block, arrays.buffer)
         if not greedy:
-            ahead = at if j.column_stride == j.item_size else int64(0)
-            fill_noise_and_ask(ahead, j.item_size, x, count, uint64(column), uint64(0), identity, key, mask)
+            ahead = at if p.logits.column_stride == p.logits.item_size else int64(0)
+            fill_noise_and_ask(ahead, p.logits.item_size, x, count, column, 0, stream)
             if nodes_r != 0:
-                guess, r, total = block_node(kind, at, count, high64, low64, high, low, guess, lanes)
+                guess, r, total = block_node(kind, at, count, scale, guess, arrays.lanes)
                 store(float64(0), nodes_r, block, r)
                 store(float64(0), nodes_s, block, total)
-        shared = _share(j.limits, own_row, own)
+        shared = _share(p.lists, row, own)
         largest, nan = block_max(kind, at, count)
-        if nan or not (largest < _INF if greedy else scalar.is_bounded(largest, high64)):
+        if nan or not (largest < _INF if greedy else scalar.is_bounded(largest, scale.high64)):
             return n, True
         if largest == -_INF:
             continue
         top = float64(largest) if greedy else float64(largest) / temperature
-        offset = float32(0)
+        columns = Columns(at, x, column)
+        sieve = _Filter(largest, rate, float32(0))
         counted = False
         for start in range(0, count, _TILE):
-            tile, width = at + start * size, min(int64(count - start), int64(_TILE))
+            width = min(int64(count - start), int64(_TILE))
             best = own if own > shared else shared
             if not counted and not greedy and top - best < 80.0 and filters(largest, temperature):
-                # log2 of exp(max / T - best), biased; 2^-11 for its rounding and that of the logits' differences
+                # 2^-11 for its rounding and that of the logits' differences
                 offset = float32((127.0 + max(top - best, -80.0) * LOG2E + 2.0**-11) * 8388608.0)
+                sieve = _Filter(largest, rate, offset)
                 if not _below(_smallest(x, start, count)) <= bits_to_float(int32(offset)):
                     break
-                if _count_candidates(kind, at, start, count, x, largest, rate, offset, hits) == 0:
+                if _count_candidates(kind, columns, start, count, sieve, hits) == 0:
                     break
                 counted = True
             if counted:
@@ -380,78 +538,61 @@ def _segment(
                 if found == 0:
                     continue
                 if found <= _MANY:
-                    n = _few(
-                        kind, at, start, start + width, x, largest, rate, offset, hits, temperature, column,
-                        identity, key, mask, _below_equals(own), shared, keys, places, n,
-                    )  # fmt: skip
+                    near = _Bounds(_below_equals(own), shared)
+                    n = _few(kind, columns, (start, start + width), sieve, race, near, arrays, n)
             if not counted or found > _MANY:
-                nearest, _ = block_max(kind, tile, width)
-                # no noise exceeds 45.06
-                above = float64(nearest) if greedy else float64(nearest) / temperature + 45.1
-                if above < best or nearest == -_INF:
-                    continue
-                if greedy:
-                    _plain_keys(kind, tile, width, values)
-                    n = _append(kind, tile, width, values, column + start, own, shared, _ANY, keys, places, n)
-                else:
-                    fill_noise(y, width, uint64(column + start), uint64(0), identity, uint64(REFINEMENT), key, mask)
-                    _tile_keys(kind, tile, width, x, start, y, temperature, values)
-                    end = _append(
-                        kind, tile, width, values, column + start, _below_equals(own), shared, high64, keys, places, n
-                    )
-                    _find_places(kind, tile, x, start, y, temperature, column + start, keys, places, n, end)
-                    n = end
+                tile = Columns(at + start * size, tail(x, start), column + start)
+                nearest, _ = block_max(kind, tile.address, width)
+                n = _tile(kind, tile, width, race, _Bounds(own, shared), nearest, arrays, n)
             if n >= room or (own != own and n > wanted):
-                own = _select(keys, places, n, wanted, spare)
+                own = _select(arrays.found, n, wanted, arrays.spare)
                 n = wanted
     return n, False
 
 
 @njit
-def _rest(kind, j, row, temperature, k, nodes_r, nodes_s, places, lanes, stack_r, stack_s, buffer):
-    """The node of all columns but those of `places`, which ascend: blocks without any of those are not read again."""
-    high64, low64 = scalar.scale(temperature)
-    z = zero(kind)
-    high, low = scalar.narrow(z, high64, low64)
-    guess = z
-    address = row_address(j, row)
-    blocks = (j.columns + BLOCK - 1) // BLOCK
+def _rest(kind, p, row, scale, arrays):
+    """The node of all columns but the k first found, which ascend: blocks without any of those are not read again."""
+    guess, places, stack = zero(kind), arrays.found.places, arrays.stack
+    address = row_address(p.logits, row)
+    nodes_r, nodes_s = _nodes_of_row(p, row, arrays.nodes)
+    blocks = count_blocks(p.logits.columns)
     chosen = int64(0)
     for block in range(blocks):
-        count = min(j.columns - block * BLOCK, int64(BLOCK))
         end = chosen
-        while end < k and column_of(places[end]) < (block + 1) * BLOCK:
+        while end < p.k and column_of(places[end]) < (block + 1) * BLOCK:
             end += 1
         if end == chosen and nodes_r != 0:
             r, total = load(float64(0), nodes_r, block), load(float64(0), nodes_s, block)
         else:
-            at = block_address(kind, address, j.column_stride, j.item_size, block, count, buffer)
-            copied = address_of(buffer)
+            at, count = block_at(kind, p.logits, address, int64(block), arrays.buffer)
+            copied = address_of(arrays.buffer)
             if end != chosen and at != copied:
                 for i in range(count):
                     copy(kind, copied, int64(i), at + int64(i) * element_size(kind))
                 at = copied
             for i in range(chosen, end):
-                store(kind, at, column_of(places[i]) - block * BLOCK, type(z)(-_INF))
-            guess, r, total = block_node(kind, at, count, high64, low64, high, low, guess, lanes)
+                store(kind, at, column_of(places[i]) - block * BLOCK, type(guess)(-_INF))
+            guess, r, total = block_node(kind, at, count, scale, guess, arrays.lanes)
         chosen = end
-        push(stack_r, stack_s, block, r, total)
-    return collapse(stack_r, stack_s, blocks)
+        push(stack, block, r, total)
+    return collapse(stack, blocks)
 
 
 @njit
-def _log_prob(kind, j, row, temperature, r, total, places, terms):
-    """Sum of phi_i - R_i over the places in order, (r, total) being the node of all other columns."""
-    high64, low64 = scalar.scale(temperature)
-    address = row_address(j, row)
+def _log_prob(kind, p, row, scale, rest, arrays):
+    """Sum of phi_i - R_i over the columns in `places` in order, `rest` being the node of all others."""
+    r, total = rest
+    places, terms, high64, low64 = arrays.found.places, arrays.terms, scale.high64, scale.low64
+    address = row_address(p.logits, row)
     terms_r, terms_s = tail(terms, _TILE), tail(terms, 2 * _TILE)
     result = 0.0
-    for end in range(j.k, 0, -_TILE):
+    for end in range(p.k, 0, -_TILE):
         n = uint64(min(int64(end), int64(_TILE)))
         first = uint64(end) - n
         # four loops: only that of the sums waits for the one before
         for i in range(n):
-            x = load(kind, address + places[first + i] * j.column_stride, int64(0))
+            x = load(kind, address + places[first + i] * p.logits.column_stride, int64(0))
             terms[i] = float64(x)
         for i in range(n):
             terms_r[i], terms_s[i] = category_node(terms[i], high64, low64)
@@ -467,28 +608,28 @@ def _log_prob(kind, j, row, temperature, r, total, places, terms):
 
 
 @njit
-def _write_none(kind, j, row):
+def _write_none(kind, p, row):
     """A row that was left out or is bad: index -1, NaN for everything else."""
-    for i in range(j.k):
-        store(int64(0), j.indices, row * j.k + int64(i), int64(-1))
-        store(float64(0), j.perturbed, row * j.k + int64(i), _NAN)
-    store_float(kind, j.log_prob, row, _NAN)
-    store(float64(0), j.threshold, row, _NAN)
+    for i in range(p.k):
+        store(int64(0), p.results.indices, row * p.k + int64(i), int64(-1))
+        store(float64(0), p.results.perturbed, row * p.k + int64(i), _NAN)
+    store_float(kind, p.results.log_prob, row, _NAN)
+    store(float64(0), p.results.threshold, row, _NAN)
 
 
 @njit
-def _write_row(
-    kind, j, row, temperature, n, wanted, nodes_r, nodes_s, keys, places, spare, spare_places, counts, terms, lanes,
-    stack_r, stack_s, buffer,
-):  # fmt: skip
-    """Results of a row from its n candidates, in column order."""
-    k = j.k
+def _write_row(kind, work, p, row, n, arrays):
+    """Results of a row from its n candidates, in column order; -1: it is bad."""
+    k, temperature = p.k, row_temperature(p.temperatures, row)
+    keys, places = arrays.found
+    spare = List(arrays.spare, arrays.spare_places)
     if n < k:
-        _write_none(kind, j, row)
-        atomic_min(j.bad_row_at, row)
+        _write_none(kind, p, row)
+        note_bad(work, row)
         return
+    wanted, _ = _lengths(p)
     if n > wanted:
-        _select(keys, places, n, wanted, spare)
+        _select(arrays.found, n, wanted, arrays.spare)
         n = wanted
     threshold = -_INF
     if n > k:
@@ -501,137 +642,127 @@ def _write_row(
             keys[i], places[i] = keys[i + 1], places[i + 1]
     log_p = 0.0
     if temperature == 0.0:
-        _sort(keys, places, k, spare, spare_places, counts)
+        _sort(arrays.found, k, spare, arrays.counts)
         for i in range(k):
             keys[i] = limit_at_zero(keys[i])
         threshold = limit_at_zero(threshold)
     else:
-        r, total = _rest(kind, j, row, temperature, k, nodes_r, nodes_s, places, lanes, stack_r, stack_s, buffer)
-        _sort(keys, places, k, spare, spare_places, counts)
+        scale = scale_of(kind, temperature)
+        rest = _rest(kind, p, row, scale, arrays)
+        _sort(arrays.found, k, spare, arrays.counts)
         for i in range(uint64(k)):
             places[i] = column_of(places[i])
-        log_p = _log_prob(kind, j, row, temperature, r, total, places, terms)
+        log_p = _log_prob(kind, p, row, scale, rest, arrays)
     for i in range(k):
-        store(int64(0), j.indices, row * k + i, places[i])
-        store(float64(0), j.perturbed, row * k + i, keys[i])
-    store_float(kind, j.log_prob, row, log_p)
-    store(float64(0), j.threshold, row, threshold)
+        store(int64(0), p.results.indices, row * k + i, places[i])
+        store(float64(0), p.results.perturbed, row * k + i, keys[i])
+    store_float(kind, p.results.log_prob, row, log_p)
+    store(float64(0), p.results.threshold, row, threshold)
 
 
 @njit
-def _join(j, own_row, wanted, room, keys, places, spare):
+def _join(p, row, arrays):
     """Length of the list of a row from those of its segments, or -1 if one is bad."""
+    (keys, places), (wanted, room) = arrays.found, _lengths(p)
     n = int64(0)
-    for g in range(j.segments):
-        item = own_row * j.segments + int64(g)
-        length = load(int64(0), j.counts, item)
+    for g in range(p.split.segments):
+        item = (row - p.lists.first_row) * p.split.segments + int64(g)
+        length = load(int64(0), p.lists.lengths, item)
         if length < 0:
             return int64(-1)
         for start in range(0, length, _TILE):
             for i in range(start, min(start + _TILE, length)):
-                keys[n] = load(float64(0), j.winner_key, item * wanted + int64(i))
-                places[n] = load(int64(0), j.winner_at, item * wanted + int64(i))
+                keys[n] = load(float64(0), p.lists.keys, item * wanted + int64(i))
+                places[n] = load(int64(0), p.lists.places, item * wanted + int64(i))
                 n += 1
             if n >= room:
-                _select(keys, places, n, wanted, spare)
+                _select(arrays.found, n, wanted, arrays.spare)
                 n = wanted
     return n
 
 
-@njit
-def top_k(kind, job):
-    """One worker: take segments until none is left."""
-    j = job_at(job)
-    scratch = open_scratch(j)
-    wanted = min(j.k + 1, j.columns)
-    room = wanted + max(wanted, int64(_SPARE))
-    size = min(room, j.columns) + _TILE + 1
-    keys, spare = empty(scratch, size, np.float64), empty(scratch, size + _SAMPLE, np.float64)
-    places, spare_places = empty(scratch, size, np.int64), empty(scratch, j.k, np.int64)
-    counts = empty(scratch, _COUNTERS if j.k > _FEW else 0, np.int64)
-    blocks = (j.columns + BLOCK - 1) // BLOCK
-    padded = min((j.columns + 3) // 4 * 4, int64(BLOCK))
-    x, y = empty(scratch, padded, np.uint32), empty(scratch, _TILE, np.uint32)
-    values, hits = empty(scratch, _TILE, np.float64), empty(scratch, BLOCK // _GROUP, np.int32)
-    lanes, buffer = workspace(scratch, kind, LANES), empty(scratch, min(j.columns, int64(BLOCK)), np.float64)
-    stack_r, stack_s, terms = (
-        empty(scratch, LEVELS, np.float64),
-        empty(scratch, LEVELS, np.float64),
-        empty(scratch, 3 * _TILE, np.float64),
-    )
-    nodes = empty(scratch, 2 * blocks if j.keeps_nodes and j.segments == 1 else 0, np.float64)
-    if lacks_scratch(j, scratch):
+@inlined
+def _item(kind, work, p, item, arrays):
+    row, segment = row_and_segment(p.split, p.logits.rows, item)
+    if not row_wanted(p.row_mask, row):
+        if segment == 0:
+            _write_none(kind, p, row)
         return
-    while True:
-        begin, end = take_items(j)
-        if begin >= end:
-            break
-        for item in range(begin, end):
-            row, segment = row_and_segment(j, item)
-            if not row_wanted(j, row):
-                if segment == 0:
-                    _write_none(kind, j, row)
-                continue
-            own_row = row - j.first_row
-            nodes_r, nodes_s = int64(0), int64(0)
-            if j.keeps_nodes:
-                nodes_r = address_of(nodes) if j.segments == 1 else j.node_r + 16 * blocks * own_row
-                nodes_s = nodes_r + 8 * blocks
-            temperature = row_temperature(j, row)
-            first = segment * j.segment_blocks
-            n, bad = _segment(
-                kind, j, row, own_row, first, min(first + j.segment_blocks, blocks), temperature, wanted, room,
-                nodes_r, nodes_s, keys, places, spare, x, y, values, hits, lanes, buffer,
-            )  # fmt: skip
-            if j.segments > 1:
-                if n > wanted:
-                    _select(keys, places, n, wanted, spare)
-                    n = wanted
-                cell = own_row * j.segments + segment
-                for i in range(n):
-                    store(float64(0), j.winner_key, cell * wanted + i, keys[i])
-                    store(int64(0), j.winner_at, cell * wanted + i, places[i])
-                store(int64(0), j.counts, cell, int64(-1) if bad else n)
-                if atomic_add(j.pending + 8 * own_row, int64(-1)) > 1:
-                    continue
-                n = _join(j, own_row, wanted, room, keys, places, spare)
-            elif bad:
-                n = int64(-1)
-            _write_row(
-                kind, j, row, temperature, n, wanted, nodes_r, nodes_s, keys, places, spare, spare_places, counts,
-                terms, lanes, stack_r, stack_s, buffer,
-            )  # fmt: skip
+    n, bad = _segment(kind, p, row, segment, arrays)
+    if p.split.segments > 1:
+        wanted, _ = _lengths(p)
+        if n > wanted:
+            _select(arrays.found, n, wanted, arrays.spare)
+            n = wanted
+        own_row = row - p.lists.first_row
+        cell = own_row * p.split.segments + segment
+        for i in range(n):
+            store(float64(0), p.lists.keys, cell * wanted + i, arrays.found.keys[i])
+            store(int64(0), p.lists.places, cell * wanted + i, arrays.found.places[i])
+        store(int64(0), p.lists.lengths, cell, int64(-1) if bad else n)
+        if atomic_add(p.split.pending + 8 * own_row, int64(-1)) > 1:
+            return
+        n = _join(p, row, arrays)
+    elif bad:
+        n = int64(-1)
+    _write_row(kind, work, p, row, n, arrays)
 
 
 @njit
-def top_k_weights(kind, job):
-    """One worker: inclusion weights of the chosen logits of rows, in place; `given` 1 asks for a sum of 1."""
-    j = job_at(job)
-    while True:
-        begin, end = take_items(j)
-        if begin >= end:
-            break
-        for item in range(begin, end):
-            row = int64(item)
-            kappa = load(float64(0), j.threshold, row)
-            temperature = row_temperature(j, row)
-            logsumexp = load(float64(0), j.row_result, row) if j.row_result != 0 else 0.0
-            top = -_INF
-            for i in range(j.columns):
-                at = row * j.columns + int64(i)
-                if temperature == 0.0:
-                    value = 0.0 if i == 0 else -_INF
-                else:
-                    value = log_weight(load(float64(0), j.array, at) / temperature, kappa, logsumexp)
-                top = max(top, value)
-                store(float64(0), j.array, at, value)
-            total = 0.0
-            for i in range(j.columns):
-                at = row * j.columns + int64(i)
-                value = exp_float64(load(float64(0), j.array, at) - (top if j.given else 0.0))
-                total += value
-                store(float64(0), j.array, at, value)
-            if j.given:
-                for i in range(j.columns):
-                    at = row * j.columns + int64(i)
-                    store(float64(0), j.array, at, load(float64(0), j.array, at) / total)
+def top_k(kind, work, p: Choosing):
+    """One worker: take segments until none is left."""
+    scratch = open_scratch(work)
+    columns = p.logits.columns
+    _, room = _lengths(p)
+    size = min(room, columns) + _TILE + 1
+    keeps = p.keeps_nodes != 0 and p.split.segments == 1
+    arrays = _Arrays(
+        List(empty(scratch, size, np.float64), empty(scratch, size, np.int64)),
+        empty(scratch, size + _SAMPLE, np.float64),
+        empty(scratch, p.k, np.int64),
+        empty(scratch, _COUNTERS if p.k > _FEW else 0, np.int64),
+        empty(scratch, min((columns + 3) // 4 * 4, int64(BLOCK)), np.uint32),
+        empty(scratch, _TILE, np.uint32),
+        empty(scratch, _TILE, np.float64),
+        empty(scratch, BLOCK // _GROUP, np.int32),
+        workspace(scratch, kind, LANES),
+        empty(scratch, min(columns, int64(BLOCK)), np.float64),
+        new_stack(scratch),
+        empty(scratch, 3 * _TILE, np.float64),
+        empty(scratch, 2 * count_blocks(columns) if keeps else 0, np.float64),
+    )
+    if lacks_scratch(work, scratch):
+        return
+    each_item(kind, work, p, p.split.chunk_size, _item, arrays)
+
+
+@inlined
+def _weigh_row(kind, work, p, row, arrays):
+    k, chosen = p.chosen.columns, p.chosen.data
+    kappa, temperature = load(float64(0), p.threshold, row), row_temperature(p.temperatures, row)
+    logsumexp = load(float64(0), p.logsumexp, row) if p.logsumexp != 0 else 0.0
+    top = -_INF
+    for i in range(k):
+        at = row * k + int64(i)
+        if temperature == 0.0:
+            value = 0.0 if i == 0 else -_INF
+        else:
+            value = log_weight(load(float64(0), chosen, at) / temperature, kappa, logsumexp)
+        top = max(top, value)
+        store(float64(0), chosen, at, value)
+    total = 0.0
+    for i in range(k):
+        at = row * k + int64(i)
+        value = exp_float64(load(float64(0), chosen, at) - (top if p.normalized != 0 else 0.0))
+        total += value
+        store(float64(0), chosen, at, value)
+    if p.normalized != 0:
+        for i in range(k):
+            at = row * k + int64(i)
+            store(float64(0), chosen, at, load(float64(0), chosen, at) / total)
+
+
+@njit
+def top_k_weights(kind, work, p: Weighting):
+    """One worker: inclusion weights of rows, in place of the chosen logits."""
+    each_item(kind, work, p, p.chunk_size, _weigh_row, None)

@@ -6,11 +6,12 @@ Every key is computed and every row sorted, by the network of `cuts`. The result
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import float64, int32, int64, uint8, uint64
 
-from .._jit import njit
+from .._jit import inlined, njit
 from .._scalar import blocks as scalar
 from .._scalar.address import NOISE, REFINEMENT, draw_key
 from .._scalar.bits import select
@@ -18,13 +19,25 @@ from .._scalar.blocks import join, log_prob
 from .._scalar.gumbel import ABSORBING, gumbel_float64, place_of
 from .._scalar.top_k import category_node, limit_at_zero
 from .cuts import padded_columns, sort_columns
-from .job import job_at, row_id, row_temperature, row_wanted
-from .memory import atomic_add, atomic_min, store, zero
+from .memory import store
 from .noise import fill_across
-from .results import store_float
+from .parameters import Array, Rows, Stream, Temperatures, row_id, row_temperature, row_wanted
+from .results import note_bad, store_float
 from .scratch import empty, lacks_scratch, open_scratch, workspace
-from .short import halve_columns, nodes_of, references, row_factors, tile_weights
-from .tiles import read_form
+from .short import (
+    common_factors,
+    find_references,
+    halve_columns,
+    new_factors,
+    new_nodes,
+    new_references,
+    nodes_of,
+    row_factors,
+    tile_weights,
+)
+from .tiles import read_tile_of
+from .top_k import TopKResults
+from .workers import each_tile
 
 _INF = math.inf
 _NAN = math.nan
@@ -47,9 +60,41 @@ def _exchange(lists, a, b, width):
         places[a + i], places[b + i] = select(swap, q, p), select(swap, p, q)
 
 
+class ShortChoosing(NamedTuple):
+    """What is sampled without replacement, many short rows at a time, and where the results go."""
+
+    logits: Rows
+    stream: Stream
+    temperatures: Temperatures
+    row_mask: Array | None
+    k: int
+    results: TopKResults
+    width: int  # rows of a tile
+
+
+class _Arrays(NamedTuple):
+    x: Any
+    rest: Any  # the columns that are not chosen
+    factors: Any
+    references: Any
+    nodes: Any
+    logs: Any
+    identities: Any
+    possible: Any
+    words: Any
+    refinements: Any
+    keys: Any
+    places: Any
+    equal: Any  # whether a row has equal keys; then whether its largest logit is in range
+    order: Any  # of equals
+
+
 @njit
-def _fill_keys(x, columns, padded, width, temperatures, high64, words, refinements, keys, places, possible):
+def _fill_keys(columns, width, arrays):
     """Logit / T + G of every column, its place, and how many are possible."""
+    x, keys, places, possible = arrays.x, arrays.keys, arrays.places, arrays.possible
+    words, refinements = arrays.words, arrays.refinements
+    temperatures, high64 = arrays.factors.temperatures, arrays.factors.high64
     for i in range(width):
         possible[i] = int32(0)
     for c in range(uint64(columns)):
@@ -62,7 +107,7 @@ def _fill_keys(x, columns, padded, width, temperatures, high64, words, refinemen
             out = not scalar.is_possible(x[at], high64[i])
             places[at] = int32(int32(c) + (int32(_IMPOSSIBLE) if out else int32(0)))
             possible[i] += int32(0) if out else int32(1)
-    for at in range(uint64(columns) * width, uint64(padded) * width):
+    for at in range(uint64(columns) * width, uint64(padded_columns(columns)) * width):
         keys[at], places[at] = -_INF, int32(2 * _IMPOSSIBLE)
 
 
@@ -80,13 +125,15 @@ def _find_equals(keys, columns, width, equal):
 
 
 @njit
-def _order_equals(x, columns, width, i, temperature, words, refinements, keys, places, order):
-    """Sort the equal keys of row i by their places in the order of equals, kept in `order`."""
+def _order_equals(columns, width, i, arrays):
+    """Sort the equal keys of row i by their places in the order of equals."""
+    x, keys, places, order = arrays.x, arrays.keys, arrays.places, arrays.order
+    temperature = arrays.factors.temperatures[i]
     for c in range(uint64(columns)):
         column = places[c * width + i]
         if column < _IMPOSSIBLE:
             at = uint64(column) * width + i
-            g = gumbel_float64(uint64(words[at]), uint64(refinements[at]))
+            g = gumbel_float64(uint64(arrays.words[at]), uint64(arrays.refinements[at]))
             order[c] = place_of(column, float64(x[at]) / temperature, g, keys[c * width + i])
             k = c
             while k > uint64(0) and keys[(k - uint64(1)) * width + i] == keys[c * width + i]:
@@ -107,8 +154,10 @@ def _move_up(places, order, width, i, c, k):
 
 
 @njit
-def _chain(x, k, width, places, high64, low64, r, total, logs):
-    """logs[i] = log P of the first k in order, (r, total) being the nodes of all other columns."""
+def _chain(k, width, arrays):
+    """logs[i] = log P of the first k in order; the nodes, of all other columns, become those of all."""
+    x, places, logs, (r, total) = arrays.x, arrays.places, arrays.logs, arrays.nodes
+    high64, low64 = arrays.factors.high64, arrays.factors.low64
     for i in range(width):
         logs[i] = 0.0
     for c in range(k):
@@ -120,100 +169,117 @@ def _chain(x, k, width, places, high64, low64, r, total, logs):
             logs[i] += log_prob(phi, high64[i], low64[i], r[i], total[i])
 
 
-@njit
-def top_k_short(kind, job):
-    """One worker: take tiles of `segment_blocks` rows (the width) until none is left."""
-    j = job_at(job)
-    scratch = open_scratch(j)
-    key, mask = draw_key(j.seed, j.draw)
-    k = int64(j.k)
-    width = uint64(j.segment_blocks)
-    size, padded = uint64(j.columns) * width, padded_columns(j.columns)
-    x, rest = workspace(scratch, kind, size), workspace(scratch, kind, size)
-    largest, left = workspace(scratch, kind, width), workspace(scratch, kind, width)
-    r, shift = workspace(scratch, kind, width), workspace(scratch, kind, width)
-    high, low = workspace(scratch, kind, width), workspace(scratch, kind, width)
-    high64, low64, temperatures = (
-        empty(scratch, width, np.float64),
-        empty(scratch, width, np.float64),
-        empty(scratch, width, np.float64),
-    )
-    node_r, node_s, logs = (
-        empty(scratch, width, np.float64),
-        empty(scratch, width, np.float64),
-        empty(scratch, width, np.float64),
-    )
-    rise, sampled = empty(scratch, width, np.int64), empty(scratch, width, np.uint8)
-    identities, possible = empty(scratch, width, np.uint64), empty(scratch, width, np.int32)
-    drawn = (uint64(j.columns) + uint64(3)) // uint64(4) * uint64(4) * width
-    words, refinements = empty(scratch, drawn, np.uint32), empty(scratch, drawn, np.uint32)
-    keys, places = empty(scratch, uint64(padded) * width, np.float64), empty(scratch, uint64(padded) * width, np.int32)
-    equal, order = empty(scratch, width, np.int32), empty(scratch, j.columns, np.int64)
-    if lacks_scratch(j, scratch):
-        return
-    one = j.temperature if j.temperatures == 0 and j.temperature > 0.0 else 1.0
-    one_high, one_low = scalar.scale(one)
+@inlined
+def _sort_rows(p, rows, width, arrays):
+    """Keys in descending order, with their places, of each row of a tile."""
+    x, keys, places, factors, columns = arrays.x, arrays.keys, arrays.places, arrays.factors, p.logits.columns
+    key, mask = draw_key(p.stream.seed, p.stream.draw)
+    fill_across(arrays.words, columns, arrays.identities, width, uint64(0), uint64(NOISE), key, mask)
+    fill_across(arrays.refinements, columns, arrays.identities, width, uint64(0), uint64(REFINEMENT), key, mask)
+    _fill_keys(columns, width, arrays)
+    for i in range(uint64(rows)):
+        if factors.sampled[i] == uint8(0):  # temperature 0: the logits decide
+            for c in range(uint64(columns)):
+                keys[c * width + i] = float64(x[c * width + i])
+    sort_columns(_exchange, (keys, places), padded_columns(columns), width)
+    _find_equals(keys, min(columns, p.k + 1), width, arrays.equal)  # what lies behind is not told
+    for i in range(uint64(rows)):
+        if arrays.equal[i] != int32(0) and factors.sampled[i] != uint8(0):
+            _order_equals(columns, width, i, arrays)
+
+
+@inlined
+def _sum_rest(kind, columns, k, width, arrays):
+    """Roots of all columns but the first k."""
+    x, rest, places, factors, references = arrays.x, arrays.rest, arrays.places, arrays.factors, arrays.references
+    for at in range(uint64(columns) * width):
+        rest[at] = x[at]
+    for c in range(uint64(k)):
+        for i in range(width):
+            rest[uint64(places[c * width + i]) * width + i] = -_INF
+    find_references(rest, columns, width, factors.high, references)
+    tile_weights(rest, columns, width, factors, references)
+    halve_columns(rest, columns, width)
+    nodes_of(rest, width, factors, references, arrays.nodes)
     for i in range(width):
-        temperatures[i], high64[i], low64[i] = one, one_high, one_low
-        high[i], low[i] = scalar.narrow(zero(kind), one_high, one_low)
-    while True:
-        tile = atomic_add(j.counter_at, int64(1))
-        if tile >= j.end_item:
-            break
-        first = tile * int64(width)
-        rows = min(j.rows - first, int64(width))
-        read_form(kind, j, first, rows, width, x)
-        row_factors(kind, j, first, rows, width, temperatures, high64, low64, high, low, sampled)
-        for i in range(uint64(rows)):
-            if sampled[i] == uint8(0):  # temperature 0: every finite logit is in range
-                high64[i] = _ANY
-        references(x, j.columns, width, high, largest, r, rise, shift)
-        for i in range(width):
-            identities[i] = uint64(row_id(j, first + int64(i))) if i < uint64(rows) else uint64(0)
-        fill_across(words, j.columns, identities, width, uint64(0), uint64(NOISE), key, mask)
-        fill_across(refinements, j.columns, identities, width, uint64(0), uint64(REFINEMENT), key, mask)
-        _fill_keys(x, j.columns, padded, width, temperatures, high64, words, refinements, keys, places, possible)
-        for i in range(uint64(rows)):
-            if sampled[i] == uint8(0):  # temperature 0: the logits decide
-                for c in range(uint64(j.columns)):
-                    keys[c * width + i] = float64(x[c * width + i])
-        sort_columns(_exchange, (keys, places), padded, width)
-        _find_equals(keys, min(int64(j.columns), k + 1), width, equal)  # what lies behind is not told
-        for i in range(uint64(rows)):
-            if equal[i] != int32(0) and sampled[i] != uint8(0):
-                _order_equals(x, j.columns, width, i, temperatures[i], words, refinements, keys, places, order)
-        for i in range(width):  # those that cannot give k have no sum, and their places must not be followed
-            if possible[i] < k or not scalar.is_bounded(largest[i], high64[i]):
-                for c in range(uint64(k)):
-                    places[c * width + i] = int32(c)
-        for at in range(size):
-            rest[at] = x[at]
-        for c in range(uint64(k)):
-            for i in range(width):
-                rest[uint64(places[c * width + i]) * width + i] = -_INF
-        references(rest, j.columns, width, high, left, r, rise, shift)
-        tile_weights(rest, j.columns, width, high, low, r, shift)
-        halve_columns(rest, j.columns, width)
-        nodes_of(rest, width, high64, low64, left, r, shift, node_r, node_s)
-        for i in range(width):
-            none = left[i] == -_INF
-            node_r[i], node_s[i] = select(none, 0.0, node_r[i]), select(none, 0.0, node_s[i])
-        _chain(x, k, width, places, high64, low64, node_r, node_s, logs)
-        for i in range(uint64(rows)):
-            row = first + int64(i)
-            wanted = row_wanted(j, row)
-            greedy = row_temperature(j, row) == 0.0
-            good = wanted and scalar.is_bounded(largest[i], high64[i]) and possible[i] >= k
-            if wanted and not good:
-                atomic_min(j.bad_row_at, row)
+        none = references.largest[i] == -_INF
+        arrays.nodes.r[i], arrays.nodes.s[i] = (
+            select(none, 0.0, arrays.nodes.r[i]),
+            select(none, 0.0, arrays.nodes.s[i]),
+        )
+
+
+@inlined
+def _write_row(kind, work, p, row, i, bounded, arrays):
+    """Results of row number i of a tile."""
+    k, width, results = p.k, uint64(p.width), p.results
+    wanted, greedy = row_wanted(p.row_mask, row), row_temperature(p.temperatures, row) == 0.0
+    good = wanted and bounded and arrays.possible[i] >= k
+    if wanted and not good:
+        note_bad(work, row)
+    for c in range(uint64(k)):
+        value, place = arrays.keys[c * width + i], int64(arrays.places[c * width + i])
+        value = limit_at_zero(value) if greedy else value
+        store(int64(0), results.indices, row * k + int64(c), place if good else int64(-1))
+        store(float64(0), results.perturbed, row * k + int64(c), value if good else _NAN)
+    threshold = -_INF
+    if arrays.possible[i] > k:
+        threshold = arrays.keys[uint64(k) * width + i]
+        threshold = limit_at_zero(threshold) if greedy else threshold
+    store(float64(0), results.threshold, row, threshold if good else _NAN)
+    store_float(kind, results.log_prob, row, (0.0 if greedy else arrays.logs[i]) if good else _NAN)
+
+
+@inlined
+def _tile(kind, work, p, first, rows, arrays):
+    width, columns, k = uint64(p.width), p.logits.columns, p.k
+    factors, references, identities = arrays.factors, arrays.references, arrays.identities
+    read_tile_of(kind, p.logits, first, rows, width, arrays.x)
+    row_factors(kind, p, first, rows, width, factors)
+    for i in range(uint64(rows)):
+        if factors.sampled[i] == uint8(0):  # temperature 0: every finite logit is in range
+            factors.high64[i] = _ANY
+    for i in range(width):
+        identities[i] = uint64(row_id(p.stream, first + int64(i))) if i < uint64(rows) else uint64(0)
+    _sort_rows(p, rows, width, arrays)
+    find_references(arrays.x, columns, width, factors.high, references)
+    for i in range(width):
+        arrays.equal[i] = int32(scalar.is_bounded(references.largest[i], factors.high64[i]))
+        # those that cannot give k have no sum, and their places must not be followed
+        if arrays.possible[i] < k or arrays.equal[i] == int32(0):
             for c in range(uint64(k)):
-                value = keys[c * width + i]
-                value = limit_at_zero(value) if greedy else value
-                store(int64(0), j.indices, row * k + int64(c), int64(places[c * width + i]) if good else int64(-1))
-                store(float64(0), j.perturbed, row * k + int64(c), value if good else _NAN)
-            threshold = -_INF
-            if possible[i] > k:
-                threshold = keys[uint64(k) * width + i]
-                threshold = limit_at_zero(threshold) if greedy else threshold
-            store(float64(0), j.threshold, row, threshold if good else _NAN)
-            store_float(kind, j.log_prob, row, (0.0 if greedy else logs[i]) if good else _NAN)
+                arrays.places[c * width + i] = int32(c)
+    _sum_rest(kind, columns, k, width, arrays)
+    _chain(k, width, arrays)
+    for i in range(uint64(rows)):
+        _write_row(kind, work, p, first + int64(i), i, arrays.equal[i] != int32(0), arrays)
+
+
+@njit
+def top_k_short(kind, work, p: ShortChoosing):
+    """One worker: take tiles until none is left."""
+    scratch = open_scratch(work)
+    width, columns = uint64(p.width), p.logits.columns
+    size, sorted_size = uint64(columns) * width, uint64(padded_columns(columns)) * width
+    drawn = (uint64(columns) + uint64(3)) // uint64(4) * uint64(4) * width
+    arrays = _Arrays(
+        workspace(scratch, kind, size),
+        workspace(scratch, kind, size),
+        new_factors(kind, scratch, width),
+        new_references(kind, scratch, width),
+        new_nodes(scratch, width),
+        empty(scratch, width, np.float64),
+        empty(scratch, width, np.uint64),
+        empty(scratch, width, np.int32),
+        empty(scratch, drawn, np.uint32),
+        empty(scratch, drawn, np.uint32),
+        empty(scratch, sorted_size, np.float64),
+        empty(scratch, sorted_size, np.int32),
+        empty(scratch, width, np.int32),
+        empty(scratch, columns, np.int64),
+    )
+    if lacks_scratch(work, scratch):
+        return
+    common = p.temperatures.each == 0 and p.temperatures.common > 0.0
+    common_factors(kind, p.temperatures.common if common else 1.0, width, arrays.factors)
+    each_tile(kind, work, p, p.logits.rows, _tile, arrays)

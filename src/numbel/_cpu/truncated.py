@@ -6,82 +6,150 @@ Few columns are kept of most rows: then only those are visited, with the bits th
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import float32, float64, int64, uint64
+from numba import float64, int64, uint64
 
 from .._jit import apart, inlined, njit
 from .._scalar import blocks as scalar
-from .._scalar.address import GROUPED, NOISE, TRUNCATED, block_words, draw_key, noise_word
+from .._scalar.address import GROUPED, NOISE, TRUNCATED, block_words, noise_word
 from .._scalar.blocks import BLOCK, LANES
-from .._scalar.elementary import LOG2E, exp_float64
+from .._scalar.elementary import exp_float64
 from .._scalar.gumbel import column_of, exponential_float64, goes_first
-from .blocks import CHUNKS, LEVELS, block_max, block_node, choose, collapse, halve, push, quantise_block
-from .categorical import contest
-from .gumbel_max import best_of_block, filters, race_key
-from .job import job_at, row_address, row_id, row_min_p, row_temperature, row_top_k, row_top_p, row_wanted, take_items
+from .blocks import (
+    CHUNKS,
+    block_max,
+    block_node,
+    choose,
+    collapse,
+    count_blocks,
+    halve,
+    new_buffer,
+    new_stack,
+    push,
+    quantise_block,
+    row_stream,
+    scale_of,
+)
+from .categorical import contest, forget_winners, new_winners
+from .gumbel_max import Columns, Filter, Race, best_of_block, filters, race_key, rate_of
 from .memory import load, zero
-from .results import write_argmax, write_bad, write_empty, write_logsumexp, write_sample
+from .parameters import Array, Limits, Results, Rows, Stream, Temperatures, row_address, row_limits, row_temperature
+from .results import is_settled, write_bad, write_logsumexp, write_sample
 from .scratch import address_of, empty, lacks_scratch, open_scratch, workspace
-from .truncation import BUCKETS, COARSE, LIST, block_at, find_cut, span_of, survey
+from .truncation import LIST, Question, Row, block_of, find_cut, new_arrays, new_groups, reaches, survey
+from .workers import each_item
 
 _INF = math.inf
 
 
+class TruncatedSampling(NamedTuple):
+    """What is truncated and sampled, and where the results go."""
+
+    logits: Rows
+    stream: Stream
+    temperatures: Temperatures
+    row_mask: Array | None
+    limits: Limits
+    results: Results
+    race: int  # whether the draw is the argmax of the noise
+    chunk_size: int  # rows taken at a time
+
+
+class _Kept(NamedTuple):
+    """The n columns that are kept of a row, in their order, and their logits."""
+
+    values: Any
+    columns: Any
+    n: Any
+
+
+class _Nodes(NamedTuple):
+    """Of each block that a list touches: where it begins there, and its node."""
+
+    starts: Any
+    r: Any
+    s: Any
+
+
+class _Cut(NamedTuple):
+    """Kept are logits above t, and those that equal it up to column `last`."""
+
+    t: Any
+    last: Any
+
+
+class _Arrays(NamedTuple):
+    """A worker's."""
+
+    groups: Any
+    cutting: Any
+    nodes: Any
+    lanes: Any
+    masked: Any
+    sums: Any
+    words: Any
+    winners: Any
+    stack: Any
+    buffer: Any
+
+
 @apart
-def _list_node(values, columns, first, last, high64, low64, high, low, lanes):
+def _list_node(kept, first, last, scale, lanes):
     """The node of a block of which columns first .. last - 1 of the list are all that is left."""
+    values, columns = kept.values, kept.columns
     largest = values[uint64(first)]
     for i in range(uint64(first), uint64(last)):
         largest = values[i] if values[i] > largest else largest
-    r, _, far = scalar.reference_of_maximum(largest, high)
+    r, _, far = scalar.reference_of_maximum(largest, scale.high)
     minus = largest if far else largest - largest
     if last - first == 1:
-        total = scalar.weight(largest - minus, high, low, r)
+        total = scalar.weight(largest - minus, scale.high, scale.low, r)
     else:
         for i in range(uint64(LANES)):
             lanes[i] = largest - largest
         for i in range(uint64(first), uint64(last)):
-            lanes[uint64(columns[i] & (LANES - 1))] += scalar.weight(values[i] - minus, high, low, r)
+            lanes[uint64(columns[i] & (LANES - 1))] += scalar.weight(values[i] - minus, scale.high, scale.low, r)
         halve(lanes, uint64(LANES))
         total = lanes[0]
     if far:
-        return scalar.far_node(float64(largest), high64, low64, float64(total))
+        return scalar.far_node(float64(largest), scale.high64, scale.low64, float64(total))
     return scalar.plain_node(r, total)
 
 
 @apart
-def _list_nodes(values, columns, n, high64, low64, high, low, lanes, starts, node_r, node_s):
-    """Nodes of the blocks that the list touches, and where each begins in it; how many."""
+def _list_nodes(kept, scale, lanes, nodes):
+    """Nodes of the blocks that the list touches; how many."""
     m, i = int64(0), int64(0)
-    while i < n:
-        first, block = i, columns[uint64(i)] // BLOCK
-        while i < n and columns[uint64(i)] // BLOCK == block:
+    while i < kept.n:
+        first, block = i, kept.columns[uint64(i)] // BLOCK
+        while i < kept.n and kept.columns[uint64(i)] // BLOCK == block:
             i += 1
-        starts[uint64(m)] = first
-        node_r[uint64(m)], node_s[uint64(m)] = _list_node(values, columns, first, i, high64, low64, high, low, lanes)
+        nodes.starts[uint64(m)] = first
+        nodes.r[uint64(m)], nodes.s[uint64(m)] = _list_node(kept, first, i, scale, lanes)
         m += 1
-    starts[uint64(m)] = n
+    nodes.starts[uint64(m)] = kept.n
     return m
 
 
 @apart
-def _root(columns, starts, node_r, node_s, m, blocks, stack_r, stack_s):
+def _root(kept, nodes, m, blocks, stack):
     """The root of the row's tree, blocks that the list does not touch being empty."""
     at = int64(0)
     for b in range(blocks):
-        if at < m and columns[uint64(starts[uint64(at)])] // BLOCK == int64(b):
-            push(stack_r, stack_s, int64(b), node_r[uint64(at)], node_s[uint64(at)])
+        if at < m and kept.columns[uint64(nodes.starts[uint64(at)])] // BLOCK == int64(b):
+            push(stack, int64(b), nodes.r[uint64(at)], nodes.s[uint64(at)])
             at += 1
         else:
-            push(stack_r, stack_s, int64(b), 0.0, 0.0)
-    return collapse(stack_r, stack_s, blocks)
+            push(stack, int64(b), 0.0, 0.0)
+    return collapse(stack, blocks)
 
 
 @inlined
-def _key_and_choice(block, sample, row, tag, key, mask):
+def _key_and_choice(block, sample, tag, stream):
     """Words 0 and 1 of a block (its key), and 2 and 3 (the choice inside), as uint64 each."""
-    x0, x1, x2, x3 = block_words(uint64(block), uint64(sample), uint64(row), uint64(tag), key, mask)
+    x0, x1, x2, x3 = block_words(uint64(block), uint64(sample), stream.row, uint64(tag), stream.key, stream.mask)
     return (x0 << uint64(32)) | x1, (x2 << uint64(32)) | x3
 
 
@@ -95,16 +163,16 @@ def _challenge(word, r, total, best_key, best_r, at):
 
 
 @apart
-def _choose_in_list(values, units, first, last, high, low, word):
+def _choose_in_list(values, units, first, last, scale, word):
     """Where in the list the choice inside a block falls."""
     largest = values[uint64(first)]
     for i in range(uint64(first), uint64(last)):
         largest = values[i] if values[i] > largest else largest
-    r, rise, far = scalar.reference_of_maximum(largest, high)
+    r, rise, far = scalar.reference_of_maximum(largest, scale.high)
     minus = largest if far else largest - largest
     total = uint64(0)
     for i in range(uint64(first), uint64(last)):
-        units[i] = scalar.quantise(scalar.weight(values[i] - minus, high, low, r), rise)
+        units[i] = scalar.quantise(scalar.weight(values[i] - minus, scale.high, scale.low, r), rise)
         total += units[i]
     target = scalar.mulhi64(word, total)
     i, running = uint64(first), units[uint64(first)]
@@ -115,267 +183,203 @@ def _choose_in_list(values, units, first, last, high, low, word):
 
 
 @apart
-def _draw_from_list(
-    kind, j, row, values, columns, n, high64, low64, high, low, lanes, starts, node_r, node_s, units, stack_r, stack_s
-):
+def _draw_from_list(kind, p, row, kept, scale, arrays):
     """Grouped sampling from the columns of a list."""
-    m = _list_nodes(values, columns, n, high64, low64, high, low, lanes, starts, node_r, node_s)
-    r, total = 0.0, 1.0
-    if j.log_prob != 0:
-        blocks = (j.columns + BLOCK - 1) // BLOCK
-        r, total = _root(columns, starts, node_r, node_s, m, blocks, stack_r, stack_s)
-    identity = row_id(j, row)
-    key, mask = draw_key(j.seed, j.draw)
-    for s in range(j.samples):
-        sample = j.first_sample + int64(s)
+    nodes, columns = arrays.nodes, kept.columns
+    m = _list_nodes(kept, scale, arrays.lanes, nodes)
+    root = 0.0, 1.0
+    if p.results.log_prob != 0:
+        root = _root(kept, nodes, m, count_blocks(p.logits.columns), arrays.stack)
+    stream = row_stream(p.stream, row)
+    for s in range(p.results.samples):
+        sample = p.results.first_sample + int64(s)
         best, best_r, at = _INF, 0.0, int64(0) if m == 1 else int64(-1)
         for e in range(m if m > 1 else 0):
-            block = columns[uint64(starts[uint64(e)])] // BLOCK
-            word, _ = _key_and_choice(block, sample, identity, TRUNCATED, key, mask)
-            wins, value = _challenge(word, node_r[uint64(e)], node_s[uint64(e)], best, best_r, at)
+            block = columns[uint64(nodes.starts[uint64(e)])] // BLOCK
+            word, _ = _key_and_choice(block, sample, TRUNCATED, stream)
+            wins, value = _challenge(word, nodes.r[uint64(e)], nodes.s[uint64(e)], best, best_r, at)
             if wins:
-                best, best_r, at = value, node_r[uint64(e)], int64(e)
-        first, last = starts[uint64(at)], starts[uint64(at + 1)]
+                best, best_r, at = value, nodes.r[uint64(e)], int64(e)
+        first, last = nodes.starts[uint64(at)], nodes.starts[uint64(at + 1)]
         block = columns[uint64(first)] // BLOCK
-        _, word = _key_and_choice(block, sample, identity, TRUNCATED, key, mask)
-        chosen = _choose_in_list(values, units, first, last, high, low, word)
-        write_sample(kind, j, row, int64(s), columns[uint64(chosen)], high64, low64, r, total)
+        _, word = _key_and_choice(block, sample, TRUNCATED, stream)
+        chosen = _choose_in_list(kept.values, arrays.cutting.units, first, last, scale, word)
+        write_sample(kind, p, row, int64(s), columns[uint64(chosen)], scale, root)
 
 
 @apart
-def _race_in_list(
-    kind,
-    j,
-    row,
-    values,
-    columns,
-    n,
-    temperature,
-    high64,
-    low64,
-    high,
-    low,
-    lanes,
-    starts,
-    node_r,
-    node_s,
-    stack_r,
-    stack_s,
-):
+def _race_in_list(kind, p, row, kept, scale, arrays):
     """The race among the columns of a list."""
-    r, total = 0.0, 1.0
-    if j.log_prob != 0:
-        m = _list_nodes(values, columns, n, high64, low64, high, low, lanes, starts, node_r, node_s)
-        blocks = (j.columns + BLOCK - 1) // BLOCK
-        r, total = _root(columns, starts, node_r, node_s, m, blocks, stack_r, stack_s)
-    identity = uint64(row_id(j, row))
-    key, mask = draw_key(j.seed, j.draw)
-    for s in range(j.samples):
-        sample = uint64(j.first_sample + int64(s))
+    root = 0.0, 1.0
+    if p.results.log_prob != 0:
+        m = _list_nodes(kept, scale, arrays.lanes, arrays.nodes)
+        root = _root(kept, arrays.nodes, m, count_blocks(p.logits.columns), arrays.stack)
+    stream = row_stream(p.stream, row)
+    temperature = row_temperature(p.temperatures, row)
+    for s in range(p.results.samples):
+        race = Race(stream, p.results.first_sample + int64(s), temperature)
         best, at = -_INF, int64(-1)
-        for i in range(n):
-            column = columns[uint64(i)]
-            word = noise_word(uint64(column), sample, identity, uint64(NOISE), key, mask)
-            value, place = race_key(values[uint64(i)], word, temperature, column, sample, identity, key, mask)
+        for i in range(kept.n):
+            column = kept.columns[uint64(i)]
+            word = noise_word(
+                uint64(column), uint64(race.sample), stream.row, uint64(NOISE), stream.key, stream.mask
+            )
+            value, place = race_key(kept.values[uint64(i)], word, column, race)
             if at < 0 or goes_first(value, place, best, at):
                 best, at = value, place
-        write_sample(kind, j, row, int64(s), column_of(at), high64, low64, r, total)
+        write_sample(kind, p, row, int64(s), column_of(at), scale, root)
 
 
 @apart
-def _masked_block(kind, j, address, block, t, last, masked, buffer):
+def _masked_block(kind, view, block, cut, masked):
     """Copy a block, the excluded columns at -inf; (its address, columns)."""
     z = zero(kind)
     lowest = type(z)(-_INF)
-    at, count = block_at(kind, j, address, block, buffer)
-    ties = min(max(last + 1 - block * BLOCK, int64(0)), count)
+    at, count = block_of(kind, view, block)
+    ties = min(max(cut.last + 1 - block * BLOCK, int64(0)), count)
     for i in range(uint64(ties)):
         x = load(kind, at, int64(i))
-        masked[i] = x if x >= t else lowest
+        masked[i] = x if x >= cut.t else lowest
     for i in range(uint64(ties), uint64(count)):
         x = load(kind, at, int64(i))
-        masked[i] = x if x > t else lowest
+        masked[i] = x if x > cut.t else lowest
     return address_of(masked), count
 
 
-@inlined
-def _reaches(coarse, s, t):
-    found = False
-    for i in range(COARSE):
-        found = found or coarse[uint64(s * COARSE + i)] >= t
-    return found
-
-
 @apart
-def _draw_from_row(
-    kind, j, row, address, span, coarse, t, last, tag, high64, low64, high, low,
-    lanes, masked, weights, sums, keys, rs, winners, stack_r, stack_s, buffer,
-):  # fmt: skip
-    """Grouped sampling from a row cut at (t, last): the node of what is kept."""
+def _draw_from_row(kind, p, row, view, cut, tag, scale, arrays):
+    """Grouped sampling from a row that is cut: the root of what is kept."""
     z = zero(kind)
     guess = z
-    identity = row_id(j, row)
-    key, mask = draw_key(j.seed, j.draw)
-    blocks = (j.columns + BLOCK - 1) // BLOCK
-    for s in range(uint64(j.samples)):
-        keys[s], rs[s], winners[s] = _INF, 0.0, int64(-1)
+    stream, winners, groups, samples = row_stream(p.stream, row), arrays.winners, arrays.groups, p.results.samples
+    blocks = count_blocks(p.logits.columns)
+    forget_winners(winners, samples, _INF)
     for b in range(blocks):
         block = int64(b)
-        if not _reaches(coarse, block // span, t):
-            push(stack_r, stack_s, block, 0.0, 0.0)
+        if not reaches(groups, block // groups.span, cut.t):
+            push(arrays.stack, block, 0.0, 0.0)
             continue
-        at, count = _masked_block(kind, j, address, block, t, last, masked, buffer)
-        guess, r, total = block_node(z, at, count, high64, low64, high, low, guess, lanes)
-        push(stack_r, stack_s, block, r, total)
+        at, count = _masked_block(kind, view, block, cut, arrays.masked)
+        guess, r, total = block_node(z, at, count, scale, guess, arrays.lanes)
+        push(arrays.stack, block, r, total)
         if not total > 0.0:
             continue
-        for s in range(uint64(j.samples)):
-            word, _ = _key_and_choice(block, j.first_sample + int64(s), identity, tag, key, mask)
-            wins, value = _challenge(word, r, total, keys[s], rs[s], winners[s])
+        for s in range(uint64(samples)):
+            word, _ = _key_and_choice(block, p.results.first_sample + int64(s), tag, stream)
+            wins, value = _challenge(word, r, total, winners.keys[s], winners.r[s], winners.places[s])
             if wins:
-                keys[s], rs[s], winners[s] = value, r, block
-    r, total = collapse(stack_r, stack_s, blocks)
-    held, count, rise, quantised = int64(-1), int64(0), int64(0), uint64(0)
-    for s in range(j.samples):
-        block = winners[uint64(s)]
+                winners.keys[s], winners.r[s], winners.places[s] = value, r, block
+    root = collapse(arrays.stack, blocks)
+    held, rise, quantised = int64(-1), int64(0), uint64(0)
+    for s in range(samples):
+        block = winners.places[uint64(s)]
         if block != held:
             held = block
-            at, count = _masked_block(kind, j, address, block, t, last, masked, buffer)
-            quantised, rise = quantise_block(z, at, count, high, low, weights, sums)
-        _, word = _key_and_choice(block, j.first_sample + int64(s), identity, tag, key, mask)
-        column = choose(weights, sums, rise, scalar.mulhi64(word, quantised))
-        write_sample(kind, j, row, int64(s), block * BLOCK + column, high64, low64, r, total)
-    return r, total
+            at, count = _masked_block(kind, view, block, cut, arrays.masked)
+            quantised, rise = quantise_block(z, at, count, scale, arrays.cutting.weights, arrays.sums)
+        _, word = _key_and_choice(block, p.results.first_sample + int64(s), tag, stream)
+        column = choose(arrays.cutting.weights, arrays.sums, rise, scalar.mulhi64(word, quantised))
+        write_sample(kind, p, row, int64(s), block * BLOCK + column, scale, root)
+    return root
 
 
 @apart
-def _race_in_row(
-    kind, j, row, address, span, coarse, t, last, temperature, high64, low64, high, low,
-    lanes, masked, words, keys, winners, stack_r, stack_s, buffer,
-):  # fmt: skip
-    """The race among the columns of a row cut at (t, last): the node of what is kept."""
+def _race_in_row(kind, p, row, view, cut, scale, arrays):
+    """The race among the columns of a row that is cut: the root of what is kept."""
     z = zero(kind)
     guess = z
-    rate, _ = scalar.narrow(float32(0), LOG2E / temperature * 8388608.0, 0.0)
-    sums = j.logsumexp != 0 or j.row_result != 0 or j.log_prob != 0
-    identity = uint64(row_id(j, row))
-    key, mask = draw_key(j.seed, j.draw)
-    blocks = (j.columns + BLOCK - 1) // BLOCK
-    for s in range(uint64(j.samples)):
-        keys[s], winners[s] = -_INF, int64(-1)
+    temperature = row_temperature(p.temperatures, row)
+    rate = rate_of(temperature)
+    sums = p.results.logsumexp != 0 or p.results.logsumexp64 != 0 or p.results.log_prob != 0
+    stream, winners, groups, samples = row_stream(p.stream, row), arrays.winners, arrays.groups, p.results.samples
+    blocks = count_blocks(p.logits.columns)
+    forget_winners(winners, samples, -_INF)
     for b in range(blocks):
         block = int64(b)
-        if not _reaches(coarse, block // span, t):
-            push(stack_r, stack_s, block, 0.0, 0.0)
+        if not reaches(groups, block // groups.span, cut.t):
+            push(arrays.stack, block, 0.0, 0.0)
             continue
-        at, count = _masked_block(kind, j, address, block, t, last, masked, buffer)
+        at, count = _masked_block(kind, view, block, cut, arrays.masked)
         if sums:
-            guess, r, total = block_node(z, at, count, high64, low64, high, low, guess, lanes)
-            push(stack_r, stack_s, block, r, total)
+            guess, r, total = block_node(z, at, count, scale, guess, arrays.lanes)
+            push(arrays.stack, block, r, total)
         largest, _ = block_max(z, at, count)
-        if not scalar.is_possible(largest, high64):
+        if not scalar.is_possible(largest, scale.high64):
             continue
-        exact = not filters(largest, temperature)
-        for s in range(uint64(j.samples)):
-            keys[s], winners[s] = best_of_block(
-                z, at, False, count, words, largest, rate, temperature, exact,
-                block * BLOCK, j.first_sample + int64(s), identity, key, mask, keys[s], winners[s],
-            )  # fmt: skip
-    r, total = collapse(stack_r, stack_s, blocks) if sums else (0.0, 1.0)
-    for s in range(j.samples):
-        write_sample(kind, j, row, int64(s), column_of(winners[uint64(s)]), high64, low64, r, total)
-    return r, total
+        sieve = Filter(largest, rate, not filters(largest, temperature))
+        columns = Columns(at, arrays.words, block * BLOCK)
+        for s in range(uint64(samples)):
+            race = Race(stream, p.results.first_sample + int64(s), temperature)
+            best = winners.keys[s], winners.places[s]
+            winners.keys[s], winners.places[s] = best_of_block(z, columns, count, False, sieve, race, best)
+    root = collapse(arrays.stack, blocks) if sums else (0.0, 1.0)
+    for s in range(samples):
+        write_sample(kind, p, row, int64(s), column_of(winners.places[uint64(s)]), scale, root)
+    return root
+
+
+@inlined
+def _item(kind, work, p, row, arrays):
+    if is_settled(kind, work, p, row, int64(0)):
+        return
+    top_k, top_p, min_p = row_limits(p.limits, row)
+    temperature = row_temperature(p.temperatures, row)
+    scale = scale_of(kind, temperature)
+    view = Row(p.logits, row_address(p.logits, row), arrays.buffer)
+    off = top_k >= p.logits.columns and top_p >= 1.0 and min_p <= 0.0
+    by_sums = not off and (p.results.logsumexp != 0 or (top_p < 1.0 and top_k >= p.logits.columns))
+    largest, r, total = survey(kind, view, by_sums, scale, arrays.groups, arrays.lanes, arrays.stack)
+    if not (scalar.is_bounded(largest, scale.high64) and scalar.is_possible(largest, scale.high64)):
+        write_bad(kind, work, p.results, row)
+        return
+    if by_sums:
+        write_logsumexp(kind, p.results, row, r, total)
+    t, last, n = type(zero(kind))(-_INF), int64(-1), int64(-1)
+    if not off:
+        part = float64(p.logits.columns)
+        if by_sums and not scalar.reference_of_maximum(largest, scale.high)[2]:
+            part = exp_float64(-scalar.log_prob(largest, float64(scale.high), float64(scale.low), r, total))
+        question = Question(top_k, top_p, min_p, temperature, largest, part)
+        t, last, n = find_cut(kind, view, question, scale, arrays.groups, arrays.cutting)
+    if n >= 0:
+        kept = _Kept(arrays.cutting.values, arrays.cutting.columns, n)
+        if p.race != 0:
+            _race_in_list(kind, p, row, kept, scale, arrays)
+        else:
+            _draw_from_list(kind, p, row, kept, scale, arrays)
+        return
+    cut = _Cut(t, last)
+    if p.race != 0:
+        root = _race_in_row(kind, p, row, view, cut, scale, arrays)
+    else:
+        root = _draw_from_row(kind, p, row, view, cut, GROUPED if off else TRUNCATED, scale, arrays)
+    if off:
+        write_logsumexp(kind, p.results, row, root[0], root[1])
 
 
 @njit
-def truncated(kind, job):
+def truncated(kind, work, p: TruncatedSampling):
     """One worker: take rows until none is left."""
-    j = job_at(job)
-    scratch = open_scratch(j)
-    z = zero(kind)
-    lowest = type(z)(-_INF)
-    samples = uint64(j.samples)
-    span = span_of(j.columns)
-    blocks = (j.columns + BLOCK - 1) // BLOCK
-    spans = (blocks + span - 1) // span
-    tops, coarse = workspace(scratch, kind, spans * LANES), workspace(scratch, kind, spans * COARSE)
-    length = min(j.columns, int64(LIST))
-    values, columns = workspace(scratch, kind, length), empty(scratch, length, np.int64)
-    masses, units = empty(scratch, length, np.uint64), empty(scratch, max(spans * LANES, length), np.uint64)
-    weights = workspace(scratch, kind, max(spans * LANES, length, int64(BLOCK)))
-    hits = empty(scratch, LANES + COARSE, np.int64)
-    counts, table = empty(scratch, BUCKETS, np.int64), empty(scratch, BUCKETS, np.uint64)
-    starts = empty(scratch, min(blocks, length) + 1, np.int64)
-    node_r, node_s = empty(scratch, min(blocks, length), np.float64), empty(scratch, min(blocks, length), np.float64)
-    lanes, masked = workspace(scratch, kind, LANES), workspace(scratch, kind, min(j.columns, int64(BLOCK)))
-    sums = empty(scratch, CHUNKS, np.uint64)
-    words = empty(scratch, BLOCK if j.race != 0 else 0, np.uint32)
-    keys, rs, winners = (
-        empty(scratch, samples, np.float64),
-        empty(scratch, samples, np.float64),
-        empty(scratch, samples, np.int64),
+    scratch = open_scratch(work)
+    columns = p.logits.columns
+    groups = new_groups(kind, scratch, columns)
+    touched = min(count_blocks(columns), int64(LIST))
+    arrays = _Arrays(
+        groups,
+        new_arrays(kind, scratch, columns, groups),
+        _Nodes(
+            empty(scratch, touched + 1, np.int64),
+            empty(scratch, touched, np.float64),
+            empty(scratch, touched, np.float64),
+        ),
+        workspace(scratch, kind, LANES),
+        workspace(scratch, kind, min(columns, int64(BLOCK))),
+        empty(scratch, CHUNKS, np.uint64),
+        empty(scratch, BLOCK if p.race != 0 else 0, np.uint32),
+        new_winners(scratch, uint64(p.results.samples)),
+        new_stack(scratch),
+        new_buffer(scratch, p.logits),
     )
-    stack_r, stack_s = empty(scratch, LEVELS, np.float64), empty(scratch, LEVELS, np.float64)
-    buffer = empty(scratch, BLOCK if j.column_stride != j.item_size else 0, np.float64)
-    if lacks_scratch(j, scratch):
+    if lacks_scratch(work, scratch):
         return
-    while True:
-        begin, end = take_items(j)
-        if begin >= end:
-            break
-        for item in range(begin, end):
-            row = int64(item)
-            if not row_wanted(j, row):
-                write_empty(kind, j, row)
-                continue
-            temperature = row_temperature(j, row)
-            if temperature == 0.0:
-                write_argmax(kind, j, row)
-                continue
-            top_k, top_p, min_p = row_top_k(j, row), row_top_p(j, row), row_min_p(j, row)
-            high64, low64 = scalar.scale(temperature)
-            high, low = scalar.narrow(z, high64, low64)
-            address = row_address(j, row)
-            off = top_k >= j.columns and top_p >= 1.0 and min_p <= 0.0
-            by_sums = not off and (j.logsumexp != 0 or (top_p < 1.0 and top_k >= j.columns))
-            largest, r, total = survey(
-                kind, j, address, span, by_sums, high64, low64, high, low, tops, coarse, lanes, buffer, stack_r, stack_s
-            )
-            if not (scalar.is_bounded(largest, high64) and scalar.is_possible(largest, high64)):
-                write_bad(kind, j, row)
-                continue
-            if by_sums:
-                write_logsumexp(kind, j, row, r, total)
-            t, last, n = lowest, int64(-1), int64(-1)
-            if not off:
-                part = float64(j.columns)
-                if by_sums and not scalar.reference_of_maximum(largest, high)[2]:
-                    part = exp_float64(-scalar.log_prob(largest, float64(high), float64(low), r, total))
-                t, last, n = find_cut(
-                    kind, j, address, span, top_k, top_p, min_p, temperature, high, low, largest, part,
-                    tops, coarse, hits, values, columns, units, masses, weights, counts, table, buffer,
-                )  # fmt: skip
-            if n >= 0 and j.race != 0:
-                _race_in_list(
-                    kind, j, row, values, columns, n, temperature, high64, low64, high, low,
-                    lanes, starts, node_r, node_s, stack_r, stack_s,
-                )  # fmt: skip
-            elif n >= 0:
-                _draw_from_list(
-                    kind, j, row, values, columns, n, high64, low64, high, low,
-                    lanes, starts, node_r, node_s, units, stack_r, stack_s,
-                )  # fmt: skip
-            else:
-                if j.race != 0:
-                    r, total = _race_in_row(
-                        kind, j, row, address, span, coarse, t, last, temperature, high64, low64, high, low,
-                        lanes, masked, words, keys, winners, stack_r, stack_s, buffer,
-                    )  # fmt: skip
-                else:
-                    r, total = _draw_from_row(
-                        kind, j, row, address, span, coarse, t, last, GROUPED if off else TRUNCATED,
-                        high64, low64, high, low,
-                        lanes, masked, weights, sums, keys, rs, winners, stack_r, stack_s, buffer,
-                    )  # fmt: skip
-                if off:
-                    write_logsumexp(kind, j, row, r, total)
+    each_item(kind, work, p, p.chunk_size, _item, arrays)

@@ -9,7 +9,9 @@ down, 11 bits a pass. Neither the bound nor the way carries promised bits: the c
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
+import numpy as np
 from numba import float64, int32, int64, uint64
 
 from .._jit import apart, inlined
@@ -19,9 +21,9 @@ from .._scalar.bits import larger
 from .._scalar.blocks import BLOCK, LANES
 from .._scalar.elementary import log_float64, power_of_two_float64
 from .ahead import ask_ahead
-from .blocks import block_address, block_node, collapse, push
+from .blocks import block_at, block_node, collapse, count_blocks, push
 from .memory import element_size, load, zero
-from .scratch import fill, tail
+from .scratch import empty, fill, tail, workspace
 
 _INF = math.inf
 #: Lanes of a coarse group: 32 of them share a block's 512.
@@ -38,10 +40,108 @@ _SPARSE = 16
 _ALL = 1 << 62
 
 
+class Row(NamedTuple):
+    """A row of logits."""
+
+    rows: Any  # the `parameters.Rows` that it belongs to
+    address: Any
+    buffer: Any  # `blocks.block_at`
+
+
+class Groups(NamedTuple):
+    """Maxima of groups of columns: one for each lane of a span of blocks, and of each 16 of these."""
+
+    span: Any  # blocks
+    spans: Any
+    tops: Any  # LANES a span
+    coarse: Any  # COARSE a span
+
+
+class Mass(NamedTuple):
+    """How masses of columns are made: integers, relative to the row's largest logit."""
+
+    minus: Any
+    high: Any
+    low: Any
+    r: Any
+    shift: Any
+
+
+class Question(NamedTuple):
+    """What a row is cut by, and what is known of it."""
+
+    top_k: Any
+    top_p: Any
+    min_p: Any
+    temperature: Any
+    largest: Any
+    part: Any  # the row's mass as a multiple of the largest column's, or a bound
+
+
+class Arrays(NamedTuple):
+    """What `find_cut` works with. The first two are the list of columns that it finds."""
+
+    values: Any
+    columns: Any
+    units: Any
+    masses: Any
+    weights: Any
+    hits: Any
+    counts: Any
+    table: Any
+
+
+class _Buckets(NamedTuple):
+    """Places low .. high in the order of logits, in buckets of 2^shift."""
+
+    low: Any
+    high: Any
+    shift: Any
+
+
+class _Goal(NamedTuple):
+    """What the columns above a cut are to reach: a number, or a mass; 0 is `top_p` of all mass."""
+
+    by_mass: Any
+    limit: Any
+    top_p: Any
+
+
+@inlined
+def new_groups(kind, scratch, columns):
+    """Groups of a row of so many columns."""
+    span = span_of(columns)
+    spans = (count_blocks(columns) + span - 1) // span
+    return Groups(span, spans, workspace(scratch, kind, spans * LANES), workspace(scratch, kind, spans * COARSE))
+
+
+@inlined
+def new_arrays(kind, scratch, columns, groups):
+    """For rows of so many columns."""
+    length = min(columns, int64(LIST))
+    tops = groups.spans * LANES
+    return Arrays(
+        workspace(scratch, kind, length),
+        empty(scratch, length, np.int64),
+        empty(scratch, max(tops, length), np.uint64),
+        empty(scratch, length, np.uint64),
+        workspace(scratch, kind, max(tops, length, int64(BLOCK))),
+        empty(scratch, LANES + COARSE, np.int64),
+        empty(scratch, BUCKETS, np.int64),
+        empty(scratch, BUCKETS, np.uint64),
+    )
+
+
+@inlined
+def block_of(kind, row, block):
+    """(address, columns) of a block as contiguous elements."""
+    return block_at(kind, row.rows, row.address, block, row.buffer)
+
+
 @apart
 def span_of(columns):
     """Blocks whose lanes share maxima: a power of two."""
-    blocks = (columns + BLOCK - 1) // BLOCK
+    blocks = count_blocks(columns)
     span = int64(1)
     while (blocks + span - 1) // span * LANES > _FINE:
         span *= 2
@@ -75,26 +175,25 @@ def _fold(tops, base, coarse, coarse_base):
 
 
 @apart
-def survey(kind, j, address, span, sums, high64, low64, high, low, tops, coarse, lanes, buffer, stack_r, stack_s):
+def survey(kind, row, sums, scale, groups, lanes, stack):
     """(largest logit or NaN, r, S) of a row, and the maxima of its groups; (r, S) only with `sums`."""
-    blocks = (j.columns + BLOCK - 1) // BLOCK
+    blocks = count_blocks(row.rows.columns)
     guess = zero(kind)
     lowest = type(guess)(-_INF)
     largest = lowest
-    for s in range((blocks + span - 1) // span):
+    for s in range(groups.spans):
         base = uint64(s) * uint64(LANES)
         for i in range(uint64(LANES)):
-            tops[base + i] = lowest
-        for b in range(s * span, min((s + 1) * span, blocks)):
+            groups.tops[base + i] = lowest
+        for b in range(s * groups.span, min((s + 1) * groups.span, blocks)):
             block = int64(b)
-            count = min(j.columns - block * BLOCK, int64(BLOCK))
-            at = block_address(kind, address, j.column_stride, j.item_size, block, count, buffer)
-            _raise_tops(kind, at, count, tops, base)
+            at, count = block_of(kind, row, block)
+            _raise_tops(kind, at, count, groups.tops, base)
             if sums:
-                guess, r, total = block_node(kind, at, count, high64, low64, high, low, guess, lanes)
-                push(stack_r, stack_s, block, r, total)
-        largest = larger(largest, _fold(tops, base, coarse, uint64(s) * uint64(COARSE)))
-    r, total = collapse(stack_r, stack_s, blocks) if sums else (0.0, 0.0)
+                guess, r, total = block_node(kind, at, count, scale, guess, lanes)
+                push(stack, block, r, total)
+        largest = larger(largest, _fold(groups.tops, base, groups.coarse, uint64(s) * uint64(COARSE)))
+    r, total = collapse(stack, blocks) if sums else (0.0, 0.0)
     return largest, r, total
 
 
@@ -150,41 +249,42 @@ def _count_units(values, units, n):
 
 
 @apart
-def _mass_units(values, n, minus, high, low, r, shift, weights, units):
+def _mass_units(values, n, mass, weights, units):
     """Masses of the values; their sum."""
     for i in range(uint64(n)):
-        weights[i] = scalar.weight(values[i] - minus, high, low, r)
+        weights[i] = scalar.weight(values[i] - mass.minus, mass.high, mass.low, mass.r)
     total = uint64(0)
     for i in range(uint64(n)):
-        units[i] = scalar.quantise(weights[i], shift)
+        units[i] = scalar.quantise(weights[i], mass.shift)
         total += units[i]
     return total
 
 
 @apart
-def _bound_by_count(coarse, coarse_n, tops, tops_n, k, largest, units):
+def _bound_by_count(groups, k, largest, units):
     """Some v that k columns reach, by the maxima of groups; -inf where they are too few."""
-    lowest = type(largest)(-_INF)
-    if k <= coarse_n and _count_units(coarse, units, coarse_n) >= uint64(k):
-        return _threshold(coarse, units, coarse_n, uint64(k), uint64(k + (k >> 4)), largest)
-    if k <= tops_n and _count_units(tops, units, tops_n) >= uint64(k):
-        return _threshold(tops, units, tops_n, uint64(k), uint64(k + (k >> 4)), largest)
-    return lowest
+    coarse_n, tops_n = groups.spans * COARSE, groups.spans * LANES
+    if k <= coarse_n and _count_units(groups.coarse, units, coarse_n) >= uint64(k):
+        return _threshold(groups.coarse, units, coarse_n, uint64(k), uint64(k + (k >> 4)), largest)
+    if k <= tops_n and _count_units(groups.tops, units, tops_n) >= uint64(k):
+        return _threshold(groups.tops, units, tops_n, uint64(k), uint64(k + (k >> 4)), largest)
+    return type(largest)(-_INF)
 
 
 @apart
-def _bound_by_mass(coarse, coarse_n, tops, tops_n, part, largest, high, low, weights, units):
+def _bound_by_mass(groups, part, largest, scale, weights, units):
     """Some v from which on the mass is at least `part` of the largest column's; -inf where maxima cannot show it."""
-    lowest, z = type(largest)(-_INF), largest - largest
+    coarse_n, tops_n = groups.spans * COARSE, groups.spans * LANES
     if not part < 1048576.0:
-        return lowest
+        return type(largest)(-_INF)
     limit = uint64(part * (1.0 + 2.0**-9) * 1073741824.0)  # in units of 2^-30
     most = limit + (limit >> uint64(6))
-    if _mass_units(coarse, coarse_n, largest, high, low, z, 20, weights, units) >= limit:
-        return _threshold(coarse, units, coarse_n, limit, most, largest)
-    if _mass_units(tops, tops_n, largest, high, low, z, 20, weights, units) >= limit:
-        return _threshold(tops, units, tops_n, limit, most, largest)
-    return lowest
+    mass = Mass(largest, scale.high, scale.low, largest - largest, int64(20))
+    if _mass_units(groups.coarse, coarse_n, mass, weights, units) >= limit:
+        return _threshold(groups.coarse, units, coarse_n, limit, most, largest)
+    if _mass_units(groups.tops, tops_n, mass, weights, units) >= limit:
+        return _threshold(groups.tops, units, tops_n, limit, most, largest)
+    return type(largest)(-_INF)
 
 
 @inlined
@@ -193,18 +293,18 @@ def _above(value, t, ties):
 
 
 @apart
-def _gather(kind, j, address, span, tops, coarse, t, last, hits, values, columns):
+def _gather(kind, row, groups, t, last, arrays):
     """List the columns above t, and those equal to t up to `last`, in their order; how many, or -1: too many."""
     z = zero(kind)
-    blocks = (j.columns + BLOCK - 1) // BLOCK
+    columns, hits = row.rows.columns, arrays.hits
     n = int64(0)
     coarse_hits = tail(hits, LANES)
-    for s in range((blocks + span - 1) // span):
-        first_block = int64(s) * span
+    for s in range(groups.spans):
+        first_block = int64(s) * groups.span
         ties = first_block * BLOCK <= last
         near = int64(0)
         for i in range(COARSE):
-            if _above(coarse[uint64(s * COARSE + i)], t, ties):
+            if _above(groups.coarse[uint64(s * COARSE + i)], t, ties):
                 coarse_hits[uint64(near)] = int64(i)
                 near += 1
         if near == 0:
@@ -213,19 +313,19 @@ def _gather(kind, j, address, span, tops, coarse, t, last, hits, values, columns
         for start in range(0, LANES, COARSE):
             for i in range(near):
                 lane = int64(start) + coarse_hits[uint64(i)]
-                if _above(tops[uint64(s * LANES + lane)], t, ties):
+                if _above(groups.tops[uint64(s * LANES + lane)], t, ties):
                     hits[uint64(found)] = lane
                     found += 1
-        for start in range(first_block * BLOCK, min((first_block + span) * BLOCK, j.columns), LANES):
+        for start in range(first_block * BLOCK, min((first_block + groups.span) * BLOCK, columns), LANES):
             for i in range(found):
                 column = int64(start) + hits[uint64(i)]
-                if column >= j.columns:
+                if column >= columns:
                     break
-                x = load(kind, address + column * j.column_stride, int64(0)) + z  # -0 becomes 0
+                x = load(kind, row.address + column * row.rows.column_stride, int64(0)) + z  # -0 becomes 0
                 if x > t or (x == t and column <= last):
                     if n == LIST:
                         return int64(-1)
-                    values[uint64(n)], columns[uint64(n)] = x, column
+                    arrays.values[uint64(n)], arrays.columns[uint64(n)] = x, column
                     n += 1
     return n
 
@@ -247,29 +347,29 @@ def _keep(values, columns, n, t, ties):
 # ------------------------------------------------------------------------------------------------------- the whole row
 
 
-@inlined
-def block_at(kind, j, address, block, buffer):
-    """(address, columns) of a block as contiguous elements."""
-    count = min(j.columns - block * BLOCK, int64(BLOCK))
-    return block_address(kind, address, j.column_stride, j.item_size, block, count, buffer), count
+@apart
+def _row_mass(kind, row, t, mass, weights):
+    """Masses of the columns above t."""
+    z = zero(kind)
+    total = uint64(0)
+    for b in range(count_blocks(row.rows.columns)):
+        at, count = block_of(kind, row, int64(b))
+        for i in range(uint64(count)):
+            x = load(kind, at, int64(i))
+            w = scalar.weight(x - mass.minus, mass.high, mass.low, mass.r)
+            weights[i] = w if x > t else z
+        for i in range(uint64(count)):
+            total += scalar.quantise(weights[i], mass.shift)
+    return total
 
 
 @apart
-def _row_sum(kind, j, address, by_mass, t, minus, high, low, r, shift, weights, buffer):
-    """Masses (or the number) of the columns above t."""
-    z = zero(kind)
+def _row_count(kind, row, t):
+    """How many columns lie above t."""
     total = uint64(0)
-    for b in range((j.columns + BLOCK - 1) // BLOCK):
-        at, count = block_at(kind, j, address, int64(b), buffer)
-        if by_mass:
-            for i in range(uint64(count)):
-                x = load(kind, at, int64(i))
-                w = scalar.weight(x - minus, high, low, r)
-                weights[i] = w if x > t else z
-            for i in range(uint64(count)):
-                total += scalar.quantise(weights[i], shift)
-        else:
-            total += uint64(_count_above(kind, at, count, t))
+    for b in range(count_blocks(row.rows.columns)):
+        at, count = block_of(kind, row, int64(b))
+        total += uint64(_count_above(kind, at, count, t))
     return total
 
 
@@ -289,18 +389,22 @@ def _count_equal(kind, address, first, last, t):
     return found
 
 
+@inlined
+def reaches(groups, span, t):
+    """Whether a span of blocks has a column that is not below t."""
+    found = False
+    for i in range(COARSE):
+        found = found or groups.coarse[uint64(span * COARSE + i)] >= t
+    return found
+
+
 @apart
-def _tie(kind, j, address, span, coarse, t, ties, buffer):
+def _tie(kind, row, groups, t, ties):
     """The column of number `ties` (from 1) of those equal to t; beyond all where there are fewer."""
-    blocks = (j.columns + BLOCK - 1) // BLOCK
-    for b in range(blocks):
-        s = int64(b) // span
-        near = False
-        for i in range(COARSE):
-            near = near or coarse[uint64(s * COARSE + i)] >= t
-        if not near:
+    for b in range(count_blocks(row.rows.columns)):
+        if not reaches(groups, int64(b) // groups.span, t):
             continue
-        at, count = block_at(kind, j, address, int64(b), buffer)
+        at, count = block_of(kind, row, int64(b))
         for start in range(0, count, _GROUP):
             end = min(int64(start) + _GROUP, count)
             found = int64(_count_equal(kind, at, start, end, t))
@@ -327,38 +431,33 @@ def _any_between(kind, address, first, last, bottom, top):
 
 
 @apart
-def _histogram(
-    kind, j, address, low, high, shift, by_mass, whole, minus, factor, factor_low, r, mass,
-    counts, table, weights, units, buffer,
-):  # fmt: skip
-    """Count, and weigh, the columns whose places in the order lie in low .. high, in buckets of 2^shift places.
-
-    With `whole` the mass of all columns, too.
-    """
+def _histogram(kind, row, buckets, by_mass, whole, mass, arrays):
+    """Count, and weigh, the columns that lie in buckets. With `whole` the mass of all columns, too."""
     z = zero(kind)
     place = scalar.ordered(z)
-    bottom, top = type(place)(low), type(place)(high)
+    bottom, top = type(place)(buckets.low), type(place)(buckets.high)
+    counts, table, weights, units = arrays.counts, arrays.table, arrays.weights, arrays.units
     fill(counts, 0, BUCKETS, int64(0))
     fill(table, 0, BUCKETS, uint64(0))
     total = uint64(0)
-    for b in range((j.columns + BLOCK - 1) // BLOCK):
-        at, count = block_at(kind, j, address, int64(b), buffer)
+    for b in range(count_blocks(row.rows.columns)):
+        at, count = block_of(kind, row, int64(b))
         for first in range(0, count, _GROUP):
             last = min(int64(first) + _GROUP, count)
             near = _any_between(kind, at, first, last, bottom, top)
             if by_mass and (near or whole):
                 for i in range(uint64(last - first)):
                     x = load(kind, at, int64(first) + int64(i))
-                    weights[i] = scalar.weight(x - minus, factor, factor_low, r)
+                    weights[i] = scalar.weight(x - mass.minus, mass.high, mass.low, mass.r)
                 for i in range(uint64(last - first)):
-                    units[i] = scalar.quantise(weights[i], mass)
+                    units[i] = scalar.quantise(weights[i], mass.shift)
                     total += units[i]
             if not near:
                 continue
             for i in range(uint64(last - first)):
                 here = scalar.ordered(load(kind, at, int64(first) + int64(i)) + z)
                 if bottom <= here and here <= top:
-                    bucket = (uint64(here) - uint64(low)) >> uint64(shift)
+                    bucket = (uint64(here) - uint64(buckets.low)) >> uint64(buckets.shift)
                     counts[bucket] += 1
                     if by_mass:
                         table[bucket] += units[i]
@@ -366,14 +465,14 @@ def _histogram(
 
 
 @apart
-def _list_between(kind, j, address, low, high, values, buffer):
+def _list_between(kind, row, low, high, values):
     """List the columns whose places in the order lie in low .. high; how many."""
     z = zero(kind)
     place = scalar.ordered(z)
     bottom, top = type(place)(low), type(place)(high)
     n = uint64(0)
-    for b in range((j.columns + BLOCK - 1) // BLOCK):
-        at, count = block_at(kind, j, address, int64(b), buffer)
+    for b in range(count_blocks(row.rows.columns)):
+        at, count = block_of(kind, row, int64(b))
         for first in range(0, count, _GROUP):
             last = min(int64(first) + _GROUP, count)
             if _any_between(kind, at, first, last, bottom, top):
@@ -387,14 +486,14 @@ def _list_between(kind, j, address, low, high, values, buffer):
 
 
 @apart
-def _ends_between(kind, j, address, low, high, buffer):
+def _ends_between(kind, row, low, high):
     """The smallest and the largest place in the order that occur in low .. high."""
     z = zero(kind)
     place = scalar.ordered(z)
     bottom, top = type(place)(low), type(place)(high)
     least, most = top, bottom
-    for b in range((j.columns + BLOCK - 1) // BLOCK):
-        at, count = block_at(kind, j, address, int64(b), buffer)
+    for b in range(count_blocks(row.rows.columns)):
+        at, count = block_of(kind, row, int64(b))
         for i in range(uint64(count)):
             here = scalar.ordered(load(kind, at, int64(i)) + z)
             inside = (bottom <= here) & (here <= top)
@@ -405,14 +504,13 @@ def _ends_between(kind, j, address, low, high, buffer):
 
 
 @apart
-def _refine(
-    kind, j, address, least, largest, by_mass, limit, top_p, minus, factor, factor_low, r, mass,
-    counts, table, weights, units, values, masses, buffer,
-):  # fmt: skip
-    """(the largest t from which on columns reach `limit`, how much is short of it above t).
+def _refine(kind, row, least, largest, goal, mass, arrays):
+    """(the largest t from which on columns reach the goal, how much is short of it above t).
 
-    Those from `least` on must reach it. A limit of 0 is top_p of all mass.
+    Those from `least` on must reach it.
     """
+    by_mass, limit = goal.by_mass, goal.limit
+    values, masses, counts = arrays.values, arrays.masses, arrays.counts
     place = scalar.ordered(largest)
     low, high = int64(scalar.ordered(least)), int64(place)
     above = uint64(0)
@@ -420,69 +518,68 @@ def _refine(
         shift = int64(0)
         while (uint64(high) - uint64(low)) >> uint64(shift) >= uint64(BUCKETS):
             shift += 1
-        total = _histogram(
-            kind, j, address, low, high, shift, by_mass, limit == uint64(0), minus, factor, factor_low, r, mass,
-            counts, table, weights, units, buffer,
-        )  # fmt: skip
+        total = _histogram(kind, row, _Buckets(low, high, shift), by_mass, limit == uint64(0), mass, arrays)
         if limit == uint64(0):
-            limit = rules.mass_limit(top_p, total)
+            limit = rules.mass_limit(goal.top_p, total)
         bucket = int64((uint64(high) - uint64(low)) >> uint64(shift))
         while True:
-            here = table[bucket] if by_mass else uint64(counts[bucket])
+            here = arrays.table[bucket] if by_mass else uint64(counts[bucket])
             if above + here >= limit or bucket == 0:
                 break
             above += here
             bucket -= 1
         start = int64(uint64(low) + (uint64(bucket) << uint64(shift)))
         end = min(int64(uint64(start) + (uint64(1) << uint64(shift)) - uint64(1)), high)
-        if counts[bucket] <= min(j.columns, int64(LIST)):
-            n = _list_between(kind, j, address, start, end, values, buffer)
+        if counts[bucket] <= min(row.rows.columns, int64(LIST)):
+            n = _list_between(kind, row, start, end, values)
             if by_mass:
-                _mass_units(values, n, minus, factor, factor_low, r, mass, weights, masses)
+                _mass_units(values, n, mass, arrays.weights, masses)
             else:
                 _count_units(values, masses, n)
             t = _threshold(values, masses, n, limit - above, uint64(0), largest)
             return t, limit - above - _sum_above(values, masses, n, t)
-        low, high = _ends_between(kind, j, address, start, end, buffer)
+        low, high = _ends_between(kind, row, start, end)
     return scalar.from_ordered(type(place)(low)), limit - above
 
 
 @apart
-def _common(kind, j, address):
+def _common(kind, row):
     """A value that occurs twice among eight columns spread over the row; NaN if there is none."""
-    z = zero(kind)
+    z, columns, stride = zero(kind), row.rows.columns, row.rows.column_stride
     for i in range(8):
         for k in range(i):
-            x = load(kind, address + (j.columns - 1) * int64(i) // 7 * j.column_stride, int64(0))
-            y = load(kind, address + (j.columns - 1) * int64(k) // 7 * j.column_stride, int64(0))
+            x = load(kind, row.address + (columns - 1) * int64(i) // 7 * stride, int64(0))
+            y = load(kind, row.address + (columns - 1) * int64(k) // 7 * stride, int64(0))
             if x == y and x > -_INF:
                 return x + z
     return z + type(z)(math.nan)
 
 
 @apart
-def _count_all(kind, j, address, t, buffer):
+def _count_all(kind, row, t):
     """How many columns equal t."""
     found = int64(0)
-    for b in range((j.columns + BLOCK - 1) // BLOCK):
-        at, count = block_at(kind, j, address, int64(b), buffer)
+    for b in range(count_blocks(row.rows.columns)):
+        at, count = block_of(kind, row, int64(b))
         found += int64(_count_equal(kind, at, 0, count, t))
     return found
 
 
 @inlined
-def _mass_of(x, minus, high, low, r, shift):
-    return scalar.quantise(scalar.weight(x - minus, high, low, r), shift)
+def _mass_of(x, mass):
+    return scalar.quantise(scalar.weight(x - mass.minus, mass.high, mass.low, mass.r), mass.shift)
 
 
 @apart
-def _least_by_mass(largest, temperature, top_p, part, columns):
+def _least_by_mass(question, columns):
     """A logit below which lies less than 1 - top_p of the mass, whatever the columns; -inf where none is known."""
-    lowest = type(largest)(-_INF)
-    rest = 1.0 - top_p
+    largest, temperature = question.largest, question.temperature
+    rest = 1.0 - question.top_p
     if not rest >= 2.0**-12 or not abs(float64(largest) / temperature) < 262144.0:
-        return lowest
-    return type(largest)(float64(largest) + temperature * log_float64(rest * part / (2.0 * float64(columns))))
+        return type(largest)(-_INF)
+    return type(largest)(
+        float64(largest) + temperature * log_float64(rest * question.part / (2.0 * float64(columns)))
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- the cut
@@ -502,138 +599,144 @@ def _resolve(values, masses, n, held, limit, strict, mass, largest):
 
 
 @apart
-def _cut_by_mass(
-    kind, j, address, by_count, t, ties, bound, top_p, temperature, part, largest,
-    minus, high, low, r, shift, counts, table, weights, units, values, masses, buffer,
-):  # fmt: skip
+def _cut_by_mass(kind, row, by_count, cut, bound, question, mass, arrays):
     """top_p's (t, ties) in a row too long for the list: of what lies above t with the first `ties` that equal it."""
-    lowest = type(largest)(-_INF)
+    t, ties = cut
+    lowest = type(question.largest)(-_INF)
     limit, start = uint64(0), bound
-    common = _common(kind, j, address)
+    common = _common(kind, row)
     if not by_count and common == common:
-        limit = rules.mass_limit(
-            top_p, _row_sum(kind, j, address, True, lowest, minus, high, low, r, shift, weights, buffer)
-        )
-        t, ties = common, _count_all(kind, j, address, common, buffer)
+        limit = rules.mass_limit(question.top_p, _row_mass(kind, row, lowest, mass, arrays.weights))
+        t, ties = common, _count_all(kind, row, common)
     if by_count or common == common:
         # perhaps top_p ends among the columns that equal t
-        before = _row_sum(kind, j, address, True, t, minus, high, low, r, shift, weights, buffer)
-        here = _mass_of(t, minus, high, low, r, shift) if t > lowest else uint64(0)
+        before = _row_mass(kind, row, t, mass, arrays.weights)
+        here = _mass_of(t, mass) if t > lowest else uint64(0)
         if by_count:
-            limit = rules.mass_limit(top_p, before + uint64(ties) * here)
+            limit = rules.mass_limit(question.top_p, before + uint64(ties) * here)
             start = t
         if before < limit and limit <= before + uint64(ties) * here:
             return t, rules.ties_needed(limit - before, here)
     if not by_count and bound == lowest:
-        start = _least_by_mass(largest, temperature, top_p, part, j.columns)
-    t, short = _refine(
-        kind, j, address, _finite(start), largest, True, limit, top_p,
-        minus, high, low, r, shift, counts, table, weights, units, values, masses, buffer,
-    )  # fmt: skip
-    return t, rules.ties_needed(short, _mass_of(t, minus, high, low, r, shift))
+        start = _least_by_mass(question, row.rows.columns)
+    goal = _Goal(True, limit, question.top_p)
+    t, short = _refine(kind, row, _finite(start), question.largest, goal, mass, arrays)
+    return t, rules.ties_needed(short, _mass_of(t, mass))
 
 
 @apart
-def find_cut(
-    kind, j, address, span, top_k, top_p, min_p, temperature, high, low, largest, part,
-    tops, coarse, hits, values, columns, units, masses, weights, counts, table, buffer,
-):  # fmt: skip
+def _cut_list_by_count(n, by_mass, strict, question, mass, arrays):
+    """(t, ties) of top_k, and of top_p within it, in a list of n columns: all that lie above `strict`."""
+    values, masses, units, largest = arrays.values, arrays.masses, arrays.units, question.largest
+    lowest = type(largest)(-_INF)
+    held = _mass_units(values, n, mass, arrays.weights, masses) if by_mass else uint64(0)
+    t, ties = strict, question.top_k - n
+    if n >= question.top_k:
+        _count_units(values, units, n)
+        t = _threshold(values, units, n, uint64(question.top_k), uint64(0), largest)
+        ties = question.top_k - int64(_sum_above(values, units, n, t))
+    if by_mass:
+        before = _sum_above(values, masses, n, t)
+        total = before
+        if t > lowest:
+            total += uint64(ties) * _mass_of(t, mass)
+        limit = rules.mass_limit(question.top_p, total)
+        if before >= limit:
+            return _resolve(values, masses, n, held, limit, strict, uint64(0), largest)
+        if t > lowest:
+            ties = rules.ties_needed(limit - before, _mass_of(t, mass))
+    return t, ties
+
+
+@apart
+def _cut_list_by_mass(kind, row, n, far, strict, question, mass, arrays):
+    """(t, ties) of top_p in a list of n columns: all that lie above `strict`."""
+    values, masses, largest = arrays.values, arrays.masses, question.largest
+    lowest = type(largest)(-_INF)
+    held = _mass_units(values, n, mass, arrays.weights, masses)
+    at = _mass_of(strict, mass) if strict > lowest else uint64(0)
+    if strict > lowest and not far:
+        # the sums of the first pass are within 2^-17 of the integers': mostly they decide as well
+        weight = scalar.weight(largest - mass.minus, mass.high, mass.low, mass.r)
+        unit = float64(weight) * power_of_two_float64(float64(50 - mass.shift))
+        near = uint64(question.part * unit)
+        slack = (near >> uint64(16)) + uint64(2)
+        limit = rules.mass_limit(question.top_p, near - slack)
+        other = rules.mass_limit(question.top_p, near + slack)
+        cut = _resolve(values, masses, n, held, limit, strict, at, largest)
+        if other == limit:
+            return cut
+        other_cut = _resolve(values, masses, n, held, other, strict, at, largest)
+        if other_cut[0] == cut[0] and other_cut[1] == cut[1]:
+            return cut
+    total = _row_mass(kind, row, lowest, mass, arrays.weights) if strict > lowest else held
+    return _resolve(values, masses, n, held, rules.mass_limit(question.top_p, total), strict, at, largest)
+
+
+@apart
+def _cut_row(kind, row, bound, question, mass, arrays):
+    """(t, ties) of top_k and top_p in a row too long for the list; columns from `bound` on reach top_k, if it is finite."""
+    largest, columns = question.largest, row.rows.columns
+    lowest = type(largest)(-_INF)
+    by_count, by_mass = question.top_k < columns, question.top_p < 1.0
+    t, ties = lowest, int64(0)
+    if by_count and (bound > lowest or _row_count(kind, row, lowest) > uint64(question.top_k)):
+        goal = _Goal(False, uint64(question.top_k), 1.0)
+        t, short = _refine(kind, row, _finite(bound), largest, goal, mass, arrays)
+        ties = int64(short)
+    if by_mass:
+        t, ties = _cut_by_mass(kind, row, by_count, (t, ties), bound, question, mass, arrays)
+    return t, ties
+
+
+@apart
+def find_cut(kind, row, question, scale, groups, arrays):
     """(t, last, n) of a row: its cut, and how many columns it keeps if they are in the list, else -1."""
     z = zero(kind)
     lowest = type(z)(-_INF)
-    by_count, by_mass = top_k < j.columns, top_p < 1.0
-    spans = ((j.columns + BLOCK - 1) // BLOCK + span - 1) // span
-    coarse_n, tops_n = spans * COARSE, spans * LANES
+    top_k, top_p, min_p, temperature, largest, part = question
+    by_count, by_mass = top_k < row.rows.columns, top_p < 1.0
     least = lowest
     if min_p > 0.0:
         least = rules.least_within(largest + z, temperature, -log_float64(min_p))
     # masses are relative to the row's largest
-    r, rise, far = scalar.reference_of_maximum(largest, high)
-    minus = largest if far else z
+    r, rise, far = scalar.reference_of_maximum(largest, scale.high)
     shift = rules.mass_shift(rise, float64(top_k) if by_count else part)
+    mass = Mass(largest if far else z, scale.high, scale.low, r, shift)
+    question = Question(top_k, top_p, min_p, temperature, largest + z, part)
 
     bound = lowest
     if by_count:
-        bound = _bound_by_count(coarse, coarse_n, tops, tops_n, top_k, largest + z, units)
+        bound = _bound_by_count(groups, top_k, question.largest, arrays.units)
     elif by_mass:
-        bound = _bound_by_mass(coarse, coarse_n, tops, tops_n, top_p * part, largest + z, high, low, weights, units)
+        bound = _bound_by_mass(groups, top_p * part, question.largest, scale, arrays.weights, arrays.units)
     strict = bound
     if least > lowest and not (by_count and by_mass):
         strict = max(strict, rules.before(least))
-    n = _gather(kind, j, address, span, tops, coarse, strict, int64(-1), hits, values, columns)
+    n = _gather(kind, row, groups, strict, int64(-1), arrays)
 
-    t, ties, at, before = lowest, int64(0), uint64(0), uint64(0)
-    if n >= 0:
-        held = _mass_units(values, n, minus, high, low, r, shift, weights, masses) if by_mass else uint64(0)
-        if by_count:
-            t, ties = strict, top_k - n
-            if n >= top_k:
-                _count_units(values, units, n)
-                t = _threshold(values, units, n, uint64(top_k), uint64(0), largest + z)
-                ties = top_k - int64(_sum_above(values, units, n, t))
-            if by_mass:
-                before = _sum_above(values, masses, n, t)
-                total = before
-                if t > lowest:
-                    total += uint64(ties) * _mass_of(t, minus, high, low, r, shift)
-                limit = rules.mass_limit(top_p, total)
-                if before >= limit:
-                    t, ties = _resolve(values, masses, n, held, limit, strict, uint64(0), largest + z)
-                elif t > lowest:
-                    ties = rules.ties_needed(limit - before, _mass_of(t, minus, high, low, r, shift))
-        elif by_mass:
-            at = _mass_of(strict, minus, high, low, r, shift) if strict > lowest else uint64(0)
-            if strict > lowest and not far:
-                # the sums of the first pass are within 2^-17 of the integers': mostly they decide as well
-                unit = float64(scalar.weight(largest - minus, high, low, r)) * power_of_two_float64(float64(50 - shift))
-                near = uint64(part * unit)
-                slack = (near >> uint64(16)) + uint64(2)
-                limit = rules.mass_limit(top_p, near - slack)
-                other = rules.mass_limit(top_p, near + slack)
-                t, ties = _resolve(values, masses, n, held, limit, strict, at, largest + z)
-                if other != limit:
-                    t2, ties2 = _resolve(values, masses, n, held, other, strict, at, largest + z)
-                    if t2 != t or ties2 != ties:
-                        total = _row_sum(kind, j, address, True, lowest, minus, high, low, r, shift, weights, buffer)
-                        limit = rules.mass_limit(top_p, total)
-                        t, ties = _resolve(values, masses, n, held, limit, strict, at, largest + z)
-            else:
-                total = held
-                if strict > lowest:
-                    total = _row_sum(kind, j, address, True, lowest, minus, high, low, r, shift, weights, buffer)
-                t, ties = _resolve(values, masses, n, held, rules.mass_limit(top_p, total), strict, at, largest + z)
-    else:
-        if by_count:
-            if bound == lowest and _row_sum(
-                kind, j, address, False, lowest, minus, high, low, r, shift, weights, buffer
-            ) <= uint64(top_k):
-                t = lowest
-            else:
-                t, short = _refine(
-                    kind, j, address, _finite(bound), largest + z, False, uint64(top_k), 1.0,
-                    minus, high, low, r, shift, counts, table, weights, units, values, masses, buffer,
-                )  # fmt: skip
-                ties = int64(short)
-        if by_mass:
-            t, ties = _cut_by_mass(
-                kind, j, address, by_count, t, ties, bound, top_p, temperature, part, largest + z,
-                minus, high, low, r, shift, counts, table, weights, units, values, masses, buffer,
-            )  # fmt: skip
+    t, ties = lowest, int64(0)
+    if n < 0:
+        t, ties = _cut_row(kind, row, bound, question, mass, arrays)
+    elif by_count:
+        t, ties = _cut_list_by_count(n, by_mass, strict, question, mass, arrays)
+    elif by_mass:
+        t, ties = _cut_list_by_mass(kind, row, n, far, strict, question, mass, arrays)
     if t < least:
         t, ties = least, int64(_ALL)
 
     if n >= 0 and (t > strict or t == lowest):
-        n = _keep(values, columns, n, t, ties)
-        if n * _SPARSE < j.columns:
+        n = _keep(arrays.values, arrays.columns, n, t, ties)
+        if n * _SPARSE < row.rows.columns:
             return t, int64(-1), n
         last = int64(-1)
         for i in range(uint64(n)):
-            last = columns[i] if values[i] == t else last
+            last = arrays.columns[i] if arrays.values[i] == t else last
         return t, last, int64(-1)
     last = int64(_ALL)
     if ties < _ALL:
-        last = _tie(kind, j, address, span, coarse, t, ties, buffer) if t > lowest else int64(-1)
-    return t, last, _gather(kind, j, address, span, tops, coarse, t, last, hits, values, columns)
+        last = _tie(kind, row, groups, t, ties) if t > lowest else int64(-1)
+    return t, last, _gather(kind, row, groups, t, last, arrays)
 
 
 @inlined

@@ -7,6 +7,8 @@ of y, lets the gradient sum to 0 even for half precision. Sums are float64, in t
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numba import float64, int64, uint64
 
@@ -15,13 +17,40 @@ from .._scalar import blocks as scalar
 from .._scalar import relaxed
 from .._scalar.bits import fma
 from .._scalar.blocks import BLOCK, LANES
-from .blocks import halve
-from .job import cotangent_address, job_at, out_address, row_address, row_and_segment, row_temperature, take_items
-from .memory import atomic_add, load, store
+from .blocks import count_blocks, halve
+from .categorical import segment_blocks
+from .memory import load, store
+from .parameters import Array, Rows, Split, Temperatures, row_address, row_and_segment, row_temperature
+from .relaxed import Blocks, is_last_segment, nodes_of_row
 from .relaxed_short import row_sums
-from .runs import read_run, write_run
-from .scratch import address_of, empty, fill, lacks_scratch, open_scratch, workspace
-from .tiles import read_cotangent, read_logits, write_out
+from .runs import block_run, read_run, write_run
+from .scratch import empty, fill, lacks_scratch, open_scratch, workspace
+from .tiles import read_tile, write_tile
+from .workers import each_item, each_tile
+
+
+class Vjp(NamedTuple):
+    """Relaxed samples and their cotangents, and where the gradients go."""
+
+    y: Rows
+    cotangent: Rows
+    out: Rows
+    in_temperature: Array | None  # float64, the derivative in each row's temperature
+    temperatures: Temperatures
+    split: Split
+    blocks: Blocks
+    nontemporal: int  # whether results go past the caches
+
+
+class ShortVjp(NamedTuple):
+    """The same, many short rows at a time."""
+
+    y: Rows
+    cotangent: Rows
+    out: Rows
+    in_temperature: Array | None
+    temperatures: Temperatures
+    width: int  # rows of a tile
 
 
 @njit
@@ -71,60 +100,6 @@ def _rate(temperature):
 
 
 @njit
-def vjp(kind, job):
-    """One worker: take segments until none is left."""
-    j = job_at(job)
-    scratch = open_scratch(j)
-    blocks = (j.columns + BLOCK - 1) // BLOCK
-    y, u = workspace(scratch, kind, BLOCK), workspace(scratch, kind, BLOCK)
-    logs, products, totals = (
-        workspace(scratch, kind, LANES),
-        empty(scratch, LANES, np.float64),
-        empty(scratch, LANES, np.float64),
-    )
-    own = empty(scratch, 3 * blocks if j.segments == 1 else 0, np.float64)
-    if lacks_scratch(j, scratch):
-        return
-    while True:
-        begin, end = take_items(j)
-        if begin >= end:
-            break
-        for item in range(begin, end):
-            row, segment = row_and_segment(j, item)
-            first = segment * j.segment_blocks
-            last = min(first + j.segment_blocks, blocks)
-            nodes = address_of(own) if j.segments == 1 else j.node_s + 24 * blocks * (row - j.first_row)
-            sources = row_address(j, row), cotangent_address(j, row)
-            rate = _rate(row_temperature(j, row))
-            for phase in range(j.phase, j.phase + 1 if j.segments > 1 else 2):
-                if phase == 1:
-                    product, total = _total(nodes, 0, blocks, products), _total(nodes, 1, blocks, products)
-                for b in range(first, last):
-                    count = min(j.columns - b * BLOCK, int64(BLOCK))
-                    if phase == 0 or blocks > 1:
-                        at = sources[0] + b * BLOCK * j.column_stride
-                        read_run(kind, j.element, at, j.column_stride, j.item_size, count, y)
-                        at = sources[1] + b * BLOCK * j.cotangent_column_stride
-                        read_run(kind, j.element, at, j.cotangent_column_stride, j.item_size, count, u)
-                    if phase == 0:
-                        block_product, block_total = _sums(y, u, count, products, totals)
-                        store(float64(0), nodes, 3 * b, block_product)
-                        store(float64(0), nodes, 3 * b + 1, block_total)
-                        continue
-                    if j.row_result == 0:
-                        _gradient(y, u, count, product / total, rate)
-                    else:
-                        in_block = _both_gradients(y, u, count, product / total, rate, logs, products)
-                        store(float64(0), nodes, 3 * b + 2, in_block)
-                    at = out_address(j, row) + b * BLOCK * j.out_column_stride
-                    write_run(kind, j.element, j.streams, at, j.out_column_stride, j.item_size, count, u, 0, None)
-                if phase == 1 and j.row_result != 0:
-                    if j.segments > 1 and atomic_add(j.pending + 8 * (row - j.first_row), int64(-1)) > 1:
-                        continue
-                    store(float64(0), j.row_result, row, _total(nodes, 2, blocks, products))
-
-
-@njit
 def _total(nodes, which, blocks, lanes):
     """The sum over blocks of one of their numbers."""
     fill(lanes, 0, LANES, 0.0)
@@ -134,9 +109,87 @@ def _total(nodes, which, blocks, lanes):
     return lanes[0]
 
 
+class _Arrays(NamedTuple):
+    y: Any
+    u: Any
+    logs: Any
+    products: Any
+    totals: Any
+    own: Any  # three numbers a block
+
+
+@inlined
+def _read(kind, p, row, block, arrays):
+    """A block of the samples and of their cotangents; how many columns."""
+    run = block_run(p.y, row_address(p.y, row), block)
+    read_run(kind, run, arrays.y)
+    read_run(kind, block_run(p.cotangent, row_address(p.cotangent, row), block), arrays.u)
+    return run.count
+
+
+@inlined
+def _item(kind, work, p, item, arrays):
+    y, u, logs, products, totals, own = arrays
+    row, segment = row_and_segment(p.split, p.y.rows, item)
+    blocks = count_blocks(p.y.columns)
+    first = segment * p.split.segment_blocks
+    last = min(first + p.split.segment_blocks, blocks)
+    nodes = nodes_of_row(p, p.y.columns, row, own)
+    rate = _rate(row_temperature(p.temperatures, row))
+    count = int64(0)
+    alone = p.split.segments == 1
+    if p.blocks.phase == 0:
+        for b in range(first, last):
+            count = _read(kind, p, row, b, arrays)
+            product, total = _sums(y, u, count, products, totals)
+            store(float64(0), nodes, 3 * b, product)
+            store(float64(0), nodes, 3 * b + 1, total)
+        if not alone:
+            return
+    mean = _total(nodes, 0, blocks, products) / _total(nodes, 1, blocks, products)
+    for b in range(first, last):
+        if not alone or blocks > 1:  # a lone block is still there
+            count = _read(kind, p, row, b, arrays)
+        if p.in_temperature == 0:
+            _gradient(y, u, count, mean, rate)
+        else:
+            store(float64(0), nodes, 3 * b + 2, _both_gradients(y, u, count, mean, rate, logs, products))
+        write_run(kind, block_run(p.out, row_address(p.out, row), b), p.nontemporal, u, 0, None)
+    if p.in_temperature != 0 and is_last_segment(p, row):
+        store(float64(0), p.in_temperature, row, _total(nodes, 2, blocks, products))
+
+
 @njit
-def _gradient_across(y, u, columns, width, mean, rate):
+def vjp(kind, work, p: Vjp):
+    """One worker: take segments until none is left."""
+    scratch = open_scratch(work)
+    arrays = _Arrays(
+        workspace(scratch, kind, BLOCK),
+        workspace(scratch, kind, BLOCK),
+        workspace(scratch, kind, LANES),
+        empty(scratch, LANES, np.float64),
+        empty(scratch, LANES, np.float64),
+        empty(scratch, 3 * count_blocks(p.y.columns) if p.split.segments == 1 else 0, np.float64),
+    )
+    if lacks_scratch(work, scratch):
+        return
+    each_item(kind, work, p, p.split.chunk_size, _item, arrays)
+
+
+class _Tile(NamedTuple):
+    y: Any
+    u: Any
+    logs: Any
+    products: Any
+    sums: Any
+    mean: Any
+    rate: Any
+
+
+@njit
+def _gradient_across(columns, width, tile):
     """`_gradient` of short rows."""
+    y, u, mean, rate = tile.y, tile.u, tile.mean, tile.rate
     for c in range(uint64(columns)):
         for i in range(width):
             at = c * width + i
@@ -144,8 +197,9 @@ def _gradient_across(y, u, columns, width, mean, rate):
 
 
 @njit
-def _both_gradients_across(y, u, columns, width, mean, rate, logs, products):
+def _both_gradients_across(columns, width, tile):
     """`_both_gradients` of short rows, except for the sum over a row."""
+    y, u, logs, products, mean, rate = tile.y, tile.u, tile.logs, tile.products, tile.mean, tile.rate
     for c in range(uint64(columns)):
         for i in range(width):
             logs[i] = scalar.finite_log(y[c * width + i])
@@ -156,45 +210,51 @@ def _both_gradients_across(y, u, columns, width, mean, rate, logs, products):
             products[at] = fma(-float64(logs[i]), gradient, 0.0)  # a zero is +0, as in the lanes of long rows
 
 
-@njit
-def vjp_short(kind, job):
-    """One worker for short rows: take tiles of `segment_blocks` rows (the width) until none is left."""
-    j = job_at(job)
-    scratch = open_scratch(j)
-    width = uint64(j.segment_blocks)
-    size = uint64(j.columns) * width
-    y, u, logs = workspace(scratch, kind, size), workspace(scratch, kind, size), workspace(scratch, kind, width)
-    products, sums = empty(scratch, size, np.float64), empty(scratch, size, np.float64)
-    mean, rate = empty(scratch, width, np.float64), empty(scratch, width, np.float64)
-    if lacks_scratch(j, scratch):
-        return
-    one = _rate(j.temperature if j.temperatures == 0 else 1.0)
+@inlined
+def _tile(kind, work, p, first, rows, tile):
+    y, u, _, products, sums, mean, rate = tile
+    width, columns = uint64(p.width), p.y.columns
+    if p.temperatures.each != 0:
+        for i in range(uint64(rows)):
+            rate[i] = _rate(row_temperature(p.temperatures, first + int64(i)))
+    read_tile(kind, p.y, first, rows, width, y)
+    read_tile(kind, p.cotangent, first, rows, width, u)
+    for i in range(uint64(columns) * width):
+        products[i] = float64(y[i]) * float64(u[i])
+    row_sums(products, columns, width, sums)
     for i in range(width):
-        rate[i] = one
-    while True:
-        tile = atomic_add(j.counter_at, int64(1))
-        if tile >= j.end_item:
-            break
-        first = tile * int64(width)
-        rows = min(j.rows - first, int64(width))
-        if j.temperatures != 0:
-            for i in range(uint64(rows)):
-                rate[i] = _rate(row_temperature(j, first + int64(i)))
-        read_logits(kind, j, first, rows, width, y)
-        read_cotangent(kind, j, first, rows, width, u)
-        for i in range(size):
-            products[i] = float64(y[i]) * float64(u[i])
-        row_sums(products, j.columns, width, sums)
-        for i in range(width):
-            mean[i] = sums[i] + 0.0
-        row_sums(y, j.columns, width, sums)
-        for i in range(width):
-            mean[i] /= sums[i]
-        if j.row_result == 0:
-            _gradient_across(y, u, j.columns, width, mean, rate)
-        else:
-            _both_gradients_across(y, u, j.columns, width, mean, rate, logs, products)
-            row_sums(products, j.columns, width, sums)
-            for i in range(uint64(rows)):
-                store(float64(0), j.row_result, first + int64(i), sums[i])
-        write_out(kind, j, first, rows, width, u)
+        mean[i] = sums[i] + 0.0
+    row_sums(y, columns, width, sums)
+    for i in range(width):
+        mean[i] /= sums[i]
+    if p.in_temperature == 0:
+        _gradient_across(columns, width, tile)
+    else:
+        _both_gradients_across(columns, width, tile)
+        row_sums(products, columns, width, sums)
+        for i in range(uint64(rows)):
+            store(float64(0), p.in_temperature, first + int64(i), sums[i])
+    write_tile(kind, p.out, first, rows, width, u)
+
+
+@njit
+def vjp_short(kind, work, p: ShortVjp):
+    """One worker for short rows: take tiles until none is left."""
+    scratch = open_scratch(work)
+    width = uint64(p.width)
+    size = uint64(p.y.columns) * width
+    tile = _Tile(
+        workspace(scratch, kind, size),
+        workspace(scratch, kind, size),
+        workspace(scratch, kind, width),
+        empty(scratch, size, np.float64),
+        empty(scratch, size, np.float64),
+        empty(scratch, width, np.float64),
+        empty(scratch, width, np.float64),
+    )
+    if lacks_scratch(work, scratch):
+        return
+    one = _rate(p.temperatures.common if p.temperatures.each == 0 else 1.0)
+    for i in range(width):
+        tile.rate[i] = one
+    each_tile(kind, work, p, p.y.rows, _tile, tile)

@@ -1,0 +1,345 @@
+"""What a kernel is given: a NamedTuple of its own on the host, a record of the same fields in the kernel.
+
+A kernel is a function `kernel(kind, work, p)`. Its class of parameters is what `p` is annotated with. All fields are
+required. A group of fields that several kernels share is a NamedTuple of its own (`Rows`, `Stream`, `Results`, ...).
+
+| annotation      | on the host                          | in the kernel                        |
+| --------------- | ------------------------------------ | ------------------------------------ |
+| `int`, `bool`   | int                                  | int64                                |
+| `Word`          | int below 2^64                       | uint64                               |
+| `float`         | float                                | float64                              |
+| `Array`         | array; the call keeps it alive       | int64, address of its first element  |
+| `Array \\| None` | the same, or None                    | the same, or 0                       |
+| a NamedTuple    | an instance                          | a record                             |
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import struct
+import sys
+import types as python_types
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, NewType
+
+import numpy as np
+from numba import float64, from_dtype, int64, uint8
+from numba.core import types
+from numba.extending import intrinsic
+
+from .._jit import inlined, njit
+from .memory import load
+
+Array = np.ndarray[Any, Any]
+Word = NewType("Word", int)
+NO_ROW = (1 << 63) - 1
+
+
+# ------------------------------------------------------------------------------------------------------------ groups
+
+
+class Work(NamedTuple):
+    """What workers share and write, in front of the parameters of every kernel."""
+
+    next_item: int
+    end_item: int
+    bad_row: int  # the smallest
+    next_scratch: int  # address of the next worker's part of the scratch (`scratch`)
+    scratch_size: int  # bytes for each worker
+    scratch_needed: int  # bytes that a worker lacked
+
+
+class Rows(NamedTuple):
+    """Rows of an array, the categories last. Batch axes are merged where one stride reaches all rows."""
+
+    data: Array
+    format: int  # of an element (`runs`)
+    rows: int
+    columns: int
+    item_size: int  # bytes
+    column_stride: int  # bytes
+    row_stride: int  # bytes, if `axes` is 0
+    axes: int  # batch axes that could not be merged
+    geometry: Array | None  # int64: (length, stride in bytes) of each, outermost first
+
+
+class Stream(NamedTuple):
+    """Which random bits a call takes."""
+
+    seed: Word
+    draw: Word
+    row_ids: Array | None  # int64; None: a row's own position
+
+
+class Temperatures(NamedTuple):
+    """One for each row, or one for all; 0 asks for the argmax."""
+
+    each: Array | None  # float64
+    common: float
+
+
+class Results(NamedTuple):
+    """Contiguous outputs of a draw. What is None is not wanted."""
+
+    indices: Array | None  # int64, `stride` for each row
+    log_prob: Array | None  # result dtype, `stride` for each row
+    logsumexp: Array | None  # result dtype, one a row
+    logsumexp64: Array | None  # float64, one a row: for the next step of a draw
+    partial_sums: Array | None  # float64, the root (r, S) of each row's tree
+    samples: int  # of this call
+    first_sample: int
+    stride: int  # samples of all calls
+
+
+class Split(NamedTuple):
+    """How rows are cut into segments, which are the items that workers take."""
+
+    segments: int  # of a row
+    segment_blocks: int
+    row_interleave: int  # rows whose segments are visited side by side
+    chunk_size: int  # items taken at a time
+    pending: Array | None  # int64, segments of each row still to come; None: a row is one segment
+
+
+class Limit(NamedTuple):
+    """One of top_k (int64), top_p and min_p (float64)."""
+
+    values: Array
+    stride: int  # bytes; 0 where all rows share it
+
+
+class Limits(NamedTuple):
+    """What rows are truncated by."""
+
+    top_k: Limit
+    top_p: Limit
+    min_p: Limit
+
+
+# ------------------------------------------------------------------------------------------------------ on the host
+
+#: Where NumPy's C structure of an array holds its address. Asking NumPy takes 1.5 us, as long as a small kernel.
+_ADDRESS_AT = object.__basicsize__
+_word_at = ctypes.c_size_t.from_address
+
+
+def _asked(array: Array) -> int:
+    found: int = array.__array_interface__["data"][0]
+    return found
+
+
+def _read(array: Array) -> int:
+    return _word_at(id(array) + _ADDRESS_AT).value
+
+
+_probe = np.empty(1)
+#: The address of an array's first element.
+address_of = _read if sys.implementation.name == "cpython" and _read(_probe) == _asked(_probe) else _asked
+
+_FORMATS = {int: "i8", bool: "i8", float: "f8", Word: "u8", Array: "i8"}
+_CODES = {"i8": "q", "u8": "Q", "f8": "d"}
+_WORK_WORDS = len(Work._fields)
+
+
+@functools.cache
+def layout(parameters: type) -> np.dtype[Any]:
+    """The record of a class of parameters: eight bytes for each number or address."""
+    fields = []
+    for name, form in typing.get_type_hints(parameters).items():
+        if isinstance(form, python_types.UnionType):
+            form = next(each for each in form.__args__ if each is not type(None))
+        fields.append((name, _FORMATS[form] if form in _FORMATS else layout(form)))
+    return np.dtype(fields)
+
+
+def _leaves(dtype: np.dtype[Any], above: str = "") -> Iterator[tuple[str, str]]:
+    for name in dtype.names or ():
+        field = dtype[name]
+        if field.names:
+            yield from _leaves(field, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", field.str[1:]
+
+
+@functools.cache
+def places(parameters: type) -> dict[str, int]:
+    """The word at which each number or address lies, such as "stream.seed", behind the words of `Work`."""
+    return {name: at for at, (name, _) in enumerate(_leaves(layout(parameters)), _WORK_WORDS)}
+
+
+@functools.cache
+def _packer(parameters: type) -> Callable[..., None]:
+    codes = "".join(_CODES[kind] for _, kind in _leaves(layout(parameters)))
+    return struct.Struct(f"={codes}").pack_into
+
+
+def _flat(values: tuple[Any, ...], into: list[Any]) -> None:
+    for value in values:
+        if isinstance(value, np.ndarray):
+            into.append(address_of(value))
+        elif isinstance(value, tuple):
+            _flat(value, into)
+        else:
+            into.append(0 if value is None else value)
+
+
+class Call:
+    """Parameters in memory, behind the words that workers share. It keeps their arrays alive."""
+
+    __slots__ = ("_kept", "address", "words")
+
+    def __init__(self, parameters: Any) -> None:
+        words: list[Any] = []
+        _flat(parameters, words)
+        memory = np.empty(_WORK_WORDS + len(words), np.int64)
+        self.address = address_of(memory)
+        self.words = memory.data
+        self._kept = parameters
+        self.words[_BAD_ROW] = NO_ROW
+        _packer(type(parameters))(self.words, 8 * _WORK_WORDS, *words)
+
+    def lend(self, address: int, size: int) -> None:
+        """Lend scratch: so many bytes at `address` to the first worker, as many behind it to the next."""
+        words = self.words
+        words[_NEXT_SCRATCH], words[_SCRATCH_SIZE], words[_SCRATCH_NEEDED] = address, size, 0
+
+    @property
+    def scratch_needed(self) -> int:
+        """Bytes that each worker needs, if it was lent less, and has therefore done nothing."""
+        return self.words[_SCRATCH_NEEDED]
+
+    def limit(self, start: int, end: int) -> None:
+        """Let workers take items start .. end - 1."""
+        self.words[_NEXT_ITEM], self.words[_END_ITEM] = start, end
+
+    @property
+    def bad_row(self) -> int | None:
+        """The smallest bad row, if there is one."""
+        row = self.words[_BAD_ROW]
+        return None if row == NO_ROW else row
+
+
+_NEXT_ITEM, _END_ITEM, _BAD_ROW, _NEXT_SCRATCH, _SCRATCH_SIZE, _SCRATCH_NEEDED = range(_WORK_WORDS)
+
+
+# ------------------------------------------------------------------------------------------------------- in a kernel
+
+
+def reader(parameters: type, words: int = 0) -> Any:
+    """An intrinsic: the record of a class of parameters that lies so many words behind an address."""
+    record: Any = from_dtype(layout(parameters))
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def record_at(typingctx: Any, address: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            at = builder.add(args[0], context.get_constant(types.int64, 8 * words))
+            return builder.inttoptr(at, context.get_value_type(record))
+
+        return record(types.int64), codegen
+
+    return record_at
+
+
+#: The shared words of a call.
+work_at = reader(Work)
+
+
+def parameters_at(parameters: type) -> Any:
+    """An intrinsic: the parameters of a call, which lie behind its shared words."""
+    return reader(parameters, _WORK_WORDS)
+
+
+@intrinsic
+def address_of_record(typingctx: Any, record: Any) -> Any:
+    """The address of a record, for atomics."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ptrtoint(args[0], context.get_value_type(types.int64))
+
+    return types.int64(record), codegen
+
+
+@inlined
+def next_item_address(work):
+    """Where the next item is kept."""
+    return address_of_record(work) + 8 * _NEXT_ITEM
+
+
+@inlined
+def bad_row_address(work):
+    """Where the smallest bad row is kept."""
+    return address_of_record(work) + 8 * _BAD_ROW
+
+
+@inlined
+def next_scratch_address(work):
+    """Where the address of the next worker's scratch is kept."""
+    return address_of_record(work) + 8 * _NEXT_SCRATCH
+
+
+@inlined
+def scratch_needed_address(work):
+    """Where the bytes are kept that a worker lacked."""
+    return address_of_record(work) + 8 * _SCRATCH_NEEDED
+
+
+@inlined
+def row_address(rows, row):
+    """Byte address of a row's first column."""
+    return rows.data + row_offset(rows, row)
+
+
+@inlined
+def row_offset(rows, row):
+    """Bytes from the first row to this one."""
+    return row * rows.row_stride if rows.axes == 0 else _unmerged_offset(rows, row)
+
+
+@njit
+def _unmerged_offset(rows, row):
+    offset = int64(0)
+    for axis in range(rows.axes - 1, -1, -1):
+        length = load(int64(0), rows.geometry, int64(2 * axis))
+        offset += (row % length) * load(int64(0), rows.geometry, int64(2 * axis + 1))
+        row //= length
+    return offset
+
+
+@inlined
+def row_id(stream, row):
+    """What stands for the row in the address of its random bits."""
+    return load(int64(0), stream.row_ids, int64(row)) if stream.row_ids != 0 else int64(row)
+
+
+@inlined
+def row_temperature(temperatures, row):
+    """The row's temperature; 0 asks for its argmax."""
+    return load(float64(0), temperatures.each, int64(row)) if temperatures.each != 0 else temperatures.common
+
+
+@inlined
+def row_limits(limits, row):
+    """(columns that the row keeps, mass that it keeps of 1, least probability that it keeps of its largest)."""
+    return (
+        load(int64(0), limits.top_k.values + int64(row) * limits.top_k.stride, int64(0)),
+        load(float64(0), limits.top_p.values + int64(row) * limits.top_p.stride, int64(0)),
+        load(float64(0), limits.min_p.values + int64(row) * limits.min_p.stride, int64(0)),
+    )
+
+
+@inlined
+def row_wanted(row_mask, row):
+    """Whether the mask, if there is one, lets the row be read."""
+    return row_mask == 0 or load(uint8(0), row_mask, int64(row)) != uint8(0)
+
+
+@inlined
+def row_and_segment(split, rows, item):
+    """What an item stands for: the segments of `row_interleave` rows lie side by side, row by row."""
+    team = int64(item) // (split.row_interleave * split.segments)
+    rest = int64(item) - team * split.row_interleave * split.segments
+    width = min(split.row_interleave, rows - team * split.row_interleave)
+    segment = rest // width
+    return team * split.row_interleave + rest - segment * width, segment
