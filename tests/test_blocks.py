@@ -203,10 +203,8 @@ def test_choice_inside_a_block(dtype):
 
     @njit
     def run(kind, address, count, temperature, words, chosen, weights):
-        high64, low64 = scalar.scale(temperature)
-        high, low = scalar.narrow(zero(kind), high64, low64)
         sums = np.empty(cpu.CHUNKS, np.uint64)
-        total, rise = cpu.quantise_block(kind, address, count, high, low, weights, sums)
+        total, rise = cpu.quantise_block(kind, address, count, cpu.scale_of(kind, temperature), weights, sums)
         for i in range(words.size):
             chosen[i] = cpu.choose(weights, sums, rise, scalar.mulhi64(words[i], total))
         return total

@@ -12,6 +12,7 @@ import pytest
 import make_golden
 import numbel
 from numbel import _common, _dispatch
+from numbel._cpu import parameters
 from numbel._cpu.parameters import address_of
 
 DTYPES = make_golden.dtypes()
@@ -186,4 +187,4 @@ def test_threads_have_jobs_of_their_own():
 def test_addresses_are_numpys():
     for array in (np.zeros(3), np.zeros((4, 4))[1:, 2:], np.zeros(0), np.ma.zeros(2)):
         assert address_of(array) == array.__array_interface__["data"][0]
-    assert job.address_of is job._read  # the quick way is the one that is taken here
+    assert address_of is parameters._read  # the quick way is the one that is taken here

@@ -263,10 +263,10 @@ def test_a_worker_that_lacks_scratch_does_nothing_but_say_so(worker):
     call = parameters.Call(made_up(driver.parameters, **fields))
     call.limit(0, 20)
     lent = np.full(32, 7, np.int64)
-    call.lend(lent.ctypes.data, 64)
+    parameters.lend(call.words, lent.ctypes.data, 64)
     before = np.array(call.words)
     driver.serial(call.address)
-    assert call.scratch_needed > 64
+    assert parameters.scratch_needed(call.words) > 64
     assert np.all(lent[1:] == 7)  # its first word counts
     changed = {parameters.Work._fields[at] for at in np.flatnonzero(np.array(call.words) != before)}
     assert changed == {"next_scratch", "scratch_needed"}

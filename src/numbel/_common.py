@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import struct
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 from . import _checks, _dispatch
 from ._cpu.categorical import Sampling
 from ._cpu.entropy import ShortEntropies
-from ._cpu.parameters import NO_ROW, Call, Results, address_of, places
+from ._cpu.parameters import FIRST, Call, Results, address_of, bad_row, lend, places, scratch_needed
 from ._requests import Draw, LogitRows, Temperature
 from ._scalar.limits import LEAST_TEMPERATURE, MOST_TEMPERATURE
 from .results import Sample
@@ -35,60 +36,49 @@ class _Plan(NamedTuple):
 
     entry: Callable[[int], None]
     words: memoryview
-    draw: tuple[int, ...]  # words of seed and draw id
-    reals: tuple[int, ...]
-    integers: tuple[int, ...]
+    pack: Callable[..., None]  # fields in front of the parameters
+    out: int  # the word of an address that follows later; 0: none
     sums: np.dtype[Any]  # of log_prob and logsumexp
 
 
-def _planned(plan: _dispatch.Plan, reals: str, integers: str, sums: np.dtype[Any]) -> _Plan:
-    """The plan of a call whose fields of those names differ from call to call."""
+def _planned(plan: _dispatch.Plan, front: str, codes: str, sums: np.dtype[Any], out: str = "") -> _Plan:
+    """The plan of calls that differ in the fields `front`, of those struct codes, and perhaps in `out`."""
     call = Call(plan.parameters)
     call.limit(0, plan.items)
-    call.lend(0, 0)
+    lend(call.words, 0, 0)
     at = places(type(plan.parameters))
-    draw = "stream.seed stream.draw" if "stream.seed" in at else ""
-    words = (tuple(at[name] for name in names.split()) for names in (draw, reals, integers))
-    return _Plan(plan.driver.serial.loaded(), call.words, *words, sums)
+    fields = list(at)[: len(codes)]
+    assert all(any(f"{name}.".startswith(f"{group}.") for group in front.split()) for name in fields), fields
+    pack = struct.Struct(f"={codes}").pack_into
+    return _Plan(plan.driver.serial.loaded(), call.words, pack, at[out] if out else 0, sums)
 
 
 class _Memory:
     """A call in memory, which serves one common call after the other: to make one takes as long as a small kernel."""
 
     def __init__(self, size: int) -> None:
-        self._scratch, scratch = _dispatch._new_scratch(size)
+        self._scratch, self._lent = _dispatch._new_scratch(size)
         memory = np.empty(_WORDS, np.int64)
         self._address = address_of(memory)
-        self._integers = memory.data
-        self._words = memory.view(np.uint64).data
-        self._reals = memory.view(np.float64).data
-        self._lent = scratch, size
+        self._words = memory.data
+        #: Bytes of scratch.
+        self.size = size
 
-    def run(self, plan: _Plan, draw: Draw, reals: tuple[float, ...], integers: tuple[int, ...]) -> int:
+    def run(self, plan: _Plan, front: tuple[float, ...], out: int) -> int:
         """Run a plan; bytes of scratch that it lacked."""
-        words = self._integers
+        words = self._words
         words[: len(plan.words)] = plan.words
-        words[3], words[4] = self._lent  # `parameters.Work`
-        for view, places, values in (
-            (self._words, plan.draw, draw),
-            (self._reals, plan.reals, reals),
-            (words, plan.integers, integers),
-        ):
-            for at, value in zip(places, values):
-                view[at] = value
+        lend(words, self._lent, self.size)
+        plan.pack(words, FIRST, *front)
+        if plan.out:
+            words[plan.out] = out
         plan.entry(self._address)
-        return words[5]
+        return scratch_needed(words)
 
     @property
     def bad_row(self) -> int | None:
         """The smallest bad row, if there is one."""
-        row = self._integers[2]
-        return None if row == NO_ROW else row
-
-    @property
-    def size(self) -> int:
-        """Bytes of scratch."""
-        return self._lent[1]
+        return bad_row(self._words)
 
 
 #: Words of the longest call.
@@ -104,11 +94,11 @@ class _Lent(threading.local):
 _lent = _Lent()
 
 
-def _run(plan: _Plan, draw: Draw, reals: tuple[float, ...], integers: tuple[int, ...]) -> int | None:
+def _run(plan: _Plan, front: tuple[float, ...], out: int = 0) -> int | None:
     """Have one worker do what a plan says; the first bad row, if any."""
     memory = _lent.kept or _Memory(_dispatch._LENT)
     _lent.kept = None
-    while needed := memory.run(plan, draw, reals, integers):
+    while needed := memory.run(plan, front, out):
         memory = _Memory(needed)
     if memory.size <= _dispatch._LENT_MOST:
         _lent.kept = memory
@@ -148,8 +138,8 @@ def _plan_samples(rows: int, columns: int, dtype: np.dtype[Any], method: str) ->
     plan = _dispatch.plan_sampling(_placeholder(rows, columns, dtype), method, (0, 0), results)
     if isinstance(plan.parameters, Sampling) and plan.parameters.split.segments > 1:
         return None
-    outputs = "results.indices results.log_prob results.logsumexp results.samples results.stride"
-    return _planned(plan, "temperatures.common", f"logits.data {outputs}", _dispatch.result_dtype(dtype))
+    front = "stream temperatures row_mask results logits.data"
+    return _planned(plan, front, "QQqqdqqqqqqqqqq", _dispatch.result_dtype(dtype))
 
 
 def sample(
@@ -182,7 +172,8 @@ def sample(
         results = results[0], address_of(log_prob), address_of(logsumexp)
     draw = generator._take()
     try:
-        bad = _run(plan, draw, (temperature,), (address_of(array), *results, samples, samples))
+        sampling = *results, 0, 0, samples, 0, samples
+        bad = _run(plan, (*draw, 0, 0, temperature, 0, *sampling, address_of(array)))
         if bad is not None:
             _checks.invalid_row(array, bad)
     except BaseException:
@@ -204,13 +195,14 @@ def _plan_relaxed(rows: int, columns: int, dtype: np.dtype[Any]) -> _Plan | None
         return None
     placeholder = _placeholder(rows, columns, dtype)
     plan = _dispatch.plan_relaxing(placeholder, (0, 0), placeholder.array)
-    return _planned(plan, "temperatures.common", "logits.data out.data", _dispatch.result_dtype(dtype))
+    sums = _dispatch.result_dtype(dtype)
+    return _planned(plan, "stream temperatures row_mask logits.data", "QQqqdqq", sums, "out.data")
 
 
 def _softmax(plan: _Plan, array: NDArray[Any], temperature: float, draw: Draw) -> Any:
     """Relaxed samples of a draw, and the first bad row, if any."""
     made = np.empty(array.shape, array.dtype)
-    return made, _run(plan, draw, (temperature,), (address_of(array), address_of(made)))
+    return made, _run(plan, (*draw, 0, 0, temperature, 0, address_of(array)), address_of(made))
 
 
 def softmax(array: NDArray[Any], temperature: float, draw: Draw) -> NDArray[Any] | None:
@@ -250,7 +242,7 @@ def relaxed(
 def _plan_noise(rows: int, columns: int, dtype: np.dtype[Any]) -> _Plan:
     """That of one worker."""
     plan = _dispatch.plan_noise(np.empty((rows, columns), dtype), (0, 0), 0.0, 1.0)
-    return _planned(plan, "loc scale", "out.data", dtype)
+    return _planned(plan, "stream loc scale out.data", "QQqddq", dtype)
 
 
 def gumbel(
@@ -270,7 +262,7 @@ def gumbel(
     plan = _plan_noise(values // shape[-1], shape[-1], kind)
     draw = generator._take()
     try:
-        _run(plan, draw, (loc, scale), (address_of(made),))
+        _run(plan, (*draw, 0, loc, scale, address_of(made)))
     except BaseException:
         generator._give_back(*draw)
         raise
@@ -286,7 +278,7 @@ def logsumexp(array: Any, axis: Any, temperature: Any, others: tuple[Any, ...]) 
     if plan is None:
         return None
     made = np.empty(array.shape[:-1], plan.sums)
-    bad = _run(plan, (0, 0), (temperature,), (address_of(array), 0, 0, address_of(made), 0, 0))
+    bad = _run(plan, (0, 0, 0, 0, temperature, 0, 0, 0, address_of(made), 0, 0, 0, 0, 0, address_of(array)))
     return _or_scalar(made) if bad is None else None
 
 
@@ -299,7 +291,7 @@ def _plan_entropy(rows: int, columns: int, dtype: np.dtype[Any]) -> _Plan | None
     plan = _dispatch.plan_entropy(placeholder, np.empty(rows, sums))
     if not isinstance(plan.parameters, ShortEntropies):
         return None
-    return _planned(plan, "temperatures.common", "logits.data out", sums)
+    return _planned(plan, "temperatures row_mask out logits.data", "qdqqq", sums)
 
 
 def entropy(array: Any, axis: Any, temperature: Any, others: tuple[Any, ...]) -> Any:
@@ -310,5 +302,5 @@ def entropy(array: Any, axis: Any, temperature: Any, others: tuple[Any, ...]) ->
     if plan is None:
         return None
     made = np.empty(array.shape[:-1], plan.sums)
-    bad = _run(plan, (), (temperature,), (address_of(array), address_of(made)))
+    bad = _run(plan, (0, temperature, 0, address_of(made), address_of(array)))
     return _or_scalar(made) if bad is None else None

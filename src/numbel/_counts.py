@@ -14,9 +14,9 @@ from ._scalar.blocks import BLOCK
 
 def multinomial(rows: LogitRows, trials: Array, draw: Draw, out: Array) -> int | None:
     """Counts of trials[row] draws of rows into `out`; the first bad row, if any."""
-    if rows.count == 0:
+    if rows.number == 0:
         return None
-    argmaxes, roots = np.full(rows.count, -1, np.int64), np.empty((rows.count, 2))
+    argmaxes, roots = np.full(rows.number, -1, np.int64), np.empty((rows.number, 2))
     samples = 0 if rows.temperature.values.all() else 1
     bad = _dispatch.categorical(rows, samples, "grouped", draw, Outputs(indices=argmaxes, roots=roots))
     logits, stream = _dispatch.rows_in_memory(rows.array), _dispatch.stream_of(draw, rows.ids)

@@ -19,7 +19,20 @@ from ._cpu.conditional import Condition, Conditional, ShortConditional
 from ._cpu.densities import GivenLogProb
 from ._cpu.entropy import Entropies, ShortEntropies
 from ._cpu.noise import TILE, Noise, Spawn
-from ._cpu.parameters import Call, Limit, Limits, Results, Rows, Split, Stream, Temperatures, address_of
+from ._cpu.parameters import (
+    Call,
+    Limit,
+    Limits,
+    Results,
+    Rows,
+    Split,
+    Stream,
+    Temperatures,
+    address_of,
+    bad_row,
+    lend,
+    scratch_needed,
+)
 from ._cpu.relaxed import Blocks, Relaxing
 from ._cpu.relaxed_short import ShortRelaxing
 from ._cpu.runs import FORMATS
@@ -57,8 +70,6 @@ _ENTRIES = 4096
 _STREAMED = 1 << 24
 #: Blocks whose three numbers are kept at a time: 6 MB, or one row's.
 _NODES = 1 << 18
-
-
 
 
 class Plan(NamedTuple):
@@ -164,15 +175,16 @@ def _work(driver: drivers.Driver, call: Call, workers: int) -> None:
     _scratch.kept = None
     size = (memory.size - 64) // workers // 64 * 64
     while True:
-        call.lend(address, size)
+        lend(call.words, address, size)
         if workers > 1:
             with parallel_allowed() as allowed:
                 driver.parallel(call.address, workers) if allowed else driver.serial(call.address)
         else:
             driver.serial(call.address)
-        if not call.scratch_needed:
+        needed = scratch_needed(call.words)
+        if not needed:
             break
-        size = call.scratch_needed
+        size = needed
         memory, address = _new_scratch(size * workers)
     if memory.size <= _LENT_MOST:
         _scratch.kept = memory, address
@@ -189,7 +201,7 @@ def run(plan: Plan, progress: Progress | None = None, first: int = 0) -> int | N
         _work(plan.driver, call, thread_count() if several else 1)
         if progress is not None:
             progress((end - start) * plan.per_item)
-    return call.bad_row
+    return bad_row(call.words)
 
 
 # ----------------------------------------------------------------------------------------------------- how rows are cut
@@ -280,13 +292,13 @@ def run_blocks(plan: Plan, rows: Rows, twice: bool) -> int | None:
 def plan_sampling(rows: LogitRows, method: str, draw: Draw, results: Results) -> Plan:
     """How rows are sampled whole, or in segments, for which `Sampling.found` is to be given."""
     logits, name = rows_in_memory(rows.array), name_of(rows.array.dtype)
-    given = stream_of(draw, rows.ids), temperatures(rows.temperature), rows.mask, results
+    given = stream_of(draw, rows.ids), temperatures(rows.temperature), rows.mask, results, logits
     if logits.columns <= SHORT:
         width = width_of_samples(logits.rows, logits.columns)
         driver = drivers.driver(f"{method}_short", name)
-        return Plan(driver, ShortSampling(logits, *given, width), -(-logits.rows // width), width * logits.columns)
+        return Plan(driver, ShortSampling(*given, width), -(-logits.rows // width), width * logits.columns)
     split = _split_rows(logits.rows, logits.columns, logits.column_stride != logits.item_size)
-    parameters = Sampling(logits, *given, split, Found(None, None, None, None, None))
+    parameters = Sampling(*given, split, Found(None, None, None, None, None))
     per_item = min(split.segment_blocks * BLOCK, logits.columns)
     return Plan(drivers.driver(method, name), parameters, logits.rows * split.segments, per_item)
 
@@ -301,7 +313,7 @@ def categorical(
     rows: LogitRows, samples: int, method: str, draw: Draw, out: Outputs, progress: Progress | None = None
 ) -> int | None:
     """Sample rows; the first bad row, if any."""
-    if rows.count == 0 or (samples == 0 and out.logsumexp is None and out.logsumexp64 is None and out.roots is None):
+    if rows.number == 0 or (samples == 0 and out.logsumexp is None and out.logsumexp64 is None and out.roots is None):
         return None
     if samples == 0:  # only what stands for a row is asked for
         method, out = "grouped", out._replace(indices=None, log_prob=None)
@@ -314,7 +326,7 @@ def categorical(
         count = min(at_once, samples - first)
         parameters = parameters._replace(results=results_of(out, samples, first, count))
         if segments > 1:
-            split = parameters.split._replace(pending=np.full(rows.count, segments, np.int64))
+            split = parameters.split._replace(pending=np.full(rows.number, segments, np.int64))
             parameters = parameters._replace(split=split, found=found_of(plan.items, count))
         found = run(plan._replace(parameters=parameters), progress)
         bad = bad if found is None else found
@@ -331,13 +343,14 @@ def truncated(
     progress: Progress | None = None,
 ) -> int | None:
     """`categorical` of what limits keep."""
-    count, columns = rows.count, rows.columns
+    count, columns = rows.number, rows.columns
     if count == 0 or (samples == 0 and out.logsumexp is None):
         return None
     if samples == 0:
         samples, out = 1, out._replace(indices=np.empty(count, np.int64), log_prob=None)
     logits, stream = rows_in_memory(rows.array), stream_of(draw, rows.ids)
-    given = logits, stream, temperatures(rows.temperature), rows.mask, limits(cuts), results_of(out, samples, 0, samples)
+    results = results_of(out, samples, 0, samples)
+    given = stream, temperatures(rows.temperature), rows.mask, results, logits, limits(cuts)
     short = columns <= (SHORT if count >= _MANY else _CUT_OF_FEW)
     if short or (count >= _MANY and columns <= _CUT_BY_MASS and (cuts.top_p.values < 1.0).any()):
         width = width_of_samples(count, columns)
@@ -363,7 +376,7 @@ def plan_relaxing(rows: LogitRows, draw: Draw | None, out: Array, nontemporal: b
     logits, target = rows_in_memory(rows.array), rows_in_memory(out)
     width = name_of(result_dtype(rows.array.dtype))
     stream = stream_of((0, 0) if draw is None else draw, rows.ids)
-    given = logits, target, stream, int(draw is not None), temperatures(rows.temperature), rows.mask
+    given = stream, temperatures(rows.temperature), rows.mask, logits, target, int(draw is not None)
     if _short(logits.rows, logits.columns):
         side = _tile_rows(logits.rows, logits.columns)
         driver = drivers.driver(f"relaxed_short_{width}", width)
@@ -381,7 +394,7 @@ def relaxed(rows: LogitRows, draw: Draw | None, out: Array, nontemporal: bool = 
     Rows of temperature 0 and those masked out become NaN. `out` may be the logits themselves. With `nontemporal` a
     large one is written past the caches.
     """
-    if rows.count == 0:
+    if rows.number == 0:
         return None
     plan = plan_relaxing(rows, draw, out, nontemporal)
     if isinstance(plan.parameters, ShortRelaxing):
@@ -391,9 +404,9 @@ def relaxed(rows: LogitRows, draw: Draw | None, out: Array, nontemporal: bool = 
 
 def conditional(rows: LogitRows, index: Array, draw: Draw, out: Array, nontemporal: bool = False) -> int | None:
     """Perturbed logits of rows, given the largest's index; the first bad row, if any."""
-    if rows.count == 0:
+    if rows.number == 0:
         return None
-    sums = np.empty(rows.count)
+    sums = np.empty(rows.number)
     # bad rows are NaN, and found again below
     categorical(rows, 0, "grouped", draw, Outputs(logsumexp64=sums))
     logits, target = rows_in_memory(rows.array), rows_in_memory(out)
@@ -401,12 +414,12 @@ def conditional(rows: LogitRows, index: Array, draw: Draw, out: Array, nontempor
     width = name_of(result_dtype(rows.array.dtype))
     if _short(logits.rows, logits.columns):
         side = _tile_rows(logits.rows, logits.columns)
-        short = ShortConditional(*given, side)
-        return run(Plan(drivers.driver("conditional_short", width), short, -(-rows.count // side), side * rows.columns))
+        driver = drivers.driver("conditional_short", width)
+        return run(Plan(driver, ShortConditional(*given, side), -(-rows.number // side), side * rows.columns))
     split, _ = _split_blocks((logits, target))
     parameters = Conditional(*given, split, int(nontemporal and out.nbytes >= _STREAMED))
     per_item = min(split.segment_blocks * BLOCK, rows.columns)
-    return run(Plan(drivers.driver("conditional", width), parameters, rows.count * split.segments, per_item))
+    return run(Plan(drivers.driver("conditional", width), parameters, rows.number * split.segments, per_item))
 
 
 def vjp(
@@ -445,7 +458,7 @@ def vjp(
 def plan_entropy(rows: LogitRows, out: Array) -> Plan:
     """How entropies of rows are made."""
     logits, name = rows_in_memory(rows.array), name_of(rows.array.dtype)
-    given = logits, temperatures(rows.temperature), rows.mask, out
+    given = temperatures(rows.temperature), rows.mask, out, logits
     if logits.columns <= COUNTED:
         side = _tile_rows(logits.rows, logits.columns)
         driver = drivers.driver("entropy_short", name)
@@ -461,7 +474,7 @@ def plan_entropy(rows: LogitRows, out: Array) -> Plan:
 
 def entropy(rows: LogitRows, out: Array) -> int | None:
     """Entropy of rows into contiguous `out`, NaN if bad; the first bad row, if any."""
-    return run(plan_entropy(rows, out)) if rows.count else None
+    return run(plan_entropy(rows, out)) if rows.number else None
 
 
 def given_log_prob(rows: LogitRows, given: Array, argmaxes: Array, roots: Array, out: Array) -> None:
@@ -469,7 +482,7 @@ def given_log_prob(rows: LogitRows, given: Array, argmaxes: Array, roots: Array,
     if given.size == 0:
         return
     logits = rows_in_memory(rows.array)
-    samples, tell = given.size // rows.count, temperatures(rows.temperature)
+    samples, tell = given.size // rows.number, temperatures(rows.temperature)
     parameters = GivenLogProb(logits, tell, given, argmaxes, roots, out, samples, _ENTRIES)
     driver = drivers.driver("given_log_prob", name_of(rows.array.dtype))
     run(Plan(driver, parameters, -(-given.size // _ENTRIES), 8 * _ENTRIES))
@@ -484,7 +497,7 @@ def plan_noise(out: Array, draw: Draw, loc: float, scale: float, nontemporal: bo
     rows, columns = target.rows, target.columns
     width = _tile_rows(rows, columns) if _short(rows, columns) else 0
     past = int(nontemporal and out.nbytes >= _STREAMED)
-    parameters = Noise(target, stream_of(draw, None), loc, scale, past, width)
+    parameters = Noise(stream_of(draw, None), loc, scale, target, past, width)
     driver = drivers.driver(f"noise_{name_of(result_dtype(out.dtype))}", name_of(out.dtype))
     if width:
         return Plan(driver, parameters, -(-rows // width), width * columns)

@@ -103,7 +103,7 @@ def draw_rows(
     whole = limits.keep_all(rows.columns)
     if not whole.any():
         return _dispatch.truncated(rows, limits, samples, method, draw, out, progress)
-    count = rows.count
+    count = rows.number
     whole = np.broadcast_to(whole, count)
     # rows that keep everything are drawn as without truncation: from their tables
     bad = [_dispatch.truncated(rows.only(~whole), limits, samples, method, draw, out, progress)]

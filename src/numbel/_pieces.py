@@ -138,7 +138,9 @@ class Pieces:
             _join(left, node)
             node = left
         results = Results(indices, log_prob, logsumexp, None, None, law.samples, 0, law.samples)
-        finishing = Finishing(rows, temperatures(Temperature(law.temperatures, law.per_row)), law.mask, node, self.winners, results, 64)
+        finishing = Finishing(
+            rows, temperatures(Temperature(law.temperatures, law.per_row)), law.mask, node, self.winners, results, 64
+        )
         bad = _dispatch.run(Plan(drivers.driver("accumulated", name_of(law.dtype)), finishing, rows, 64))
         if not self.largest.size:
             return bad

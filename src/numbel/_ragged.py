@@ -178,11 +178,11 @@ def _long(part: _Part, chosen: NDArray[np.int64]) -> list[int]:
     several = bool((blocks > size).any())
     parameters = RaggedSampling(
         Sampling(
-            _dispatch.rows_in_memory(rows.array),
             _dispatch.stream_of(part.draw, rows.ids),
             _dispatch.temperatures(rows.temperature),
             rows.mask,
             _dispatch.results_of(written, samples, 0, samples),
+            _dispatch.rows_in_memory(rows.array),
             Split(1, size, 1, max(1, min(64, items // 256)), None),
             Found(None, None, None, None, None),
         ),

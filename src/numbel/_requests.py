@@ -66,7 +66,7 @@ class LogitRows(NamedTuple):
     mask: Array | None = None  # bool; None: all are wanted
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
         """How many rows there are."""
         return math.prod(self.array.shape[:-1])
 

@@ -78,7 +78,7 @@ def categorical(
     """`_dispatch.categorical`, or the same law from a table of each row where many samples are asked for."""
     if out.indices is None or method != "grouped" or not tabled(rows.columns, samples, rows.array.dtype):
         return _dispatch.categorical(rows, samples, method, draw, out, progress)
-    count = rows.count
+    count = rows.number
     out = Outputs(
         out.indices.reshape(count, samples),
         out.log_prob if out.log_prob is None else out.log_prob.reshape(count, samples),
@@ -92,11 +92,9 @@ def categorical(
     return min(bad, default=None)
 
 
-def _tabled_part(
-    rows: LogitRows, samples: int, draw: Draw, out: Outputs, progress: Progress | None
-) -> int | None:
+def _tabled_part(rows: LogitRows, samples: int, draw: Draw, out: Outputs, progress: Progress | None) -> int | None:
     """Samples of some rows from tables; the first bad row, if any."""
-    argmaxes, roots = np.full(rows.count, -1, np.int64), np.empty((rows.count, 2))
+    argmaxes, roots = np.full(rows.number, -1, np.int64), np.empty((rows.number, 2))
     greedy = 0 if rows.temperature.values.all() else 1
     of_rows = Outputs(argmaxes, None, out.logsumexp, None, roots)
     bad = _dispatch.categorical(rows, greedy, "grouped", draw, of_rows, progress)

@@ -56,7 +56,7 @@ def gumbel_top_k(reserve: _host.Reserve, logits: Any, k: Any, options: RowOption
         for r, each in zip(results, given, strict=True)
     ]
     with reserve() as draw:
-        bad = _choose(rows, count, draw, TopKResults(*written)) if rows.count else None
+        bad = _choose(rows, count, draw, TopKResults(*written)) if rows.number else None
         for result, made in zip(results, written, strict=True):
             if result is not made:
                 result[...] = made
@@ -84,7 +84,8 @@ def _choose(rows: LogitRows, k: int, draw: Draw, results: TopKResults) -> int | 
     size = _segment_blocks(count, blocks, k, threads)
     split = Split(-(-blocks // size), size, 1, 1, None)
     lists = Lists(None, None, None, None, None, 0)
-    plan = Plan(drivers.driver("top_k", name), Choosing(*given, split, keeps_nodes, lists), count, min(size * BLOCK, columns))
+    parameters, per_item = Choosing(*given, split, keeps_nodes, lists), min(size * BLOCK, columns)
+    plan = Plan(drivers.driver("top_k", name), parameters, count, per_item)
     return _dispatch.run(plan) if split.segments == 1 else _choose_in_segments(plan)
 
 

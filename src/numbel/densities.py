@@ -289,10 +289,10 @@ def log_prob(
     kind = _dispatch.result_dtype(rows.array.dtype)
     result, target = _output(given.shape, kind, out, rows.array, rows.temperature.values, given)
     bad: list[int] = []
-    each = given.reshape(rows.count, -1) if given.size else given
+    each = given.reshape(rows.number, -1) if given.size else given
     flat = target.reshape(each.shape)
     for _, run, part in rows.parts():
-        argmaxes, roots = np.empty(part.count, np.int64), np.empty((part.count, 2))
+        argmaxes, roots = np.empty(part.number, np.int64), np.empty((part.number, 2))
         samples = 0 if part.temperature.values.all() else 1
         found = _dispatch.categorical(part, samples, "grouped", (0, 0), Outputs(indices=argmaxes, roots=roots))
         if found is not None:

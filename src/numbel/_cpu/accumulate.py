@@ -86,7 +86,7 @@ class Piece(NamedTuple):
 class Merging(NamedTuple):
     """Winners that are taken where they go before the best."""
 
-    count: int
+    pairs: int
     race: int
     winners: Winners
     best: Winners
@@ -95,7 +95,7 @@ class Merging(NamedTuple):
 class Joining(NamedTuple):
     """Nodes (r, S) of rows, float64, joined in place with their right siblings."""
 
-    count: int
+    rows: int
     left: Array
     right: Array
 
@@ -312,7 +312,7 @@ def accumulate_gumbel_max(kind, work, p: Piece):
 @njit
 def join_rows(kind, work, p: Joining):
     """Join each row's node with its right sibling."""
-    for row in range(p.count):
+    for row in range(p.rows):
         left, right = p.left + 16 * int64(row), p.right + 16 * int64(row)
         r, s = scalar.join(
             load(_F, left, int64(0)), load(_F, left, int64(1)), load(_F, right, int64(0)), load(_F, right, int64(1))
@@ -324,7 +324,7 @@ def join_rows(kind, work, p: Joining):
 @njit
 def merge_winners(kind, work, p: Merging):
     """Take the winners that go before the best."""
-    for n in range(p.count):
+    for n in range(p.pairs):
         _take_better(p, int64(n), int64(n))
 
 

@@ -64,11 +64,11 @@ class Found(NamedTuple):
 class Sampling(NamedTuple):
     """What is sampled, and where the results go."""
 
-    logits: Rows
     stream: Stream
     temperatures: Temperatures
     row_mask: Array | None
     results: Results
+    logits: Rows
     split: Split
     found: Found
 

@@ -42,7 +42,7 @@ _NAN = math.nan
 class Condition(NamedTuple):
     """What each row is conditioned on."""
 
-    index: Array  # int64, the category whose perturbed logit is the largest
+    category: Array  # int64, the category whose perturbed logit is the largest
     logsumexp: Array  # float64
 
 
@@ -74,7 +74,7 @@ class ShortConditional(NamedTuple):
 @inlined
 def _top(condition, row, identity, key, mask):
     """The largest perturbed logit of a row: its logsumexp plus the noise of the column that it is conditioned on."""
-    index = uint64(load(int64(0), condition.index, row))
+    index = uint64(load(int64(0), condition.category, row))
     x = noise_word(index, uint64(0), identity, uint64(CONDITIONAL), key, mask)
     y = noise_word(index, uint64(0), identity, uint64(CONDITIONAL_REFINEMENT), key, mask)
     return load(float64(0), condition.logsumexp, row) + gumbel_float64(x, y)
@@ -83,7 +83,7 @@ def _top(condition, row, identity, key, mask):
 @njit
 def _good(kind, p, row):
     """Whether a row is wanted, its logsumexp finite and its index possible."""
-    index, logits = load(int64(0), p.condition.index, row), p.logits
+    index, logits = load(int64(0), p.condition.category, row), p.logits
     if not row_wanted(p.row_mask, row) or index < 0 or index >= logits.columns:
         return False
     finite = abs(load(float64(0), p.condition.logsumexp, row)) < _INF
@@ -109,19 +109,19 @@ def _item(kind, work, p, item, arrays):
             note_bad(work, row)
         return
     stream, temperature = row_stream(p.stream, row), row_temperature(p.temperatures, row)
-    index = load(int64(0), p.condition.index, row)
+    index = load(int64(0), p.condition.category, row)
     top = _top(p.condition, row, stream.row, stream.key, stream.mask)
     limit = below_top(kind, p.out.format, top)
     for b in range(first, last):
         run = block_run(p.logits, row_address(p.logits, row), b)
-        fill_noise(x, run.count, b * BLOCK, 0, CONDITIONAL, stream)
-        fill_noise(y, run.count, b * BLOCK, 0, CONDITIONAL_REFINEMENT, stream)
+        fill_noise(x, run.columns, b * BLOCK, 0, CONDITIONAL, stream)
+        fill_noise(y, run.columns, b * BLOCK, 0, CONDITIONAL_REFINEMENT, stream)
         read_run(kind, run, z)
-        for i in range(uint64(run.count)):
+        for i in range(uint64(run.columns)):
             z[i] = min(truncated(z[i] / temperature + gumbel_float64(uint64(x[i]), uint64(y[i])), top), limit)
         if b == index // BLOCK:
             z[uint64(index - b * BLOCK)] = top
-        for i in range(uint64(run.count)):
+        for i in range(uint64(run.columns)):
             w[i] = type(w[i])(z[i])
         write_run(kind, block_run(p.out, row_address(p.out, row), b), p.nontemporal, w, 0, None)
 
@@ -177,7 +177,7 @@ def _tile(kind, work, p, first, rows, arrays):
     for i in range(uint64(rows)):
         row = first + int64(i)
         if good[i]:
-            z[uint64(load(int64(0), p.condition.index, row)) * width + i] = top[i]
+            z[uint64(load(int64(0), p.condition.category, row)) * width + i] = top[i]
             continue
         for c in range(uint64(columns)):
             z[c * width + i] = _NAN

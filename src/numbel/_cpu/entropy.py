@@ -10,7 +10,7 @@ from numba import float64, int64, uint8, uint64
 
 from .._jit import inlined, njit
 from .._scalar.bits import larger
-from .._scalar.blocks import BLOCK, LANES
+from .._scalar.blocks import LANES
 from .._scalar.entropy import LONE, entropy_of_node, join_entropy, terms
 from .blocks import LEVELS, block_at, block_max, halve, new_buffer, scale_of
 from .categorical import segment_blocks
@@ -29,10 +29,10 @@ _NAN = math.nan
 class Entropies(NamedTuple):
     """Rows, and where their entropies go."""
 
-    logits: Rows
     temperatures: Temperatures
     row_mask: Array | None
     out: Array  # result dtype, one a row
+    logits: Rows
     split: Split
     nodes: Array | None  # float64, three a segment; None where a row is one segment
 
@@ -40,10 +40,10 @@ class Entropies(NamedTuple):
 class ShortEntropies(NamedTuple):
     """The same, many short rows at a time."""
 
-    logits: Rows
     temperatures: Temperatures
     row_mask: Array | None
     out: Array
+    logits: Rows
     width: int  # rows of a tile
 
 
@@ -98,8 +98,8 @@ def _push(stack, index, m, v, a, scale):
     while (uint64(index) >> level) & uint64(1) != uint64(0):
         at = uint64(3) * level
         m, v, a = join_entropy(
-                stack[at], stack[at + uint64(1)], stack[at + uint64(2)], m, v, a, scale.high64, scale.low64
-            )
+            stack[at], stack[at + uint64(1)], stack[at + uint64(2)], m, v, a, scale.high64, scale.low64
+        )
         level += uint64(1)
     at = uint64(3) * level
     stack[at], stack[at + uint64(1)], stack[at + uint64(2)] = m, v, a

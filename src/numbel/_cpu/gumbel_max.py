@@ -244,9 +244,7 @@ def _join_segments(p, row, stack, winners):
         for s in range(uint64(samples)):
             at = item * samples + int64(s)
             value, winner = load(float64(0), found.keys, at), load(int64(0), found.winners, at)
-            if winner >= 0 and (
-                winners.places[s] < 0 or goes_first(value, winner, winners.keys[s], winners.places[s])
-            ):
+            if winner >= 0 and (winners.places[s] < 0 or goes_first(value, winner, winners.keys[s], winners.places[s])):
                 winners.keys[s], winners.places[s] = value, winner
     r, total = collapse(stack, p.split.segments)
     return r, _NAN if bad else total

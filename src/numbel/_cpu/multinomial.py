@@ -232,9 +232,9 @@ def _split(tree, leaves, n, place, stream, draws, some):
 def _masses(kind, run, leaves, factors, x, mass):
     """mass[: leaves]: probabilities of a block's columns, zeros beyond them; their sum."""
     read_run(kind, run, x)
-    for i in range(uint64(run.count)):
+    for i in range(uint64(run.columns)):
         mass[i] = probability(x[i], factors.high64, factors.low64, factors.r, factors.factor)
-    fill(mass, run.count, leaves, 0.0)
+    fill(mass, run.columns, leaves, 0.0)
     return _sums(mass, leaves)
 
 
@@ -249,7 +249,7 @@ def _power(n):
 
 @njit
 def _write(run, counts):
-    for i in range(uint64(run.count)):
+    for i in range(uint64(run.columns)):
         store(_I, run.address + int64(i) * run.stride, int64(0), counts[i])
 
 
@@ -315,7 +315,7 @@ def _item(kind, work, p, item, arrays):
         run = block_run(p.logits, address, b)
         share = load(_I, nodes, 2 * b + 1) if blocks > 1 else load(_I, p.trials, row)
         if share == 0:
-            fill(tree.counts, 0, run.count, int64(0))
+            fill(tree.counts, 0, run.columns, int64(0))
         else:
             _masses(kind, run, leaves, factors, arrays.x, tree.mass)
             _split(tree, leaves, share, (b * BLOCK, int64(1)), stream, arrays.draws, arrays.some)

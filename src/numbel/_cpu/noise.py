@@ -176,10 +176,10 @@ def transform_float64(kind, target, words, count, law):
 class Noise(NamedTuple):
     """What is filled with noise."""
 
-    out: Rows
     stream: Stream
     loc: float
     scale: float
+    out: Rows
     nontemporal: int  # whether results go past the caches, which they would only flush
     width: int  # rows of a tile; 0: an item is TILE columns of a row
 
@@ -277,7 +277,7 @@ class Spawn(NamedTuple):
     """Where seeds of child generators go."""
 
     seeds: Array  # int64
-    count: int
+    children: int
     seed: Word
     draw: Word
 
@@ -286,6 +286,6 @@ class Spawn(NamedTuple):
 def spawn_seeds(kind, work, p: Spawn):
     """Fill an array with seeds: words 0 and 1 of block i under the tag SPAWN."""
     key, mask = draw_key(p.seed, p.draw)
-    for i in range(p.count):
+    for i in range(p.children):
         x0, x1, _, _ = block_words(uint64(i), uint64(0), uint64(0), uint64(SPAWN), key, mask)
         store(int64(0), p.seeds, int64(i), int64((x0 << uint64(32)) | x1))

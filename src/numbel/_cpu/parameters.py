@@ -9,7 +9,7 @@ required. A group of fields that several kernels share is a NamedTuple of its ow
 | `Word`          | int below 2^64                       | uint64                               |
 | `float`         | float                                | float64                              |
 | `Array`         | array; the call keeps it alive       | int64, address of its first element  |
-| `Array \\| None` | the same, or None                    | the same, or 0                       |
+| `Array | None`  | the same, or None                    | the same, or 0                       |
 | a NamedTuple    | an instance                          | a record                             |
 """
 
@@ -144,7 +144,7 @@ _WORK_WORDS = len(Work._fields)
 
 
 @functools.cache
-def layout(parameters: type) -> np.dtype[Any]:
+def layout(parameters: Any) -> np.dtype[Any]:
     """The record of a class of parameters: eight bytes for each number or address."""
     fields = []
     for name, form in typing.get_type_hints(parameters).items():
@@ -164,13 +164,13 @@ def _leaves(dtype: np.dtype[Any], above: str = "") -> Iterator[tuple[str, str]]:
 
 
 @functools.cache
-def places(parameters: type) -> dict[str, int]:
+def places(parameters: Any) -> dict[str, int]:
     """The word at which each number or address lies, such as "stream.seed", behind the words of `Work`."""
     return {name: at for at, (name, _) in enumerate(_leaves(layout(parameters)), _WORK_WORDS)}
 
 
 @functools.cache
-def _packer(parameters: type) -> Callable[..., None]:
+def _packer(parameters: Any) -> Callable[..., None]:
     codes = "".join(_CODES[kind] for _, kind in _leaves(layout(parameters)))
     return struct.Struct(f"={codes}").pack_into
 
@@ -183,6 +183,22 @@ def _flat(values: tuple[Any, ...], into: list[Any]) -> None:
             _flat(value, into)
         else:
             into.append(0 if value is None else value)
+
+
+def lend(words: memoryview, address: int, size: int) -> None:
+    """Lend a call scratch: so many bytes at `address` to the first worker, as many behind it to the next."""
+    words[_NEXT_SCRATCH], words[_SCRATCH_SIZE], words[_SCRATCH_NEEDED] = address, size, 0
+
+
+def scratch_needed(words: memoryview) -> int:
+    """Bytes that each worker of a call needs, if it was lent less, and has therefore done nothing."""
+    return words[_SCRATCH_NEEDED]
+
+
+def bad_row(words: memoryview) -> int | None:
+    """The smallest bad row of a call, if there is one."""
+    row = words[_BAD_ROW]
+    return None if row == NO_ROW else row
 
 
 class Call:
@@ -198,30 +214,16 @@ class Call:
         self.words = memory.data
         self._kept = parameters
         self.words[_BAD_ROW] = NO_ROW
-        _packer(type(parameters))(self.words, 8 * _WORK_WORDS, *words)
-
-    def lend(self, address: int, size: int) -> None:
-        """Lend scratch: so many bytes at `address` to the first worker, as many behind it to the next."""
-        words = self.words
-        words[_NEXT_SCRATCH], words[_SCRATCH_SIZE], words[_SCRATCH_NEEDED] = address, size, 0
-
-    @property
-    def scratch_needed(self) -> int:
-        """Bytes that each worker needs, if it was lent less, and has therefore done nothing."""
-        return self.words[_SCRATCH_NEEDED]
+        _packer(type(parameters))(self.words, FIRST, *words)
 
     def limit(self, start: int, end: int) -> None:
         """Let workers take items start .. end - 1."""
         self.words[_NEXT_ITEM], self.words[_END_ITEM] = start, end
 
-    @property
-    def bad_row(self) -> int | None:
-        """The smallest bad row, if there is one."""
-        row = self.words[_BAD_ROW]
-        return None if row == NO_ROW else row
-
 
 _NEXT_ITEM, _END_ITEM, _BAD_ROW, _NEXT_SCRATCH, _SCRATCH_SIZE, _SCRATCH_NEEDED = range(_WORK_WORDS)
+#: The byte at which parameters begin, behind the shared words.
+FIRST = 8 * _WORK_WORDS
 
 
 # ------------------------------------------------------------------------------------------------------- in a kernel
@@ -231,7 +233,7 @@ def reader(parameters: type, words: int = 0) -> Any:
     """An intrinsic: the record of a class of parameters that lies so many words behind an address."""
     record: Any = from_dtype(layout(parameters))
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def record_at(typingctx: Any, address: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             at = builder.add(args[0], context.get_constant(types.int64, 8 * words))

@@ -1,7 +1,8 @@
 """Relaxed samples of long rows: a block's weights from one visit, normalised once the row's sum is known.
 
-A row of at most `max_cached_columns` columns is done in one go: its weights wait in cache (8 % faster at 2^20 than waiting in the
-output). A longer one keeps them in the output, or, where that is of half precision, makes them a second time.
+A row of at most `max_cached_columns` columns is done in one go: its weights wait in cache (8 % faster at 2^20 than
+waiting in the output). A longer one keeps them in the output, or, where that is of half precision, makes them a second
+time.
 """
 
 from __future__ import annotations
@@ -53,12 +54,12 @@ class Blocks(NamedTuple):
 class Relaxing(NamedTuple):
     """What is relaxed, and where the results go."""
 
-    logits: Rows
-    out: Rows
     stream: Stream
-    noise: int  # whether there is any
     temperatures: Temperatures
     row_mask: Array | None
+    logits: Rows
+    out: Rows
+    noise: int  # whether there is any
     split: Split
     blocks: Blocks
     max_cached_columns: int  # of a row whose weights a worker may keep
@@ -83,10 +84,10 @@ def is_last_segment(p, row):
 def divide_block(kind, run, divisor):
     """Divide what stands there, in the dtype of the arithmetic."""
     if run.stride == run.item_size:
-        for i in range(uint64(run.count)):
+        for i in range(uint64(run.columns)):
             store(kind, run.address, int64(i), load(kind, run.address, int64(i)) / divisor)
     else:
-        for i in range(uint64(run.count)):
+        for i in range(uint64(run.columns)):
             at = run.address + int64(i) * run.stride
             store(kind, at, int64(0), load(kind, at, int64(0)) / divisor)
 
@@ -136,7 +137,7 @@ def _block_maker(transform, wide):
     def block(kind, p, row, number, scale, arrays, first):
         """Weights of a block from w[first] on; its m, D and S: NaN in a bad block, 0 where nothing is possible."""
         run = block_run(p.logits, row_address(p.logits, row), number)
-        count = run.count
+        count = run.columns
         read_run(kind, run, arrays.d)
         m, nan = block_max(kind, address_of(arrays.d), count)
         if nan or m == _INF:

@@ -86,12 +86,12 @@ def _divide(w, columns, width, sums):
 class ShortRelaxing(NamedTuple):
     """What is relaxed, many short rows at a time, and where the results go."""
 
-    logits: Rows
-    out: Rows
     stream: Stream
-    noise: int  # whether there is any
     temperatures: Temperatures
     row_mask: Array | None
+    logits: Rows
+    out: Rows
+    noise: int  # whether there is any
     width: int  # rows of a tile
 
 

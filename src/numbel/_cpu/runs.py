@@ -34,7 +34,7 @@ class Run(NamedTuple):
     address: int
     stride: int  # bytes
     item_size: int  # bytes
-    count: int
+    columns: int
 
 
 @inlined
@@ -48,10 +48,10 @@ def block_run(rows, row_address, block):
 @njit
 def _read(form, run, to):
     if run.stride == run.item_size:
-        for i in range(uint64(run.count)):
+        for i in range(uint64(run.columns)):
             to[i] = load(form, run.address, int64(i))
     else:
-        for i in range(uint64(run.count)):
+        for i in range(uint64(run.columns)):
             to[i] = load(form, run.address + int64(i) * run.stride, int64(0))
 
 
@@ -102,13 +102,13 @@ def stream_run(kind, address, count, source, first, divisor):
 @njit
 def _write(form, run, nontemporal, source, first, divisor):
     if run.stride == run.item_size and nontemporal != 0:
-        stream_run(form, run.address, run.count, source, first, divisor)
+        stream_run(form, run.address, run.columns, source, first, divisor)
     elif run.stride == run.item_size:
-        for i in range(uint64(run.count)):
+        for i in range(uint64(run.columns)):
             x = source[uint64(first) + i]
             store(form, run.address, int64(i), x if divisor is None else x / divisor)
     else:
-        for i in range(uint64(run.count)):
+        for i in range(uint64(run.columns)):
             x = source[uint64(first) + i]
             store(form, run.address + int64(i) * run.stride, int64(0), x if divisor is None else x / divisor)
 
@@ -126,7 +126,7 @@ def write_run(kind, run, nontemporal, source, first, divisor):
 
 @njit
 def _fill(form, value, run):
-    for i in range(run.count):
+    for i in range(run.columns):
         store(form, run.address + int64(i) * run.stride, int64(0), value)
 
 

@@ -46,23 +46,23 @@ SHORT = 256
 class ShortSampling(NamedTuple):
     """What is sampled, many short rows at a time, and where the results go."""
 
-    logits: Rows
     stream: Stream
     temperatures: Temperatures
     row_mask: Array | None
     results: Results
+    logits: Rows
     width: int  # rows of a tile
 
 
 class ShortTruncatedSampling(NamedTuple):
     """The same with limits."""
 
-    logits: Rows
     stream: Stream
     temperatures: Temperatures
     row_mask: Array | None
-    limits: Limits
     results: Results
+    logits: Rows
+    limits: Limits
     width: int
 
 

@@ -123,10 +123,10 @@ def _weigh(kind, run, block, factors, x, table):
     """Masses of a block; their sum and number into the plan."""
     read_run(kind, run, x)
     first = table.masses + 8 * block * BLOCK
-    for i in range(uint64(run.count)):
+    for i in range(uint64(run.columns)):
         store(_I, first, int64(i), mass(x[i], factors.high64, factors.low64, factors.r, factors.factor))
     total, possible = int64(0), int64(0)
-    for i in range(uint64(run.count)):
+    for i in range(uint64(run.columns)):
         m = load(_I, first, int64(i))
         total += m
         possible += int64(m > 0)

@@ -71,8 +71,6 @@ _NONE = -(1 << 63)
 _ANY = 2.0**-4
 
 
-
-
 class Lists(NamedTuple):
     """What the segments of a row leave for its last one: None where a row is one segment."""
 
@@ -466,7 +464,10 @@ def _nodes_of_row(p, row, own):
 @njit
 def _tile(kind, tile, width, race, bounds, nearest, arrays, n):
     """Append what a tile holds, every key being computed; the length of the list."""
-    greedy, best = race.temperature == 0.0, max(bounds.own, bounds.shared) if bounds.own == bounds.own else bounds.shared
+    greedy, best = (
+        race.temperature == 0.0,
+        max(bounds.own, bounds.shared) if bounds.own == bounds.own else bounds.shared,
+    )
     # no noise exceeds 45.06
     above = float64(nearest) if greedy else float64(nearest) / race.temperature + 45.1
     if above < best or nearest == -_INF:

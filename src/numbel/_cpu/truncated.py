@@ -47,12 +47,12 @@ _INF = math.inf
 class TruncatedSampling(NamedTuple):
     """What is truncated and sampled, and where the results go."""
 
-    logits: Rows
     stream: Stream
     temperatures: Temperatures
     row_mask: Array | None
-    limits: Limits
     results: Results
+    logits: Rows
+    limits: Limits
     race: int  # whether the draw is the argmax of the noise
     chunk_size: int  # rows taken at a time
 
@@ -221,9 +221,7 @@ def _race_in_list(kind, p, row, kept, scale, arrays):
         best, at = -_INF, int64(-1)
         for i in range(kept.n):
             column = kept.columns[uint64(i)]
-            word = noise_word(
-                uint64(column), uint64(race.sample), stream.row, uint64(NOISE), stream.key, stream.mask
-            )
+            word = noise_word(uint64(column), uint64(race.sample), stream.row, uint64(NOISE), stream.key, stream.mask)
             value, place = race_key(kept.values[uint64(i)], word, column, race)
             if at < 0 or goes_first(value, place, best, at):
                 best, at = value, place

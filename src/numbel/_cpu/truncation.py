@@ -577,9 +577,7 @@ def _least_by_mass(question, columns):
     rest = 1.0 - question.top_p
     if not rest >= 2.0**-12 or not abs(float64(largest) / temperature) < 262144.0:
         return type(largest)(-_INF)
-    return type(largest)(
-        float64(largest) + temperature * log_float64(rest * question.part / (2.0 * float64(columns)))
-    )
+    return type(largest)(float64(largest) + temperature * log_float64(rest * question.part / (2.0 * float64(columns))))
 
 
 # ------------------------------------------------------------------------------------------------------------- the cut
@@ -675,7 +673,7 @@ def _cut_list_by_mass(kind, row, n, far, strict, question, mass, arrays):
 
 @apart
 def _cut_row(kind, row, bound, question, mass, arrays):
-    """(t, ties) of top_k and top_p in a row too long for the list; columns from `bound` on reach top_k, if it is finite."""
+    """(t, ties) of top_k and top_p in a row too long for the list; a finite `bound` is one that top_k columns reach."""
     largest, columns = question.largest, row.rows.columns
     lowest = type(largest)(-_INF)
     by_count, by_mass = question.top_k < columns, question.top_p < 1.0

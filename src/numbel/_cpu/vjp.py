@@ -18,7 +18,6 @@ from .._scalar import relaxed
 from .._scalar.bits import fma
 from .._scalar.blocks import BLOCK, LANES
 from .blocks import count_blocks, halve
-from .categorical import segment_blocks
 from .memory import load, store
 from .parameters import Array, Rows, Split, Temperatures, row_address, row_and_segment, row_temperature
 from .relaxed import Blocks, is_last_segment, nodes_of_row
@@ -124,7 +123,7 @@ def _read(kind, p, row, block, arrays):
     run = block_run(p.y, row_address(p.y, row), block)
     read_run(kind, run, arrays.y)
     read_run(kind, block_run(p.cotangent, row_address(p.cotangent, row), block), arrays.u)
-    return run.count
+    return run.columns
 
 
 @inlined

@@ -1,7 +1,7 @@
 """The loops of a worker over the items of a call. Items come from a shared counter, so that no worker waits.
 
-They and the bodies that they call are inlined by force: a body must see where the worker's arrays come from, which tells
-LLVM that no two overlap (`scratch`).
+They and the bodies that they call are inlined by force: a body must see where the worker's arrays come from, which
+tells LLVM that no two overlap (`scratch`).
 """
 
 from __future__ import annotations
