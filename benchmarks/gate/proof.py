@@ -49,16 +49,16 @@ PLANTS = {
         ("categorical 64 x 2^20 float32",),
     ),
     "dispatch: a loop in Python": Plant(
-        "_dispatch.py",
-        "    step = max(1, _WAVE // per_item)\n",
-        "    step = max(1, _WAVE // per_item)\n    for _ in range(350):\n        pass\n",
+        "_common.py",
+        "    memory = _lent.kept or _Memory(_dispatch._LENT)\n",
+        "    for _ in range(350):\n        pass\n    memory = _lent.kept or _Memory(_dispatch._LENT)\n",
         ("sample 1 x 1000 float32", "gumbel_softmax 1 x 1000 float32"),
     ),
     "memory: 1.2 MiB more while rows are sampled": Plant(
         "_dispatch.py",
-        '    strided = job["column_stride"] != array.itemsize\n    if columns <= SHORT:',
-        '    strided = job["column_stride"] != array.itemsize\n    waste = np.ones(160_000)\n    assert waste[0]\n'
-        "    if columns <= SHORT:",
+        "    plan = plan_sampling(rows, method, draw, results_of(out, samples, 0, samples))\n",
+        "    waste = np.ones(160_000)\n    assert waste[0]\n"
+        "    plan = plan_sampling(rows, method, draw, results_of(out, samples, 0, samples))\n",
         figure="memory beyond inputs and outputs of categorical 2^20 x 8 float32",
     ),
     "tail: noise from 24-bit words": Plant(

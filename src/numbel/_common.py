@@ -46,7 +46,8 @@ def _planned(plan: _dispatch.Plan, front: str, codes: str, sums: np.dtype[Any], 
     call = Call(plan.parameters)
     call.limit(0, plan.items)
     lend(call.words, 0, 0)
-    at = places(type(plan.parameters))
+    form: Any = type(plan.parameters)
+    at = places(form)
     fields = list(at)[: len(codes)]
     assert all(any(f"{name}.".startswith(f"{group}.") for group in front.split()) for name in fields), fields
     pack = struct.Struct(f"={codes}").pack_into

@@ -34,5 +34,5 @@ def multinomial(rows: LogitRows, trials: Array, draw: Draw, out: Array) -> int |
     )
     driver = drivers.driver("multinomial", _dispatch.name_of(_dispatch.result_dtype(rows.array.dtype)))
     per_item = min(split.segment_blocks * BLOCK, logits.columns)
-    _dispatch.run_blocks(_dispatch.Plan(driver, parameters, logits.rows * split.segments, per_item), logits, twice=True)
+    _dispatch.run_blocks(_dispatch.Plan(driver, parameters, logits.rows * split.segments, per_item), logits)
     return bad

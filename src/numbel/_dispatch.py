@@ -265,8 +265,11 @@ def _split_blocks(arrays: tuple[Rows, ...]) -> tuple[Split, int]:
     return Split(-(-blocks // size), size, side_by_side, side_by_side, None), cached
 
 
-def run_blocks(plan: Plan, rows: Rows, twice: bool) -> int | None:
-    """Run a plan whose parameters have a `split` and `blocks` (twice: in two passes); the first bad row, if any."""
+def run_blocks(plan: Plan, rows: Rows) -> int | None:
+    """Run a plan whose parameters have a `split` and `blocks`, in two passes; the first bad row, if any.
+
+    A row that is one segment is done in one.
+    """
     split: Split = plan.parameters.split
     if split.segments == 1:
         return run(plan)
@@ -277,7 +280,7 @@ def run_blocks(plan: Plan, rows: Rows, twice: bool) -> int | None:
     bad = None
     for first in range(0, rows.rows, at_once):
         last = min(first + at_once, rows.rows)
-        for phase in (0, 1) if twice and split.segments > 1 else (0,):  # a lone segment does both at once
+        for phase in (0, 1):
             pending[:] = split.segments
             parameters = plan.parameters._replace(split=split, blocks=Blocks(nodes, first, phase))
             part = plan._replace(parameters=parameters, items=last * split.segments)
@@ -399,7 +402,7 @@ def relaxed(rows: LogitRows, draw: Draw | None, out: Array, nontemporal: bool = 
     plan = plan_relaxing(rows, draw, out, nontemporal)
     if isinstance(plan.parameters, ShortRelaxing):
         return run(plan)
-    return run_blocks(plan, plan.parameters.logits, twice=True)
+    return run_blocks(plan, plan.parameters.logits)
 
 
 def conditional(rows: LogitRows, index: Array, draw: Draw, out: Array, nontemporal: bool = False) -> int | None:
@@ -449,7 +452,7 @@ def vjp(
     parameters = Vjp(*given, split, Blocks(None, 0, 0), int(nontemporal and out.nbytes >= _STREAMED))
     per_item = min(split.segment_blocks * BLOCK, samples.columns)
     plan = Plan(drivers.driver("vjp", width), parameters, samples.rows * split.segments, per_item)
-    run_blocks(plan, samples, twice=True)
+    run_blocks(plan, samples)
 
 
 # ----------------------------------------------------------------------------------------------------------- densities

@@ -46,34 +46,36 @@ def gumbel(
     return result[()] if out is None and shape == () else result
 
 
-def sample(reserve: Reserve, logits: Any, options: SampleOptions, progress: Progress | None = None) -> Sample:
+def sample(
+    reserve: Reserve, logits: Any, given: RowOptions, options: SampleOptions, progress: Progress | None = None
+) -> Sample:
     """Categories, and log_prob and logsumexp if they are asked for; `progress` is told of each stretch that is done."""
-    rows = rows_of(logits, options.rows, _checks.temperature)
+    rows = rows_of(logits, given, _checks.temperature)
     array = rows.array
     shape = array.shape[:-1]
     samples = 1 if options.num_samples is None else _checks.num_samples(options.num_samples)
-    limits = _checks.truncation(*options.limits, shape, array.shape[-1])
+    limits = _checks.truncation(*options.truncation, shape, array.shape[-1])
     _checks.method(options.method)
-    raises = _checks.on_invalid(options.rows.on_invalid)
+    raises = _checks.on_invalid(given.on_invalid)
     results = outputs(options, shape, _dispatch.result_dtype(array.dtype))
     # strided outputs are written through a copy: they have one entry a row, not one a category; so are those that
     # lie where something is still read
     read = array, rows.temperature.values, rows.ids, rows.mask
     written = [
-        r if r is None or is_free(r, given, read) else np.empty(r.shape, r.dtype)
-        for r, given in zip(results, options.out, strict=True)
+        r if r is None or is_free(r, each, read) else np.empty(r.shape, r.dtype)
+        for r, each in zip(results, options.out, strict=True)
     ]
     with reserve() as draw:
         bad = draw_rows(rows, samples, options.method, draw, Outputs(*written), progress, limits=limits)
-        for given, made in zip(results, written, strict=True):
-            if given is not made:
-                given[...] = made  # type: ignore[index]
+        for result, made in zip(results, written, strict=True):
+            if result is not made:
+                result[...] = made  # type: ignore[index]
         if bad is not None and raises:
             _checks.invalid_row(array, bad)
     return Sample(
         *(
-            r if r is None or given is not None or r.shape else r[()]
-            for r, given in zip(results, options.out, strict=True)
+            r if r is None or each is not None or r.shape else r[()]
+            for r, each in zip(results, options.out, strict=True)
         )
     )
 

@@ -15,7 +15,7 @@ from ._cpu.parameters import Split
 from ._cpu.ragged import Gathering, RaggedSampling
 from ._cpu.short import SHORT
 from ._dispatch import Plan
-from ._requests import Draw, Limits, LogitRows, Outputs, SampleOptions
+from ._requests import Draw, Limits, LogitRows, Outputs, RowOptions, SampleOptions
 from ._scalar.blocks import BLOCK
 from .results import Sample
 
@@ -44,17 +44,17 @@ class _Part(NamedTuple):
         return np.diff(self.starts)
 
 
-def sample(reserve: _host.Reserve, logits: Any, options: SampleOptions) -> Sample:
+def sample(reserve: _host.Reserve, logits: Any, given: RowOptions, options: SampleOptions) -> Sample:
     """Categories of each row, and log_prob and logsumexp if they are asked for."""
-    array = _checks.ragged_logits(logits, options.rows.axis)
+    array = _checks.ragged_logits(logits, given.axis)
     starts = _checks.offsets(options.offsets, array.shape[0])
     shape = (len(starts) - 1,)
     samples = 1 if options.num_samples is None else _checks.num_samples(options.num_samples)
-    rows = _host.row_arguments(array, shape, options.rows, _checks.temperature)
+    rows = _host.row_arguments(array, shape, given, _checks.temperature)
     _checks.ragged_lengths(starts, rows.mask)
-    limits = _checks.truncation(*options.limits, shape, int(np.diff(starts).max(initial=1)))
+    limits = _checks.truncation(*options.truncation, shape, int(np.diff(starts).max(initial=1)))
     _checks.method(options.method)
-    raises = _checks.on_invalid(options.rows.on_invalid)
+    raises = _checks.on_invalid(given.on_invalid)
     results = _host.outputs(options, shape, _dispatch.result_dtype(array.dtype))
     bad: list[int] = []
     with reserve() as draw:

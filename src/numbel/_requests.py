@@ -115,18 +115,18 @@ class RowOptions(NamedTuple):
     row_ids: Any = None
     row_mask: Any = None
     on_invalid: Any = None
+    stream: Any = None
 
 
 class SampleOptions(NamedTuple):
-    """What `Generator.categorical` and `Generator.sample` are passed beside logits, not checked yet."""
+    """The other arguments of `categorical`, and of `sample` if `full`, not checked yet."""
 
     num_samples: Any
-    rows: RowOptions
     method: Any
-    limits: tuple[Any, Any, Any]  # top_k, top_p, min_p
     offsets: Any
+    truncation: tuple[Any, Any, Any]  # top_k, top_p, min_p
     out: tuple[Any, Any, Any]  # indices, log_prob, logsumexp
-    full: bool  # whether log_prob and logsumexp are asked for
+    full: bool
 
 
 def parts(shape: tuple[int, ...]) -> Iterator[tuple[tuple[Any, ...], slice]]:

@@ -195,7 +195,8 @@ def sample(
         if out is None and indices > _PRINTED:
             raise ValueError(f"{indices} indices are too many to print: name a file with -o")
         typer.echo(f"seed {rng.seed}, draw {rng.draw}", err=True)
-        result = _sample(rng, array, num_samples, temperature, method, out, log_prob, device, truncation=truncation)
+        options = SampleOptions(num_samples, method, None, truncation, (None, None, None), False)
+        result = _sample(rng, array, RowOptions(temperature=temperature), options, (out, log_prob), device)
         if out is None:
             samples = np.reshape(
                 result.indices, (math.prod(array.shape[:-1]), 1 if num_samples is None else num_samples)
@@ -207,64 +208,52 @@ def sample(
 def _sample(
     rng: Generator,
     array: Array,
-    num_samples: int | None,
-    temperature: float,
-    method: str,
-    out: Path | None,
-    log_prob: Path | None,
+    rows: RowOptions,
+    options: SampleOptions,
+    paths: tuple[Path | None, Path | None],
     device: str,
-    full: bool = False,
-    truncation: tuple[int | None, float | None, float | None] = (None, None, None),
 ) -> Sample:
+    """Sample rows; indices and log-probabilities go to the paths."""
+    num_samples = options.num_samples
     shape = array.shape[:-1] if num_samples is None else (*array.shape[:-1], num_samples)
     log_dtype = np.dtype(np.float64 if array.dtype == np.float64 else np.float32)
     # how often many samples pass over the array is the library's affair: such a bar has no end
     bar = _progress("sampling", array.size, num_samples in (None, 1))
-    with _files.replacing(out, log_prob) as (beside, beside_log), contextlib.ExitStack() as shown:
+    with _files.replacing(*paths) as (beside, beside_log), contextlib.ExitStack() as shown:
         indices = _files.new_array(beside, shape, np.dtype(np.int64))
         logs = _files.new_array(beside_log, shape, log_dtype)
-        full = full or logs is not None
+        options = options._replace(out=(indices, logs, None), full=options.full or logs is not None)
         step = shown.enter_context(bar)  # what is refused shows no bar
         if device == "cuda":
-            return _sample_on_device(
-                rng, array, num_samples, temperature, method, indices, logs, full, step, truncation
-            )
-        rows = RowOptions(temperature=temperature)
-        options = SampleOptions(num_samples, rows, method, truncation, None, (indices, logs, None), full)
-        return _host.sample(rng._reserve, array, options, step)
+            return _sample_on_device(rng, array, rows, options, step)
+        return _host.sample(rng._reserve, array, rows, options, step)
 
 
 def _sample_on_device(
     rng: Generator,
     array: Array,
-    num_samples: int | None,
-    temperature: float,
-    method: Any,
-    indices: Array | None,
-    logs: Array | None,
-    full: bool,
+    given: RowOptions,
+    options: SampleOptions,
     step: Callable[[int], None] | None,
-    truncation: tuple[int | None, float | None, float | None],
 ) -> Sample:
     """The same on a GPU: parts of the rows are copied there and their samples back, under one draw id."""
     from ._numba_cuda import to_device
 
     shape, columns = array.shape[:-1], array.shape[-1]
+    num_samples, full, (indices, logs, _) = options.num_samples, options.full, options.out
     rows, many = math.prod(shape), () if num_samples is None else (num_samples,)
     wide = np.float64 if array.dtype == np.float64 else np.float32
     indices = np.empty((*shape, *many), np.int64) if indices is None else indices
     logs = np.empty((*shape, *many), wide) if full and logs is None else logs
     sums = np.empty(shape, wide) if full else None
-    top_k, top_p, min_p = truncation
-    options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    others: Any = dict(zip(("top_k", "top_p", "min_p"), options.truncation, strict=True))
+    others |= {"temperature": given.temperature, "method": options.method}
     with rng._reserve() as (seed, draw):
         for first in range(0, rows, max(1, _ON_DEVICE // columns)):
             last = min(rows, first + max(1, _ON_DEVICE // columns))
             places = np.unravel_index(np.arange(first, last), shape) if shape else ()
             part = to_device(np.ascontiguousarray(array[places]).reshape(last - first, columns))
-            drawn = Generator(seed, draw).sample(
-                part, num_samples, method=method, row_ids=np.arange(first, last), **options
-            )
+            drawn = Generator(seed, draw).sample(part, num_samples, row_ids=np.arange(first, last), **others)
             for result, found in zip((indices, logs, sums), drawn, strict=True):
                 if result is not None:
                     result[places] = found.copy_to_host().reshape(result[places].shape)
@@ -292,7 +281,8 @@ def _sample_default(
     values = _zipf.logits()
     start = f"seed {rng.seed}, draw {rng.draw}"
     with _files.replacing(plot) as (picture,):
-        result = _sample(rng, values, num_samples, temperature, method, out, log_prob, device, full=True)
+        options = SampleOptions(num_samples, method, None, (None, None, None), (None, None, None), True)
+        result = _sample(rng, values, RowOptions(temperature=temperature), options, (out, log_prob), device)
         law = _zipf.Law(temperature)
         if picture is not None:
             _zipf.plot(picture, result.indices, law)

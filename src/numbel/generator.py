@@ -584,10 +584,9 @@ class Generator:
         found = _common.sample(self, logits, num_samples, axis, temperature, method, others, False)
         if found is not None:
             return found
-        rows = RowOptions(axis, temperature, row_ids, row_mask, on_invalid)
-        limits = top_k, top_p, min_p
-        options = SampleOptions(num_samples, rows, method, limits, offsets, (out, None, None), False)
-        return self._sample(logits, options, stream).indices
+        rows = RowOptions(axis, temperature, row_ids, row_mask, on_invalid, stream)
+        options = SampleOptions(num_samples, method, offsets, (top_k, top_p, min_p), (out, None, None), False)
+        return self._sample(logits, rows, options).indices
 
     @overload
     def sample(
@@ -729,15 +728,15 @@ class Generator:
         if out is not None and (not isinstance(out, tuple) or len(out) != 3):
             raise TypeError(f"out must be a numbel.Sample, got {type(out).__name__}")
         given = (None, None, None) if out is None else tuple(out)
-        rows = RowOptions(axis, temperature, row_ids, row_mask, on_invalid)
-        limits = top_k, top_p, min_p
-        return self._sample(logits, SampleOptions(num_samples, rows, method, limits, offsets, given, True), stream)
+        rows = RowOptions(axis, temperature, row_ids, row_mask, on_invalid, stream)
+        options = SampleOptions(num_samples, method, offsets, (top_k, top_p, min_p), given, True)
+        return self._sample(logits, rows, options)
 
-    def _sample(self, logits: Any, options: SampleOptions, stream: Any) -> Sample:
-        if self._on_device(logits, stream):
-            return _device().sample(self._reserve, logits, options, stream)  # type: ignore[no-any-return]
+    def _sample(self, logits: Any, rows: RowOptions, options: SampleOptions) -> Sample:
+        if self._on_device(logits, rows.stream):
+            return _device().sample(self._reserve, logits, rows, options)  # type: ignore[no-any-return]
         sample = _host.sample if options.offsets is None else _ragged.sample
-        return sample(self._reserve, logits, options)
+        return sample(self._reserve, logits, rows, options)
 
     @overload
     def gumbel_softmax(
@@ -840,10 +839,10 @@ class Generator:
         found = _common.relaxed(self, logits, temperature, axis, hard, others)
         if found is not None:
             return found
-        options = RowOptions(axis, temperature, row_ids, row_mask, on_invalid)
+        rows = RowOptions(axis, temperature, row_ids, row_mask, on_invalid, stream)
         if self._on_device(logits, stream):
-            return _device().gumbel_softmax(self._reserve, logits, options, hard, out, stream)  # type: ignore[no-any-return]
-        return _host.gumbel_softmax(self._reserve, logits, options, hard, out)
+            return _device().gumbel_softmax(self._reserve, logits, rows, hard, out)  # type: ignore[no-any-return]
+        return _host.gumbel_softmax(self._reserve, logits, rows, hard, out)
 
     @overload
     def multinomial(
@@ -916,10 +915,10 @@ class Generator:
         >>> int(counts.sum()), bool(abs(counts[0] / 10**12 - 0.25) < 3e-6), int(counts[2])
         (1000000000000, True, 0)
         """
-        options = RowOptions(axis, temperature, row_ids, row_mask, on_invalid)
+        rows = RowOptions(axis, temperature, row_ids, row_mask, on_invalid, stream)
         if self._on_device(logits, stream):
-            return _device().multinomial(self._reserve, n, logits, options, out, stream)  # type: ignore[no-any-return]
-        return _host.multinomial(self._reserve, n, logits, options, out)
+            return _device().multinomial(self._reserve, n, logits, rows, out)  # type: ignore[no-any-return]
+        return _host.multinomial(self._reserve, n, logits, rows, out)
 
     @overload
     def gumbel_top_k(
@@ -1015,10 +1014,10 @@ class Generator:
         >>> int(numbel.Generator(5).categorical(logits, method="gumbel_max")) == int(chosen.indices[0])
         True
         """
-        options = RowOptions(axis, temperature, row_ids, row_mask, on_invalid)
+        rows = RowOptions(axis, temperature, row_ids, row_mask, on_invalid, stream)
         if self._on_device(logits, stream):
-            return _device().gumbel_top_k(self._reserve, logits, k, options, out, stream)  # type: ignore[no-any-return]
-        return _top_k.gumbel_top_k(self._reserve, logits, k, options, out)
+            return _device().gumbel_top_k(self._reserve, logits, k, rows, out)  # type: ignore[no-any-return]
+        return _top_k.gumbel_top_k(self._reserve, logits, k, rows, out)
 
     @overload
     def conditional_gumbel(
@@ -1102,10 +1101,10 @@ class Generator:
         >>> z.argmax(-1).tolist()
         [2, 0, 3]
         """
-        options = RowOptions(axis, temperature, row_ids, row_mask, on_invalid)
+        rows = RowOptions(axis, temperature, row_ids, row_mask, on_invalid, stream)
         if self._on_device(logits, stream):
-            return _device().conditional_gumbel(self._reserve, logits, index, options, out, stream)  # type: ignore[no-any-return]
-        return _host.conditional_gumbel(self._reserve, logits, index, options, out)
+            return _device().conditional_gumbel(self._reserve, logits, index, rows, out)  # type: ignore[no-any-return]
+        return _host.conditional_gumbel(self._reserve, logits, index, rows, out)
 
 
 def _device() -> Any:

@@ -214,7 +214,8 @@ class Call:
         self.words = memory.data
         self._kept = parameters
         self.words[_BAD_ROW] = NO_ROW
-        _packer(type(parameters))(self.words, FIRST, *words)
+        form: Any = type(parameters)
+        _packer(form)(self.words, FIRST, *words)
 
     def limit(self, start: int, end: int) -> None:
         """Let workers take items start .. end - 1."""
