@@ -144,7 +144,7 @@ def test_scratch_grows(monkeypatch):
 
 
 def test_a_call_within_a_call(monkeypatch):
-    """A finalizer may run while a thread's job is lent: it takes one of its own."""
+    """A finalizer may run while a thread's memory is lent: it takes one of its own."""
     x, within = np.arange(6.0), []
 
     class Dying:
@@ -167,7 +167,7 @@ def test_a_call_within_a_call(monkeypatch):
     assert within == [numbel.Generator(9).sample(x[:4]).indices]
 
 
-def test_threads_have_jobs_of_their_own():
+def test_threads_have_memory_of_their_own():
     x = np.arange(50.0).reshape(5, 10) / 7
     expected = [numbel.Generator(5, draw).categorical(x).tolist() for draw in range(400)]
     rng, found, barrier = numbel.Generator(5), [], threading.Barrier(8)

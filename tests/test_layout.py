@@ -22,7 +22,7 @@ MODULES = {
 
 #: From the bottom up; what is not named here is an adapter.
 LAYERS = (
-    ("_scalar", "results"),
+    ("_scalar", "results", "_requests"),
     ("_cpu", "_cuda"),
     ("_checks", "_dispatch", "_stream_memory"),
     ("_libraries", "_tables", "_counts", "_pieces", "_common"),

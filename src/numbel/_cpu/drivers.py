@@ -124,7 +124,8 @@ class Driver:
 
     def __call__(self, parameters: Any) -> None:
         """Do what one worker does at once, without items or scratch."""
-        self.serial(Call(parameters).address)
+        call = Call(parameters)  # a name, or its memory is free again before the kernel reads it
+        self.serial(call.address)
 
 
 @functools.cache
