@@ -28,8 +28,17 @@ CALLS = {
     "gumbel": lambda rng, x: rng.gumbel(2.0, 3.0, x.shape, dtype=x.dtype),
     "logsumexp": lambda rng, x: numbel.logsumexp(x, temperature=0.3),
     "entropy": lambda rng, x: numbel.entropy(x),
+    "top_k": lambda rng, x: rng.categorical(x, top_k=2),
+    "top_p": lambda rng, x: rng.sample(x, 3, top_p=0.6, temperature=2.0),
+    "min_p": lambda rng, x: rng.sample(x, min_p=0.1, method="gumbel_max"),
+    "all three": lambda rng, x: rng.categorical(x, top_k=5, top_p=0.9, min_p=0.01),
+    "limits that are off": lambda rng, x: rng.sample(x, top_k=-1, top_p=1.0, min_p=0.0),
+    "log_prob": lambda rng, x: numbel.log_prob(x, 0 if x.ndim == 1 else np.zeros(x.shape[:-1], np.int64)),
+    "log_prob of all": lambda rng, x: numbel.log_prob(x, np.indices(x.shape)[-1], temperature=0.5),
+    "chosen": lambda rng, x: rng.gumbel_top_k(x, 1, temperature=0.5),
+    "counts": lambda rng, x: rng.multinomial(1000, x),
 }
-FUNCTIONS = ("sample", "relaxed", "gumbel", "logsumexp", "entropy")
+FUNCTIONS = ("sample", "relaxed", "gumbel", "logsumexp", "entropy", "log_prob", "top_k", "counts")
 
 
 @pytest.fixture
@@ -72,8 +81,8 @@ def test_it_has_the_bits_of_every_other_call(name, dtype, taken):
     seen, switch_off = taken
     rng = numbel.Generator(7, 2**64 - 100)
     common = [parts(CALLS[name](rng, x)) for x in arrays]
-    # entropies of long rows, and the longest relaxed one, are of another kind
-    assert len(seen) == {"entropy": 7, "relaxed": len(SHAPES) - 1}.get(name, len(SHAPES))
+    # entropies of long rows, and the longest relaxed or counted one, are of another kind
+    assert len(seen) == {"entropy": 7, "relaxed": len(SHAPES) - 1, "counts": len(SHAPES) - 1}.get(name, len(SHAPES))
     switch_off()
     other = numbel.Generator(7, 2**64 - 100)
     assert common == [parts(CALLS[name](other, x)) for x in arrays]
@@ -92,7 +101,10 @@ def test_it_has_the_bits_of_every_other_call(name, dtype, taken):
         "many values", "masked", "list",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("name", ["categorical", "sample", "relaxed", "logsumexp", "entropy"])
+@pytest.mark.parametrize(
+    "name",
+    ["categorical", "sample", "relaxed", "logsumexp", "entropy", "all three", "log_prob", "chosen", "counts"],
+)
 def test_it_raises_what_every_other_call_does(name, logits, taken):
     """And a call that raised has used no draw id."""
 
@@ -124,6 +136,42 @@ def test_temperatures_that_are_not_common(temperature, taken):
     assert seen == []
     switch_off()
     assert heard() == common
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda rng, x: rng.categorical(x, top_k=-2),
+        lambda rng, x: rng.categorical(x, top_p=0.0),
+        lambda rng, x: rng.categorical(x, top_p=np.nan),
+        lambda rng, x: rng.categorical(x, min_p=1.5),
+        lambda rng, x: rng.categorical(x, top_k=2.0),
+        lambda rng, x: rng.categorical(x, top_k=True),
+        lambda rng, x: numbel.log_prob(x, np.array([0, 5])),
+        lambda rng, x: numbel.log_prob(x, np.array([0, -1])),
+        lambda rng, x: numbel.log_prob(x, np.array([0, 1, 2])),
+        lambda rng, x: numbel.log_prob(x[0], 5),
+        lambda rng, x: numbel.log_prob(x, np.array([1.0, 2.0])),
+        lambda rng, x: rng.gumbel_top_k(x, 0),
+        lambda rng, x: rng.gumbel_top_k(x, 6),
+        lambda rng, x: rng.gumbel_top_k(np.array([0.0, -np.inf]), 2),
+        lambda rng, x: rng.multinomial(-1, x),
+        lambda rng, x: rng.multinomial((1 << 62) + 1, x),
+        lambda rng, x: rng.multinomial(1.5, x),
+    ],
+)
+def test_arguments_that_are_refused_are_so_alike(call, taken):
+    def heard(rng):
+        with np.errstate(all="ignore"):
+            try:
+                return parts(call(rng, np.arange(10.0).reshape(2, 5)))
+            except (TypeError, ValueError) as error:
+                return type(error), str(error), rng.draw
+
+    _, switch_off = taken
+    common = heard(numbel.Generator(1, 4))
+    switch_off()
+    assert heard(numbel.Generator(1, 4)) == common
 
 
 def test_the_last_draw_id(taken):

@@ -244,7 +244,7 @@ def test_set_num_threads_is_obeyed(tmp_path):
 
 
 def test_seeds_of_children_in_threads():
-    """The parameters of a kernel must outlive it: 1 in 4000 seeds was read from memory that another thread had taken."""
+    """Parameters must outlive their kernel: 1 in 4000 seeds was read from memory that another thread had taken."""
     due, found = [numbel.Generator(5, d).spawn(1) for d in range(400)], []
 
     def work():

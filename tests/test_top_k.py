@@ -10,7 +10,7 @@ from scipy import stats
 import numbel
 import oracle
 from make_golden import dtypes, logits
-from numbel import _dispatch, _top_k
+from numbel import _choices, _dispatch
 from statistics_helpers import ALPHA, assert_fits
 
 DTYPES = dtypes()
@@ -396,8 +396,8 @@ def test_threads_and_segments_change_no_bit(shape, k, monkeypatch):
             numba.set_num_threads(count)
             results.append(numbel.Generator(88).gumbel_top_k(x, k))
             for blocks, nodes in itertools.product((1, 3, 100), (0, 1 << 20)):
-                monkeypatch.setattr(_top_k, "_segment_blocks", lambda *_, blocks=blocks: blocks)
-                monkeypatch.setattr(_top_k, "_NODES", nodes)
+                monkeypatch.setattr(_choices, "_segment_blocks", lambda *_, blocks=blocks: blocks)
+                monkeypatch.setattr(_choices, "_NODES", nodes)
                 results.append(numbel.Generator(88).gumbel_top_k(x, k))
             monkeypatch.undo()
     finally:
@@ -437,13 +437,13 @@ def test_rows_many_at_a_time_and_alone(dtype, columns, monkeypatch):
         return found
 
     for k in sorted({1, (columns + 1) // 2, columns}):
-        monkeypatch.setattr(_top_k, "_MANY_ROWS", 16)
+        monkeypatch.setattr(_choices, "_MANY_ROWS", 16)
         across = drawn(k)
-        monkeypatch.setattr(_top_k, "_MANY_ROWS", 1 << 60)
+        monkeypatch.setattr(_choices, "_MANY_ROWS", 1 << 60)
         for a, b in zip(across, drawn(k), strict=True):
             for one, other in zip(a, b, strict=True):
                 assert one.tobytes() == other.tobytes() or np.array_equal(one, other, equal_nan=True)
-    monkeypatch.setattr(_top_k, "_MANY_ROWS", 16)
+    monkeypatch.setattr(_choices, "_MANY_ROWS", 16)
     check(x[11:], max(1, columns // 2))
 
 

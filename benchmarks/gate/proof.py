@@ -56,9 +56,8 @@ PLANTS = {
     ),
     "memory: 1.2 MiB more while rows are sampled": Plant(
         "_dispatch.py",
-        "    plan = plan_sampling(rows, method, draw, results_of(out, samples, 0, samples))\n",
-        "    waste = np.ones(160_000)\n    assert waste[0]\n"
-        "    plan = plan_sampling(rows, method, draw, results_of(out, samples, 0, samples))\n",
+        "    plan = plan_sampling(rows, method, draw, results_of(",
+        "    waste = np.ones(160_000)\n    assert waste[0]\n    plan = plan_sampling(rows, method, draw, results_of(",
         figure="memory beyond inputs and outputs of categorical 2^20 x 8 float32",
     ),
     "tail: noise from 24-bit words": Plant(

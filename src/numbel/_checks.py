@@ -347,15 +347,15 @@ def truncation(top_k: Any, top_p: Any, min_p: Any, shape: tuple[int, ...], colum
     if top_k is None and top_p is None and min_p is None:
         return None
     given = (("top_k", top_k, np.int64(columns)), ("top_p", top_p, 1.0), ("min_p", min_p, 0.0))
-    found = Limits(
-        *(
-            Limit(np.array([none]), False) if value is None else one_truncation(name, value, shape, columns)
-            for name, value, none in given
-        )
-    )
-    if not all(values.size for values, _ in found):  # no rows
+    limits = [
+        Limit(np.array([none]), False) if value is None else one_truncation(name, value, shape, columns)
+        for name, value, none in given
+    ]
+    found = Limits(*limits)
+    (k, _), (p, _), (least, _) = found
+    if not (k.size and p.size and least.size):  # no rows
         return None
-    return None if found.keep_all(columns).all() else found
+    return found if k.min() < columns or p.min() < 1 or least.max() > 0 else None
 
 
 def one_truncation(name: str, value: Any, shape: tuple[int, ...], columns: int) -> Limit:

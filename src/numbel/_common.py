@@ -17,18 +17,24 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from . import _checks, _dispatch
+from . import _checks, _choices, _counts, _dispatch
 from ._cpu.categorical import Sampling
 from ._cpu.entropy import ShortEntropies
 from ._cpu.parameters import FIRST, Call, Results, address_of, bad_row, lend, places, scratch_needed
-from ._requests import Draw, LogitRows, Temperature
+from ._cpu.top_k import Choosing, TopKResults
+from ._requests import Draw, Limit, Limits, LogitRows, Outputs, Temperature
 from ._scalar.limits import LEAST_TEMPERATURE, MOST_TEMPERATURE
-from .results import Sample
+from .results import Sample, TopK
 
 #: From so many values on several threads are worth their start.
 _MOST = _dispatch._PARALLEL_FROM
 #: From so many samples of a row on some are drawn from a table (`_tables.tabled`).
 _MANY = 64
+
+
+#: top_k, top_p and min_p of all rows.
+_Limits = tuple[int, float, float]
+_pack_limits = struct.Struct("=qdd").pack_into
 
 
 class _Plan(NamedTuple):
@@ -38,6 +44,7 @@ class _Plan(NamedTuple):
     words: memoryview
     pack: Callable[..., None]  # fields in front of the parameters
     out: int  # the word of an address that follows later; 0: none
+    limits: int  # the first word of limits; 0: none
     sums: np.dtype[Any]  # of log_prob and logsumexp
 
 
@@ -51,7 +58,8 @@ def _planned(plan: _dispatch.Plan, front: str, codes: str, sums: np.dtype[Any], 
     fields = list(at)[: len(codes)]
     assert all(any(f"{name}.".startswith(f"{group}.") for group in front.split()) for name in fields), fields
     pack = struct.Struct(f"={codes}").pack_into
-    return _Plan(plan.driver.serial.loaded(), call.words, pack, at[out] if out else 0, sums)
+    later = at[out] if out else 0, at.get("limits.top_k.values", 0)
+    return _Plan(plan.driver.serial.loaded(), call.words, pack, *later, sums)
 
 
 class _Memory:
@@ -62,10 +70,13 @@ class _Memory:
         memory = np.empty(_WORDS, np.int64)
         self._address = address_of(memory)
         self._words = memory.data
+        self._limits = np.empty(3, np.int64)
+        at = address_of(self._limits)
+        self._limit_words = np.array([at, 0, at + 8, 0, at + 16, 0]).data  # (address, stride) of each
         #: Bytes of scratch.
         self.size = size
 
-    def run(self, plan: _Plan, front: tuple[float, ...], out: int) -> int:
+    def run(self, plan: _Plan, front: tuple[float, ...], out: int, limits: _Limits | None) -> int:
         """Run a plan; bytes of scratch that it lacked."""
         words = self._words
         words[: len(plan.words)] = plan.words
@@ -73,6 +84,9 @@ class _Memory:
         plan.pack(words, FIRST, *front)
         if plan.out:
             words[plan.out] = out
+        if limits is not None:
+            _pack_limits(self._limits.data, 0, *limits)
+            words[plan.limits : plan.limits + 6] = self._limit_words
         plan.entry(self._address)
         return scratch_needed(words)
 
@@ -95,11 +109,11 @@ class _Lent(threading.local):
 _lent = _Lent()
 
 
-def _run(plan: _Plan, front: tuple[float, ...], out: int = 0) -> int | None:
+def _run(plan: _Plan, front: tuple[float, ...], out: int = 0, limits: _Limits | None = None) -> int | None:
     """Have one worker do what a plan says; the first bad row, if any."""
     memory = _lent.kept or _Memory(_dispatch._LENT)
     _lent.kept = None
-    while needed := memory.run(plan, front, out):
+    while needed := memory.run(plan, front, out, limits):
         memory = _Memory(needed)
     if memory.size <= _dispatch._LENT_MOST:
         _lent.kept = memory
@@ -139,8 +153,33 @@ def _plan_samples(rows: int, columns: int, dtype: np.dtype[Any], method: str) ->
     plan = _dispatch.plan_sampling(_placeholder(rows, columns, dtype), method, (0, 0), results)
     if isinstance(plan.parameters, Sampling) and plan.parameters.split.segments > 1:
         return None
-    front = "stream temperatures row_mask results logits.data"
-    return _planned(plan, front, "QQqqdqqqqqqqqqq", _dispatch.result_dtype(dtype))
+    return _planned(plan, _SAMPLING, "QQqqdqqqqqqqqqq", _dispatch.result_dtype(dtype))
+
+
+#: What a sample writes anew.
+_SAMPLING = "stream temperatures row_mask results logits.data"
+
+
+@functools.lru_cache(1024)
+def _plan_truncated(rows: int, columns: int, dtype: np.dtype[Any], method: str, by_mass: bool) -> _Plan | None:
+    """That of truncated rows."""
+    if not _is_common(rows, columns, dtype) or method not in _checks.METHODS:
+        return None
+    results, top_p = Results(None, None, None, None, None, 1, 0, 1), 0.5 if by_mass else 1.0
+    values = np.array([1]), np.array([top_p]), np.array([0.0])
+    limits = Limits(*(Limit(each, False) for each in values))
+    plan = _dispatch.plan_truncated(_placeholder(rows, columns, dtype), limits, method, (0, 0), results)
+    return _planned(plan, _SAMPLING, "QQqqdqqqqqqqqqq", _dispatch.result_dtype(dtype))
+
+
+def _limits(top_k: Any, top_p: Any, min_p: Any, columns: int) -> _Limits | None:
+    """Limits that are common: plain numbers in range, for all rows."""
+    k, p, least = columns if top_k is None else top_k, 1.0 if top_p is None else top_p, 0.0 if min_p is None else min_p
+    if type(k) is not int or type(p) is not float or type(least) is not float:
+        return None
+    if k < -1 or not 0.0 < p <= 1.0 or not 0.0 <= least <= 1.0:
+        return None
+    return k if 1 <= k < columns else columns, p, least
 
 
 def sample(
@@ -155,13 +194,22 @@ def sample(
 ) -> Any:
     """A Sample, or without `full` its indices; `others` are the options that are None in a common call."""
     offsets, top_k, top_p, min_p, row_ids, row_mask, on_invalid, out, stream = others
-    if not (offsets is top_k is top_p is min_p is row_ids is row_mask is on_invalid is out is stream is None):
+    if not (offsets is row_ids is row_mask is on_invalid is out is stream is None):
         return None
     samples = 1 if num_samples is None else num_samples
     rows, columns = _rows(array, axis, temperature)
     if not rows or type(samples) is not int or not 0 < samples < _MANY or type(method) is not str:
         return None
-    plan = _plan_samples(rows, columns, array.dtype, method)
+    limits = None
+    if not (top_k is top_p is min_p is None):
+        limits = _limits(top_k, top_p, min_p, columns)
+        if limits is None:
+            return None
+        limits = None if limits == (columns, 1.0, 0.0) else limits
+    if limits is None:
+        plan = _plan_samples(rows, columns, array.dtype, method)
+    else:
+        plan = _plan_truncated(rows, columns, array.dtype, method, limits[1] < 1.0)
     if plan is None or generator._counter is not None:
         return None
     form = array.shape[:-1]
@@ -174,7 +222,7 @@ def sample(
     draw = generator._take()
     try:
         sampling = *results, 0, 0, samples, 0, samples
-        bad = _run(plan, (*draw, 0, 0, temperature, 0, *sampling, address_of(array)))
+        bad = _run(plan, (*draw, 0, 0, temperature, 0, *sampling, address_of(array)), 0, limits)
         if bad is not None:
             _checks.invalid_row(array, bad)
     except BaseException:
@@ -281,6 +329,127 @@ def logsumexp(array: Any, axis: Any, temperature: Any, others: tuple[Any, ...]) 
     made = np.empty(array.shape[:-1], plan.sums)
     bad = _run(plan, (0, 0, 0, 0, temperature, 0, 0, 0, address_of(made), 0, 0, 0, 0, 0, address_of(array)))
     return _or_scalar(made) if bad is None else None
+
+
+@functools.lru_cache(1024)
+def _plan_given(rows: int, columns: int, dtype: np.dtype[Any], samples: int) -> _Plan | None:
+    """That of log-probabilities of so many categories of each row."""
+    if not _is_common(rows, columns, dtype):
+        return None
+    sums, given = _dispatch.result_dtype(dtype), np.empty(rows * samples, np.int64)
+    roots, made = np.empty((rows, 2)), np.empty(rows * samples, sums)
+    plan = _dispatch.plan_given(_placeholder(rows, columns, dtype), given, given, roots, made)
+    front = "temperatures given argmaxes roots log_prob samples logits.data"
+    return _planned(plan, front, "qdqqqqqq", sums)
+
+
+def log_prob(array: Any, index: Any, axis: Any, temperature: Any, others: tuple[Any, ...]) -> Any:
+    """Log-probabilities of categories in range, in rows that are all valid; `others` are None in a common call."""
+    on_invalid, out, stream = others
+    rows, columns = _rows(array, axis, temperature) if on_invalid is out is stream is None else (0, 0)
+    if not rows:
+        return None
+    if type(index) is int and array.ndim == 1:
+        given = np.array(index)
+    elif type(index) is np.ndarray and index.dtype == np.int64 and index.flags.c_contiguous:
+        given = index
+    else:
+        return None
+    if given.shape[: array.ndim - 1] != array.shape[:-1] or given.ndim > array.ndim or not 0 < given.size < _MOST:
+        return None
+    samples = given.size // rows
+    sums, look_up = (
+        _plan_samples(rows, columns, array.dtype, "grouped"),
+        _plan_given(rows, columns, array.dtype, samples),
+    )
+    if sums is None or look_up is None:
+        return None
+    roots, made, at = np.empty((rows, 2)), np.empty(given.shape, look_up.sums), address_of(array)
+    of_rows = 0, 0, 0, 0, address_of(roots), 0, 0, 0
+    if _run(sums, (0, 0, 0, 0, temperature, 0, *of_rows, at)) is not None:
+        return None
+    _run(look_up, (0, temperature, address_of(given), 0, address_of(roots), address_of(made), samples, at))
+    if not (made <= 0).all():  # NaN: an index is out of range
+        return None
+    return _or_scalar(made)
+
+
+@functools.lru_cache(1024)
+def _plan_top_k(rows: int, columns: int, dtype: np.dtype[Any], k: int) -> _Plan | None:
+    """That of rows which are sampled without replacement, each of them one item or less."""
+    if not _is_common(rows, columns, dtype) or not 1 <= k <= columns:
+        return None
+    sums, chosen = _dispatch.result_dtype(dtype), np.empty((rows, k))
+    results = TopKResults(np.empty((rows, k), np.int64), chosen, np.empty(rows, sums), np.empty(rows))
+    plan = _choices.plan_choosing(_placeholder(rows, columns, dtype), k, (0, 0), results)
+    if isinstance(plan.parameters, Choosing) and plan.parameters.split.segments > 1:
+        return None
+    return _planned(plan, "stream temperatures row_mask k results logits.data", "QQqqdqqqqqqq", sums)
+
+
+def top_k(generator: Any, array: Any, k: Any, axis: Any, temperature: Any, others: tuple[Any, ...]) -> TopK | None:
+    """A TopK; `others` are the options that are None in a common call."""
+    row_ids, row_mask, on_invalid, out, stream = others
+    if type(k) is not int or not (row_ids is row_mask is on_invalid is out is stream is None):
+        return None
+    rows, columns = _rows(array, axis, temperature)
+    plan = _plan_top_k(rows, columns, array.dtype, k) if rows else None
+    if plan is None or generator._counter is not None:
+        return None
+    form = array.shape[:-1]
+    made = np.empty((*form, k), np.int64), np.empty((*form, k)), np.empty(form, plan.sums), np.empty(form)
+    draw = generator._take()
+    try:
+        bad = _run(plan, (*draw, 0, 0, temperature, 0, k, *map(address_of, made), address_of(array)))
+        if bad is not None:
+            _checks.too_few_categories(array, bad, k)
+    except BaseException:
+        generator._give_back(*draw)
+        raise
+    return TopK(*map(_or_scalar, made))
+
+
+@functools.lru_cache(1024)
+def _plan_counts(rows: int, columns: int, dtype: np.dtype[Any]) -> _Plan | None:
+    """That of counts of rows which are one item or less."""
+    if not _is_common(rows, columns, dtype) or columns > _dispatch._WHOLE_OF_FEW:
+        return None
+    placeholder, of_rows = (
+        _placeholder(rows, columns, dtype),
+        Outputs(np.empty(rows, np.int64), roots=np.empty((rows, 2))),
+    )
+    counts = np.empty((rows, columns), np.int64)
+    plan = _counts.plan_counting(placeholder, np.empty(rows, np.int64), (0, 0), of_rows, counts)
+    front, sums = "stream temperatures trials argmaxes roots logits.data", _dispatch.result_dtype(dtype)
+    return _planned(plan, front, "QQqqdqqqq", sums, "counts.data")
+
+
+def counts(
+    generator: Any, n: Any, array: Any, axis: Any, temperature: Any, others: tuple[Any, ...]
+) -> NDArray[np.int64] | None:
+    """Counts of as many draws of each row; `others` are the options that are None in a common call."""
+    row_ids, row_mask, on_invalid, out, stream = others
+    if type(n) is not int or not 0 <= n <= 1 << 62 or not (row_ids is row_mask is on_invalid is out is stream is None):
+        return None
+    rows, columns = _rows(array, axis, temperature)
+    plan = _plan_counts(rows, columns, array.dtype) if rows else None
+    sums = _plan_samples(rows, columns, array.dtype, "grouped") if rows else None
+    if plan is None or sums is None or generator._counter is not None:
+        return None
+    trials, argmaxes = np.full(rows, n), np.full(rows, -1)
+    roots, made, at = np.empty((rows, 2)), np.empty(array.shape, np.int64), address_of(array)
+    draw = generator._take()
+    try:
+        of_rows = 0, 0, 0, 0, address_of(roots), 0, 0, 0
+        bad = _run(sums, (*draw, 0, 0, temperature, 0, *of_rows, at))
+        if bad is not None:
+            _checks.invalid_row(array, bad)
+        given = address_of(trials), address_of(argmaxes), address_of(roots)
+        _run(plan, (*draw, 0, 0, temperature, *given, at), address_of(made))
+    except BaseException:
+        generator._give_back(*draw)
+        raise
+    return made
 
 
 @functools.lru_cache(1024)

@@ -135,7 +135,8 @@ def temperatures(given: Temperature) -> Temperatures:
 
 def limits(given: _requests.Limits) -> Limits:
     """What kernels are told of them."""
-    return Limits(*(Limit(values, values.itemsize if per_row else 0) for values, per_row in given))
+    (k, each_k), (p, each_p), (least, each_least) = given  # all are 8 bytes
+    return Limits(Limit(k, 8 * each_k), Limit(p, 8 * each_p), Limit(least, 8 * each_least))
 
 
 def stream_of(draw: Draw, ids: Array | None) -> Stream:
@@ -320,18 +321,30 @@ def categorical(
         return None
     if samples == 0:  # only what stands for a row is asked for
         method, out = "grouped", out._replace(indices=None, log_prob=None)
-    plan = plan_sampling(rows, method, draw, results_of(out, samples, 0, samples))
-    parameters = plan.parameters
-    segments = parameters.split.segments if isinstance(parameters, Sampling) else 1
+    plan = plan_sampling(rows, method, draw, results_of(out, samples, 0, min(samples, _SAMPLES)))
+    segments = plan.parameters.split.segments if isinstance(plan.parameters, Sampling) else 1
+    if segments == 1:
+        return _run_samples(plan, samples, progress)
     bad = None
-    at_once = _SAMPLES if segments == 1 else max(1, _SEGMENT_SAMPLES // plan.items)
+    at_once = max(1, _SEGMENT_SAMPLES // plan.items)
     for first in range(0, max(samples, 1), at_once):
         count = min(at_once, samples - first)
-        parameters = parameters._replace(results=results_of(out, samples, first, count))
-        if segments > 1:
-            split = parameters.split._replace(pending=np.full(rows.number, segments, np.int64))
-            parameters = parameters._replace(split=split, found=found_of(plan.items, count))
+        parameters = plan.parameters._replace(
+            results=results_of(out, samples, first, count),
+            split=plan.parameters.split._replace(pending=np.full(rows.number, segments, np.int64)),
+            found=found_of(plan.items, count),
+        )
         found = run(plan._replace(parameters=parameters), progress)
+        bad = bad if found is None else found
+    return bad
+
+
+def _run_samples(plan: Plan, samples: int, progress: Progress | None) -> int | None:
+    """Run a plan of the first samples, and the same of the others; the first bad row, if any."""
+    bad = run(plan, progress)
+    for first in range(_SAMPLES, samples, _SAMPLES):
+        results = plan.parameters.results._replace(samples=min(_SAMPLES, samples - first), first_sample=first)
+        found = run(plan._replace(parameters=plan.parameters._replace(results=results)), progress)
         bad = bad if found is None else found
     return bad
 
@@ -346,29 +359,28 @@ def truncated(
     progress: Progress | None = None,
 ) -> int | None:
     """`categorical` of what limits keep."""
-    count, columns = rows.number, rows.columns
+    count = rows.number
     if count == 0 or (samples == 0 and out.logsumexp is None):
         return None
     if samples == 0:
         samples, out = 1, out._replace(indices=np.empty(count, np.int64), log_prob=None)
+    plan = plan_truncated(rows, cuts, method, draw, results_of(out, samples, 0, min(samples, _SAMPLES)))
+    return _run_samples(plan, samples, progress)
+
+
+def plan_truncated(rows: LogitRows, cuts: _requests.Limits, method: str, draw: Draw, results: Results) -> Plan:
+    """How truncated rows are sampled."""
+    count, columns = rows.number, rows.columns
     logits, stream = rows_in_memory(rows.array), stream_of(draw, rows.ids)
-    results = results_of(out, samples, 0, samples)
     given = stream, temperatures(rows.temperature), rows.mask, results, logits, limits(cuts)
     short = columns <= (SHORT if count >= _MANY else _CUT_OF_FEW)
     if short or (count >= _MANY and columns <= _CUT_BY_MASS and (cuts.top_p.values < 1.0).any()):
         width = width_of_samples(count, columns)
         driver = drivers.driver(f"truncated_{method}_short", name_of(rows.array.dtype))
-        plan = Plan(driver, ShortTruncatedSampling(*given, width), -(-count // width), width * columns)
-    else:
-        chunk = max(1, min(BLOCK // columns, count // 64))
-        driver = drivers.driver("truncated", name_of(rows.array.dtype))
-        plan = Plan(driver, TruncatedSampling(*given, int(method == "gumbel_max"), chunk), count, columns)
-    bad = None
-    for first in range(0, samples, _SAMPLES):
-        results = results_of(out, samples, first, min(_SAMPLES, samples - first))
-        found = run(plan._replace(parameters=plan.parameters._replace(results=results)), progress)
-        bad = bad if found is None else found
-    return bad
+        return Plan(driver, ShortTruncatedSampling(*given, width), -(-count // width), width * columns)
+    chunk = max(1, min(BLOCK // columns, count // 64))
+    driver = drivers.driver("truncated", name_of(rows.array.dtype))
+    return Plan(driver, TruncatedSampling(*given, int(method == "gumbel_max"), chunk), count, columns)
 
 
 # ----------------------------------------------------------------------------------------------------- relaxed samples
@@ -482,13 +494,16 @@ def entropy(rows: LogitRows, out: Array) -> int | None:
 
 def given_log_prob(rows: LogitRows, given: Array, argmaxes: Array, roots: Array, out: Array) -> None:
     """Log-probabilities of `given` categories, an equal number of each row, from the rows' roots and argmaxes."""
-    if given.size == 0:
-        return
-    logits = rows_in_memory(rows.array)
+    if given.size:
+        run(plan_given(rows, given, argmaxes, roots, out))
+
+
+def plan_given(rows: LogitRows, given: Array, argmaxes: Array, roots: Array, out: Array) -> Plan:
+    """How log-probabilities are looked up."""
     samples, tell = given.size // rows.number, temperatures(rows.temperature)
-    parameters = GivenLogProb(logits, tell, given, argmaxes, roots, out, samples, _ENTRIES)
+    parameters = GivenLogProb(tell, given, argmaxes, roots, out, samples, rows_in_memory(rows.array), _ENTRIES)
     driver = drivers.driver("given_log_prob", name_of(rows.array.dtype))
-    run(Plan(driver, parameters, -(-given.size // _ENTRIES), 8 * _ENTRIES))
+    return Plan(driver, parameters, -(-given.size // _ENTRIES), 8 * _ENTRIES)
 
 
 # --------------------------------------------------------------------------------------------------------------- noise

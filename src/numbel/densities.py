@@ -280,6 +280,9 @@ def log_prob(
     >>> np.exp(numbel.log_prob(logits, [0, 3])).round(6).tolist()
     [0.1, 0.4]
     """
+    found = _common.log_prob(logits, index, axis, temperature, (on_invalid, out, stream))
+    if found is not None:
+        return found
     if _on_device(logits, stream):
         from . import _device
 

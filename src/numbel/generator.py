@@ -915,6 +915,9 @@ class Generator:
         >>> int(counts.sum()), bool(abs(counts[0] / 10**12 - 0.25) < 3e-6), int(counts[2])
         (1000000000000, True, 0)
         """
+        found = _common.counts(self, n, logits, axis, temperature, (row_ids, row_mask, on_invalid, out, stream))
+        if found is not None:
+            return found
         rows = RowOptions(axis, temperature, row_ids, row_mask, on_invalid, stream)
         if self._on_device(logits, stream):
             return _device().multinomial(self._reserve, n, logits, rows, out)  # type: ignore[no-any-return]
@@ -1014,6 +1017,9 @@ class Generator:
         >>> int(numbel.Generator(5).categorical(logits, method="gumbel_max")) == int(chosen.indices[0])
         True
         """
+        found = _common.top_k(self, logits, k, axis, temperature, (row_ids, row_mask, on_invalid, out, stream))
+        if found is not None:
+            return found
         rows = RowOptions(axis, temperature, row_ids, row_mask, on_invalid, stream)
         if self._on_device(logits, stream):
             return _device().gumbel_top_k(self._reserve, logits, k, rows, out)  # type: ignore[no-any-return]

@@ -22,13 +22,13 @@ _NAN = math.nan
 class GivenLogProb(NamedTuple):
     """Which categories are looked up, and where the results go."""
 
-    logits: Rows
     temperatures: Temperatures
     given: Array  # int64, `samples` of each row
     argmaxes: Array  # int64, of each row: it has all the probability of a row of temperature 0
     roots: Array  # float64, (r, S) of each row
     log_prob: Array  # result dtype, one a given category
     samples: int
+    logits: Rows
     chunk_size: int  # of all categories, an item
 
 

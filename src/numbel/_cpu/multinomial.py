@@ -35,13 +35,13 @@ class Counting(NamedTuple):
     segment does both at once. What is kept of a block is its mass and its count.
     """
 
-    logits: Rows
-    counts: Rows  # int64
+    stream: Stream
+    temperatures: Temperatures
     trials: Array  # int64, one a row
     argmaxes: Array  # int64, one a row: where all go that have no law; -1 for none
     roots: Array  # float64, (r, S) of each row; S is NaN where there is no law
-    stream: Stream
-    temperatures: Temperatures
+    logits: Rows
+    counts: Rows  # int64
     split: Split
     blocks: Blocks
 

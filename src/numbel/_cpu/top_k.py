@@ -94,12 +94,12 @@ class TopKResults(NamedTuple):
 class Choosing(NamedTuple):
     """What is sampled without replacement, and where the results go."""
 
-    logits: Rows
     stream: Stream
     temperatures: Temperatures
     row_mask: Array | None
     k: int
     results: TopKResults
+    logits: Rows
     split: Split
     keeps_nodes: int  # whether blocks' nodes are kept, for the sum of what is left
     lists: Lists

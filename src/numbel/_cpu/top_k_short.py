@@ -63,12 +63,12 @@ def _exchange(lists, a, b, width):
 class ShortChoosing(NamedTuple):
     """What is sampled without replacement, many short rows at a time, and where the results go."""
 
-    logits: Rows
     stream: Stream
     temperatures: Temperatures
     row_mask: Array | None
     k: int
     results: TopKResults
+    logits: Rows
     width: int  # rows of a tile
 
 
