@@ -33,7 +33,11 @@ from . import truncated as _truncated
 from . import truncation as _truncation
 from . import vjp as _vjp
 from .forms import THREADS
-from .rows import Call, Results
+from .multinomial import Trees, Trials
+from .relaxed import Weights
+from .roots import Roots
+from .rows import Call, Results, Samples
+from .shared import Entries
 from .table import FIELDS, HEAD, Tables
 from .truncation import HISTOGRAM, LIST, Cut, Limits, wide_threads
 
@@ -171,18 +175,18 @@ def categorical(
     if method == "grouped":
         _launch(_categorical, "choose", count * samples, place, logits, call, samples, nodes, results, layout=layout)
         return
+    parts, winners = _parts(samples, slots, place)
+    for part in parts:
+        each = logits, call, part, winners
+        _launch(_gumbel_max, "block_winners", slots * part.count, place, *each, layout=layout)
+        _launch(_gumbel_max, "choose_largest", count * part.count, place, *each, nodes, results, layout=layout)
+
+
+def _parts(samples: int, slots: int, place: Place) -> tuple[list[Samples], Entries]:
+    """As many samples at a time as there is room for the winners of, and that room."""
     step = min(samples, max(1, _WINNERS // slots))
-    keys, at = place.scratch(slots * step, np.float64), place.scratch(slots * step, np.int64)
-    for first in range(0, samples, step):
-        some = min(step, samples - first)
-        _launch(
-            _gumbel_max, "block_winners", slots * some, place,
-            logits, call, first, some, keys, at, layout=layout,
-        )  # fmt: skip
-        _launch(
-            _gumbel_max, "choose_largest", count * some, place,
-            logits, call, first, some, samples, keys, at, nodes, results, layout=layout,
-        )  # fmt: skip
+    winners = Entries(place.scratch(slots * step, np.float64), place.scratch(slots * step, np.int64))
+    return [Samples(first, min(step, samples - first), samples) for first in range(0, samples, step)], winners
 
 
 def relaxed(logits: Any, call: Call, noisy: bool, out: Any, bad: Any, place: Place, aliased: bool = False) -> None:
@@ -195,7 +199,7 @@ def relaxed(logits: Any, call: Call, noisy: bool, out: Any, bad: Any, place: Pla
     blocks = _blocks(columns)
     nodes = place.scratch((6, count * blocks), np.float64)
     stored = np.uint8(place.name in ("float32", "float64") and not aliased)
-    each, layout = (logits, call, np.uint8(noisy), stored, nodes, out), _layout(logits, out)
+    each, layout = (logits, call, np.uint8(noisy), nodes, Weights(stored, out)), _layout(logits, out)
     _launch(_relaxed, "weigh_blocks", count * blocks, place, *each, layout=layout)
     _launch(_relaxed, "normalise", count, place, columns, call, nodes, bad)
     _launch(_relaxed, "divide", _groups(count, columns), place, *each, layout=layout)
@@ -279,29 +283,25 @@ def truncated(
     each = logits, call, limits
     _launch(_truncation, "survey", slots, place, *each, np.uint8(summed), cut, layout=layout)
     chunks = _blocks(columns) // _SPREAD_RUN + 1
+    threads = THREADS if columns <= LIST else wide_threads(place.name)
     for level in range(levels + 1):
         some = chunks if level < levels else 1
-        _launch(
-            _truncation, "find_cut", count * some, place, *each, np.uint8(summed), level, some, cut,
-            layout=layout, threads=THREADS if columns <= LIST else wide_threads(place.name),
-        )  # fmt: skip
+        arguments = *each, np.uint8(summed), level, some, cut
+        _launch(_truncation, "find_cut", count * some, place, *arguments, layout=layout, threads=threads)
     race = method == "gumbel_max"
     needed = not race or summed or results.log_prob.size > 0
     kept = place.scratch((2, slots if needed else 0), np.float64)
     if needed:
         _launch(_truncated, "kept_nodes", slots, place, *each, cut, kept, layout=layout)
-    step = min(samples, max(1, _WINNERS // slots)) if race else samples
-    keys, at = (place.scratch(slots * step if race else 0, kind) for kind in (np.float64, np.int64))
-    for first in range(0, samples, step):
-        some = min(step, samples - first)
+    parts = [Samples(0, samples, samples)]
+    winners = Entries(place.scratch(0, np.float64), place.scratch(0, np.int64))
+    if race:
+        parts, winners = _parts(samples, slots, place)
+    for part in parts:
         if race:
-            _launch(
-                _truncated, "kept_winners", slots * some, place, *each, first, some, cut, keys, at, layout=layout
-            )  # fmt: skip
-        _launch(
-            _truncated, "choose_kept", count * some, place,
-            *each, first, some, samples, cut, kept, keys, at, results, layout=layout,
-        )  # fmt: skip
+            _launch(_truncated, "kept_winners", slots * part.count, place, *each, part, cut, winners, layout=layout)
+        arguments = *each, part, cut, kept, winners, results
+        _launch(_truncated, "choose_kept", count * part.count, place, *arguments, layout=layout)
 
 
 def logsumexp(logits: Any, call: Call, results: Results, place: Place) -> None:
@@ -339,42 +339,45 @@ def entropy(logits: Any, call: Call, drawn: bool, out: Any, bad: Any, place: Pla
         _launch(_densities, "entropy_rows", count, place, *each, layout=layout)
 
 
-def _roots_of(logits: Any, call: Call, results: Results, place: Place) -> tuple[Any, Any]:
-    """The node of each row, and what it is without a law; logsumexp and bad rows into `results`."""
+def _roots_of(logits: Any, call: Call, results: Results, place: Place) -> Roots:
+    """The roots of rows; logsumexp and bad rows into `results`."""
     count, columns = logits.shape
     blocks, layout = _blocks(columns), _layout(logits)
-    nodes, roots = place.scratch((2, count * blocks), np.float64), place.scratch((2, count), np.float64)
-    fixed = place.scratch(count, np.int64)
+    nodes = place.scratch((2, count * blocks), np.float64)
+    roots = Roots(place.scratch((2, count), np.float64), place.scratch(count, np.int64))
     _launch(_categorical, "block_nodes", count * blocks, place, logits, call, nodes, layout=layout)
-    _launch(_roots, "row_nodes", count, place, logits, call, blocks, nodes, roots, fixed, results, layout=layout)
-    return roots, fixed
+    _launch(_roots, "row_nodes", count, place, logits, call, blocks, nodes, roots, results, layout=layout)
+    return roots
 
 
 def tables(rows: int, columns: int, place: Place, cells: Any = None, heads: Any = None) -> Tables:
     """Room for the tables of some rows."""
     blocks = _blocks(columns)
     return Tables(
-        0, rows, blocks, columns,
-        place.scratch(rows * columns, np.uint64) if cells is None else cells,
-        place.scratch((2, rows * columns), np.int64),
-        place.scratch((FIELDS, rows * blocks), np.int64),
-        place.scratch((HEAD, rows), np.int64) if heads is None else heads,
-    )  # fmt: skip
+        first=0,
+        rows=rows,
+        blocks=blocks,
+        columns=columns,
+        cells=place.scratch(rows * columns, np.uint64) if cells is None else cells,
+        lists=place.scratch((2, rows * columns), np.int64),
+        plan=place.scratch((FIELDS, rows * blocks), np.int64),
+        heads=place.scratch((HEAD, rows), np.int64) if heads is None else heads,
+    )
 
 
-def _make_tables(logits: Any, call: Call, roots: Any, fixed: Any, made: Tables, place: Place) -> None:
-    items, rows = made.rows * made.blocks, made.rows
-    _launch(_table, "weigh_columns", items, place, logits, call, roots, fixed, made, layout=_layout(logits))
-    for name, count in (
-        ("begin_tables", rows), ("classify", items), ("end_classes", rows), ("enlist", items), ("pair", items),
-    ):  # fmt: skip
-        _launch(_table, name, count, place, fixed, made)
+def _make_tables(logits: Any, call: Call, roots: Roots, made: Tables, place: Place) -> None:
+    rows, items = made.rows, made.rows * made.blocks
+    _launch(_table, "weigh_columns", items, place, logits, call, roots, made, layout=_layout(logits))
+    _launch(_table, "begin_tables", rows, place, roots.fixed, made)
+    _launch(_table, "classify", items, place, roots.fixed, made)
+    _launch(_table, "end_classes", rows, place, roots.fixed, made)
+    _launch(_table, "enlist", items, place, roots.fixed, made)
+    _launch(_table, "pair", items, place, roots.fixed, made)
 
 
 def table(logits: Any, call: Call, results: Results, made: Tables, place: Place) -> None:
     """The table of a row."""
-    roots, fixed = _roots_of(logits, call, results, place)
-    _make_tables(logits, call, roots, fixed, made, place)
+    _make_tables(logits, call, _roots_of(logits, call, results, place), made, place)
 
 
 def draw_table(call: Call, samples: int, fixed: Any, made: Tables, indices: Any, place: Place) -> None:
@@ -386,36 +389,30 @@ def tabled(logits: Any, call: Call, samples: int, results: Results, place: Place
     """Samples of rows from a table of each, of as many rows at a time as there is room for."""
     count, columns = logits.shape
     none = place.scratch(0, np.int64), place.scratch(0, results.log_prob.dtype)
-    roots, fixed = _roots_of(logits, call, results._replace(indices=none[0], log_prob=none[1]), place)
+    roots = _roots_of(logits, call, results._replace(indices=none[0], log_prob=none[1]), place)
     step = min(count, max(1, _TABLED // columns))
     room = tables(step, columns, place)
     for first in range(0, count, step):
         made = room._replace(first=first, rows=min(step, count - first))
-        _make_tables(logits, call, roots, fixed, made, place)
-        draw_table(call, samples, fixed, made, results.indices, place)
+        _make_tables(logits, call, roots, made, place)
+        draw_table(call, samples, roots.fixed, made, results.indices, place)
         if results.log_prob.size > 0:
-            _launch(
-                _table, "look_up", made.rows * _blocks(samples), place,
-                logits, call, samples, roots, fixed, made, results, layout=_layout(logits),
-            )  # fmt: skip
+            arguments = logits, call, samples, roots, made, results
+            _launch(_table, "look_up", made.rows * _blocks(samples), place, *arguments, layout=_layout(logits))
 
 
-def multinomial(logits: Any, call: Call, n: int, trials: Any, results: Results, out: Any, place: Place) -> None:
-    """Counts of n draws of each row, or of as many as `trials` says."""
+def multinomial(logits: Any, call: Call, trials: Trials, results: Results, out: Any, place: Place) -> None:
+    """Counts of the draws of each row."""
     count, columns = logits.shape
-    blocks, layout = _blocks(columns), _layout(logits, out)
-    tops = 1 << (blocks - 1).bit_length()
-    roots, fixed = _roots_of(logits, call, results, place)
+    blocks = _blocks(columns)
+    leaves = 1 << (blocks - 1).bit_length()
+    roots = _roots_of(logits, call, results, place)
     many = blocks > 1
     masses = place.scratch(count * blocks if many else 0, np.float64)
-    tree = place.scratch(2 * count * tops if many else 0, np.int64)
+    trees = Trees(blocks, leaves, masses, place.scratch(2 * count * leaves if many else 0, np.int64))
     if many:
-        _launch(
-            _multinomial, "block_masses", count * blocks, place,
-            logits, call, blocks, roots, fixed, masses, layout=_layout(logits),
-        )  # fmt: skip
-        _launch(_multinomial, "split_rows", count, place, count, call, blocks, tops, n, trials, fixed, masses, tree)
-    _launch(
-        _multinomial, "count", count * blocks, place,
-        logits, call, blocks, tops, n, trials, roots, fixed, tree, out, results.bad, layout=layout,
-    )  # fmt: skip
+        items, layout = count * blocks, _layout(logits)
+        _launch(_multinomial, "block_masses", items, place, logits, call, roots, trees, layout=layout)
+        _launch(_multinomial, "split_rows", count, place, count, call, trials, roots, trees)
+    arguments = logits, call, trials, roots, trees, out, results.bad
+    _launch(_multinomial, "count", count * blocks, place, *arguments, layout=_layout(logits, out))

@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import _checks
 from .._cuda import launch
+from .._cuda.multinomial import Trials
 from .._cuda.rows import Results
 from .task import Reserve, Task, planes, wide_of
 
@@ -46,18 +47,17 @@ def multinomial(
         bad = task.bad()
         if task.rows:
             call = task.call(draw)
-            number, trials = 0, task.none("int64")
             if given is None:
-                trials = task.spread(n, "int64", "n")
+                trials = Trials(0, task.spread(n, "int64", "n"))
             elif np.ndim(n):
-                trials = task.flat(where.upload(given), "n")
+                trials = Trials(0, task.flat(where.upload(given), "n"))
             else:
-                number = int(given[0])
+                trials = Trials(int(given[0]), task.none("int64"))
             wide = task.none(wide_of(task.span.name))
             results = Results(task.none("int64"), wide, wide, task.none("float64"), bad)
             for first, (view, into) in planes(task.span, target):
                 where.begin()
-                launch.multinomial(view, call._replace(first_row=first), number, trials, results, into, task.place)
+                launch.multinomial(view, call._replace(first_row=first), trials, results, into, task.place)
             task.advance(call)
         found = task.first_bad(bad)
         if found is not None:

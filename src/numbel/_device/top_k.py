@@ -11,6 +11,7 @@ from .. import _checks
 from .._cuda import launch, launch_top_k
 from .._cuda.rows import Results
 from .._cuda.top_k import Chosen
+from .._cuda.top_k_weights import Normalisation, WithoutReplacement
 from ..results import TopK
 from .task import Reserve, Task, apart, planes, wide_of
 
@@ -89,7 +90,8 @@ def top_k_weights(result: TopK, logits: Any, axis: int, temperature: Any, normal
         flat, k = task.flat(weights, "weights"), shape[-1]
         if task.rows and k:
             indices = task.integers(result.indices, shape, "result.indices")
-            thresholds, sums = task.spread(result.threshold, "float64", "result.threshold"), task.none("float64")
+            drawn = WithoutReplacement(k, indices, task.spread(result.threshold, "float64", "result.threshold"))
+            sums = task.none("float64")
             call = task.call((0, 0))
             if not normalized:
                 sums = where.scratch(task.rows, np.float64)
@@ -98,6 +100,6 @@ def top_k_weights(result: TopK, logits: Any, axis: int, temperature: Any, normal
                 for first, (view,) in planes(task.span):
                     launch.categorical(view, call._replace(first_row=first), "grouped", 1, results, task.place)
             for first, (view,) in planes(task.span):
-                each = (call._replace(first_row=first), k, indices, thresholds, sums, normalized, flat)
-                launch_top_k.weights(view, *each, task.place)
+                part, normalisation = call._replace(first_row=first), Normalisation(np.uint8(normalized), sums)
+                launch_top_k.weights(view, part, drawn, normalisation, flat, task.place)
         return where.finish(weights)
