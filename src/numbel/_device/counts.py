@@ -9,8 +9,8 @@ import numpy as np
 from .. import _checks
 from .._cuda import launch
 from .._cuda.multinomial import Trials
-from .._cuda.rows import Results
-from .task import Reserve, Task, planes, wide_of
+from .request import RowOptions
+from .task import Reserve, Task, advance
 
 
 def _most(task: Task, n: Any) -> int:
@@ -19,20 +19,9 @@ def _most(task: Task, n: Any) -> int:
     return int(np.iinfo(kind).max) if "int" in kind else 0
 
 
-def multinomial(
-    reserve: Reserve,
-    n: Any,
-    logits: Any,
-    axis: int,
-    temperature: Any,
-    row_ids: Any,
-    row_mask: Any,
-    on_invalid: str | None,
-    out: Any,
-    stream: Any,
-) -> Any:
+def multinomial(reserve: Reserve, n: Any, logits: Any, rows: RowOptions, out: Any) -> Any:
     """Counts of n draws."""
-    task = Task(logits, axis, temperature, row_ids, row_mask, on_invalid, stream)
+    task = Task(logits, rows)
     where = task.library
     there = _checks.on_device(n)
     given = None if there else _checks.trials(n, task.shape)
@@ -53,13 +42,9 @@ def multinomial(
                 trials = Trials(0, task.flat(where.upload(given), "n"))
             else:
                 trials = Trials(int(given[0]), task.none("int64"))
-            wide = task.none(wide_of(task.span.name))
-            results = Results(task.none("int64"), wide, wide, task.none("float64"), bad)
-            for first, (view, into) in planes(task.span, target):
+            for part, view, into in task.parts_with(call, target):
                 where.begin()
-                launch.multinomial(view, call._replace(first_row=first), trials, results, into, task.place)
-            task.advance(call)
-        found = task.first_bad(bad)
-        if found is not None:
-            task.refuse(found)
+                launch.multinomial(view, part, trials, task.results(bad=bad), into, task.context)
+            advance(call, task.context)
+        task.raise_bad(bad)
         return where.finish(result) if out is None else result
