@@ -106,6 +106,20 @@ def test_nothing_below_the_checks_raises(module):
             assert ast.unparse(node.exc) == "NotImplementedError('compiled code only')"
 
 
+#: Rooms where NamedTuples and dataclasses travel, not lists of arguments.
+TYPED = ("_cuda", "_device", "_autograd")
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if part(m) in TYPED])
+def test_no_function_takes_more_than_eight_arguments(module):
+    text = MODULES[module].read_text()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            assert len(names) - (names[:1] == ["self"]) <= 8, node.name
+    assert "# fmt: skip" not in text
+
+
 def test_fastmath_is_nowhere():
     for path in MODULES.values():
         for node in ast.walk(ast.parse(path.read_text())):

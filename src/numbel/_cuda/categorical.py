@@ -139,8 +139,8 @@ def write_sample(results, row, position, sample, outcome):
     if sample == 0:
         if results.logsumexp.size > 0:
             results.logsumexp[row] = outcome.logsumexp
-        if results.sums.size > 0:
-            results.sums[row] = outcome.logsumexp
+        if results.logsumexp64.size > 0:
+            results.logsumexp64[row] = outcome.logsumexp
     if outcome.is_bad:
         flag(results.bad, row)
 

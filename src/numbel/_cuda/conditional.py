@@ -32,7 +32,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     wide, load, keep = form.wide, form.load, form.store
     unit, smallest, most = form.spacing
 
-    def conditional(logits, call, index, sums, out, bad):
+    def conditional(logits, call, index, logsumexp, out, bad):
         """z_index = logsumexp + G, the others truncated below it; NaN in rows that are bad or masked out."""
         rows, columns = int64(logits.shape[0]), int64(logits.shape[1])
         groups = (columns + 3) // 4
@@ -44,7 +44,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             last = min(column + 4, columns)
             best = index[at]
             status = status_of(call, at)
-            good = status == DRAWN and best >= 0 and best < columns and abs(sums[at]) < _INF
+            good = status == DRAWN and best >= 0 and best < columns and abs(logsumexp[at]) < _INF
             if good:
                 good = wide(load(logits[uint64(row), uint64(best)])) != -_INF
             if not good:
@@ -55,7 +55,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             else:
                 address = address_of(call, at, key)
                 temperature = temperature_of(call, at)
-                top = top_of(sums[at], best, address)
+                top = top_of(logsumexp[at], best, address)
                 rounded = float64(wide(load(keep(wide(top)))))
                 limit = below(rounded, unit, smallest) if abs(rounded) < _INF else most
                 x = words_at(address, column // 4, 0, CONDITIONAL)

@@ -6,7 +6,7 @@ import functools
 import math
 from typing import Any
 
-from numba import cuda, float64, int64, types, uint64
+from numba import cuda, float64, int64, uint64
 
 from .._scalar import blocks as scalar
 from .._scalar.address import NOISE, REFINEMENT
@@ -14,7 +14,7 @@ from .._scalar.blocks import BLOCK
 from .._scalar.gumbel import cannot_exceed, column_of, goes_first, gumbel_float64, place_of
 from .blocks import best_of, functions
 from .categorical import BlockSums, Outcome, join_blocks, write_sample
-from .forms import FORMS, THREADS, block_items, matrix, vector
+from .forms import FORMS, THREADS, block_items, matrix
 from .rows import (
     CALL,
     DRAWN,
@@ -34,12 +34,10 @@ from .rows import (
     word_at,
     words_at,
 )
-from .shared import PER_THREAD, Entries, join_scratch, thread_entries
+from .shared import ENTRIES, PER_THREAD, Entries, join_scratch, thread_entries
 
 _INF = math.inf
 _NAN = math.nan
-#: The Numba type of the winners of blocks.
-WINNERS = types.NamedTuple([vector(float64), vector(int64)], Entries)
 
 
 @functools.cache
@@ -147,6 +145,6 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
 
     rows, sums = matrix(form, layout), matrix(FORMS["float64"], "C")
     return {
-        "block_winners": (block_winners, (rows, CALL, SAMPLES, WINNERS)),
-        "choose_largest": (choose_largest, (rows, CALL, SAMPLES, WINNERS, sums, results(wide))),
+        "block_winners": (block_winners, (rows, CALL, SAMPLES, ENTRIES)),
+        "choose_largest": (choose_largest, (rows, CALL, SAMPLES, ENTRIES, sums, results(wide))),
     }

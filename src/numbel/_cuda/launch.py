@@ -180,7 +180,9 @@ def categorical(
         _launch(_short, name, items, context, logits, call, samples, results, layout=layout)
         if layout != "R" or (longest is not None and longest <= width):
             return
-    summed = method == "grouped" or any(part.size > 0 for part in results[1:4])
+    summed = method == "grouped" or any(
+        part.size > 0 for part in (results.log_prob, results.logsumexp, results.logsumexp64)
+    )
     nodes = context.scratch((2, slots if summed else 0), np.float64)
     if summed:
         _launch(_categorical, "block_nodes", slots, context, logits, call, nodes, layout=layout)
@@ -238,9 +240,11 @@ def vjp(y: Any, cotangent: Any, call: Call, out: Any, in_temperature: Any, conte
         _launch(_vjp, "row_slopes", count, context, columns, nodes, call, in_temperature)
 
 
-def conditional(logits: Any, call: Call, index: Any, sums: Any, out: Any, bad: Any, context: LaunchContext) -> None:
-    """Perturbed logits given the largest's index; `sums` is the float64 logsumexp of each row."""
-    each, layout = (logits, call, index, sums, out, bad), _layout(logits, out)
+def conditional(
+    logits: Any, call: Call, index: Any, logsumexp: Any, out: Any, bad: Any, context: LaunchContext
+) -> None:
+    """Perturbed logits given the largest's index; `logsumexp` is each row's, in float64."""
+    each, layout = (logits, call, index, logsumexp, out, bad), _layout(logits, out)
     _launch(_conditional, "conditional", _groups(*logits.shape), context, *each, layout=layout)
 
 

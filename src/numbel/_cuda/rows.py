@@ -65,12 +65,12 @@ class Samples(NamedTuple):
 
 
 class Results(NamedTuple):
-    """The outputs of a sample; `sums` takes logsumexp in float64, bad[0] is lowered to the first bad row."""
+    """The outputs of a sample; bad[0] is lowered to the first bad row."""
 
     indices: Any
     log_prob: Any
     logsumexp: Any
-    sums: Any
+    logsumexp64: Any  # the same in float64, whatever the arithmetic
     bad: Any
 
 
@@ -78,7 +78,6 @@ _IDS = vector(uint64)
 CALL = types.NamedTuple(
     [int64, float64, vector(float64), _IDS, vector(uint8), uint64, uint64, _IDS, vector(int64), int64], Call
 )
-
 SAMPLES = types.NamedTuple([int64, int64, int64], Samples)
 
 

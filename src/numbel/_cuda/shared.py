@@ -8,10 +8,10 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
-from numba import cuda, float64, int64, uint64
+from numba import cuda, float64, int64, types, uint64
 
 from .._scalar.blocks import LANES
-from .forms import Form, device
+from .forms import Form, device, vector
 
 #: Entries for one of each thread, of which there are at most as many (but for `truncation.find_cut`).
 PER_THREAD = 128
@@ -54,6 +54,10 @@ class Entries(NamedTuple):
 
     keys: Any
     places: Any
+
+
+#: The Numba type of entries in device memory.
+ENTRIES = types.NamedTuple([vector(float64), vector(int64)], Entries)
 
 
 @device

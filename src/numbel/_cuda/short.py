@@ -359,7 +359,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         places = cuda.shared.array(ROWS, int64)
         lanes, status, at, winners = scratch.lanes, scratch.rows.status, scratch.rows.column, Entries(keys, places)
         t = cuda.threadIdx.x
-        summed = results.log_prob.size > 0 or results.logsumexp.size > 0 or results.sums.size > 0
+        summed = results.log_prob.size > 0 or results.logsumexp.size > 0 or results.logsumexp64.size > 0
         power = power_of_rows(logits, call)
         width, of_tile = int64(1) << power, int64(LANES) >> power
         tiles = (number(logits, call) + of_tile - 1) // of_tile

@@ -23,7 +23,6 @@ from .._scalar.top_k import category_node, limit_at_zero, rank_below
 from .blocks import best_of, functions, scale_function
 from .categorical import BlockSums, join_blocks
 from .forms import FORMS, THREADS, block_items, device, matrix, thread_items, vector
-from .gumbel_max import WINNERS as ENTRIES
 from .rows import (
     CALL,
     DRAWN,
@@ -40,7 +39,7 @@ from .rows import (
     word_at,
     words_at,
 )
-from .shared import PER_THREAD, Entries, block_scratch, join_scratch, thread_entries
+from .shared import ENTRIES, PER_THREAD, Entries, block_scratch, join_scratch, thread_entries
 
 _INF = math.inf
 _NAN = math.nan

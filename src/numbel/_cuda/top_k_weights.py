@@ -27,10 +27,10 @@ class WithoutReplacement(NamedTuple):
 
 
 class Normalisation(NamedTuple):
-    """Weights over their own sum, or over the row's: its float64 logsumexp is in `sums`."""
+    """Weights over their own sum, or over the row's, of which the logsumexp is given in float64."""
 
     normalized: Any
-    sums: Any
+    logsumexp: Any
 
 
 WITHOUT_REPLACEMENT = types.NamedTuple([int64, vector(int64), vector(float64)], WithoutReplacement)
@@ -48,13 +48,13 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         tops = cuda.shared.array(PER_THREAD, float64)
         totals = cuda.shared.array(1, float64)
         k, indices, thresholds = drawn
-        normalized, sums = normalisation
+        normalized, logsumexp = normalisation
         t = cuda.threadIdx.x
         rows, columns = int64(logits.shape[0]), int64(logits.shape[1])
         for row in block_items(rows):
             at_row = call.first_row + row
             status, kappa = status_of(call, at_row), thresholds[at_row]
-            log_sum = float64(sums[at_row]) if sums.size > 0 else 0.0
+            log_sum = float64(logsumexp[at_row]) if logsumexp.size > 0 else 0.0
             top = -_INF
             for i in range(t, k, THREADS):
                 column, value = indices[at_row * k + i], _NAN

@@ -18,7 +18,6 @@ from .._scalar.gumbel import cannot_exceed, column_of, goes_first, gumbel_float6
 from .blocks import best_of, functions, scale_function
 from .categorical import BlockSums, Outcome, join_blocks, winning_block, write_sample
 from .forms import FORMS, THREADS, block_items, device, matrix
-from .gumbel_max import WINNERS
 from .rows import (
     CALL,
     DRAWN,
@@ -39,7 +38,7 @@ from .rows import (
     word_at,
     words_at,
 )
-from .shared import Entries, block_scratch, choice_scratch, join_scratch, thread_entries
+from .shared import ENTRIES, Entries, block_scratch, choice_scratch, join_scratch, thread_entries
 from .truncation import CUT, LIMITS, Source, keeps_all, places, row_value, status_cut
 
 _INF = math.inf
@@ -206,6 +205,6 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     each = rows, CALL, LIMITS
     return {
         "kept_nodes": (kept_nodes, (*each, CUT, sums)),
-        "kept_winners": (kept_winners, (*each, SAMPLES, CUT, WINNERS)),
-        "choose_kept": (choose_kept, (*each, SAMPLES, CUT, sums, WINNERS, results(wide))),
+        "kept_winners": (kept_winners, (*each, SAMPLES, CUT, ENTRIES)),
+        "choose_kept": (choose_kept, (*each, SAMPLES, CUT, sums, ENTRIES, results(wide))),
     }

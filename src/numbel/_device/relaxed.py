@@ -80,12 +80,12 @@ def conditional_gumbel(reserve: Reserve, logits: Any, index: Any, rows: RowOptio
                 if _checks.on_device(index)
                 else task.flat(where.upload(index), "index")
             )
-            call, sums = task.call(draw), where.scratch(task.rows, np.float64)
-            results = task.results(sums=sums)
+            call, log_sums = task.call(draw), where.scratch(task.rows, np.float64)
+            results = task.results(logsumexp64=log_sums)
             for part, view in task.parts_with(call):
                 launch.categorical(view, part, "grouped", 1, results, task.context)
             for part, view, into in task.parts_with(call, target):
-                launch.conditional(view, part, given, sums, into, bad, task.context)
+                launch.conditional(view, part, given, log_sums, into, bad, task.context)
             advance(call, task.context)
         task.raise_bad(bad, overlapping)
         return where.finish(result) if out is None else result

@@ -39,11 +39,11 @@ class Table:
             where.begin()
             self.entries, self.heads = where.empty((columns,), "int64"), where.empty((HEAD,), "int64")
             self._describe(where, logits)
-            sums, bad = where.scratch(1, np.float64), task.bad()
+            log_sum, bad = where.scratch(1, np.float64), task.bad()
             made = launch.tables(1, columns, task.context, self._cells(where), self._heads(where))
-            launch.table(_view(task), task.call(), task.results(sums=sums, bad=bad), made, task.context)
+            launch.table(_view(task), task.call(), task.results(logsumexp64=log_sum, bad=bad), made, task.context)
             task.raise_bad(bad)  # waits for the device
-            self.logsumexp = np.float64(sums.copy_to_host()[0])
+            self.logsumexp = np.float64(log_sum.copy_to_host()[0])
 
     def _describe(self, where: Library, like: Any) -> None:
         self.law = where.upload(np.array([LAW]))
@@ -117,7 +117,7 @@ def _lone(task: Task) -> tuple[Any, np.float64]:
     with where.active():
         where.begin()
         index, limit, bad = where.scratch(1, np.int64), where.scratch(1, np.float64), task.bad()
-        results = task.results(indices=index, sums=limit, bad=bad)
+        results = task.results(indices=index, logsumexp64=limit, bad=bad)
         launch.categorical(_view(task), task.call(), "grouped", 1, results, task.context)
         task.raise_bad(bad)
         lone = np.full(task.span.shape, -np.inf, np.float32)

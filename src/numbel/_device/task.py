@@ -31,7 +31,7 @@ def wide_of(name: str) -> str:
 
 @functools.cache
 def no_elements(device: int, kind: str) -> Any:
-    """An array of a device without elements; each is made once, as kernels take up to nine of them a launch."""
+    """An array of a device without elements; each is made once, as a call takes up to nine of them."""
     return Span(0, (0,), (), kind, device, False, None).view(0, (0,), (np.dtype(kind).itemsize,))
 
 
@@ -149,11 +149,11 @@ class Task:
         return call
 
     def results(
-        self, indices: Any = None, log_prob: Any = None, logsumexp: Any = None, sums: Any = None, bad: Any = None
+        self, indices: Any = None, log_prob: Any = None, logsumexp: Any = None, logsumexp64: Any = None, bad: Any = None
     ) -> Results:
         """Outputs of a sample: arrays without elements for what is not wanted."""
         kinds = ("int64", self.wide, self.wide, "float64", "int64")
-        given = (indices, log_prob, logsumexp, sums, bad)
+        given = (indices, log_prob, logsumexp, logsumexp64, bad)
         return Results(*(self.none(kind) if each is None else each for each, kind in zip(given, kinds, strict=True)))
 
     def none(self, kind: str) -> Any:

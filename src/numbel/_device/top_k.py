@@ -74,13 +74,13 @@ def top_k_weights(result: TopK, logits: Any, axis: int, temperature: Any, normal
         if task.rows and k:
             indices = task.integers(result.indices, shape, "result.indices")
             drawn = WithoutReplacement(k, indices, task.spread(result.threshold, "float64", "result.threshold"))
-            sums = task.none("float64")
+            log_sums = task.none("float64")
             call = task.call()
             if not normalized:
-                sums = where.scratch(task.rows, np.float64)
+                log_sums = where.scratch(task.rows, np.float64)
                 for part, view in task.parts_with(call):
-                    launch.categorical(view, part, "grouped", 1, task.results(sums=sums), task.context)
-            normalisation = Normalisation(np.uint8(normalized), sums)
+                    launch.categorical(view, part, "grouped", 1, task.results(logsumexp64=log_sums), task.context)
+            normalisation = Normalisation(np.uint8(normalized), log_sums)
             for part, view in task.parts_with(call):
                 launch_top_k.weights(view, part, drawn, normalisation, flat, task.context)
         return where.finish(weights)
