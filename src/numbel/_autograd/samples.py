@@ -20,7 +20,10 @@ Method = Literal["grouped", "gumbel_max"]
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How many samples of each row, along which axis, and by which method; to torch, which maps tuples, one value."""
+    """How many samples of each row, along which axis, and by which method.
+
+    Not a tuple: `torch.vmap` would map each of its entries.
+    """
 
     num_samples: int | None
     dim: int
@@ -52,7 +55,7 @@ def _of_rows(temperature: Any, logits: Tensor, dim: int) -> tuple[Any, Any]:
     return safe, torch.where(zero, 0, 1 / safe)
 
 
-def softmax(logits: Tensor, safe: Any, dim: int) -> Tensor:
+def _softmax(logits: Tensor, safe: Any, dim: int) -> Tensor:
     tau = safe.unsqueeze(dim) if isinstance(safe, torch.Tensor) and safe.ndim else safe
     found: Tensor = apply(Relaxed, logits, tau, None, False, dim)
     return found
@@ -97,7 +100,7 @@ class Sampled(torch.autograd.Function):
         safe, rate = _of_rows(temperature, logits, ctx.dim)
         if not ctx.many:
             indices, of_log_prob = indices.unsqueeze(-1), of_log_prob.unsqueeze(-1)
-        result = softmax(logits, safe, ctx.dim)
+        result = _softmax(logits, safe, ctx.dim)
         rows = result.movedim(ctx.dim, -1)
         shared = ((of_logsumexp - of_log_prob.sum(-1)) * rate).unsqueeze(-1).to(rows.dtype)
         single = (of_log_prob * _on_columns(rate)).to(rows.dtype)
@@ -122,7 +125,7 @@ class Sampled(torch.autograd.Function):
     def jvp(ctx: Any, kept: Any, of_logits: Any, of_temperature: Any, *_: Any) -> Any:
         logits, temperature, indices = kept
         safe, rate = _of_rows(temperature, logits, ctx.dim)
-        p = softmax(logits, safe, ctx.dim).movedim(ctx.dim, -1)
+        p = _softmax(logits, safe, ctx.dim).movedim(ctx.dim, -1)
         kind = torch.float64 if logits.dtype == torch.float64 else torch.float32
         moved = torch.zeros_like(p, dtype=kind)
         if of_logits is not None:
