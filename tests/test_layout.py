@@ -107,6 +107,18 @@ def test_nothing_below_the_checks_raises(module):
             assert ast.unparse(node.exc) == "NotImplementedError('compiled code only')"
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_no_private_function_takes_more_than_eight_arguments(module):
+    """What belongs together is a NamedTuple; public signatures are apart."""
+    text = MODULES[module].read_text()
+    private = any(name.startswith("_") for name in module.split("."))
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef) and (private or node.name.startswith("_")):
+            names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            assert len(names) - (names[:1] == ["self"]) <= 8 or node.name == "__init__", node.name
+    assert "# fmt: skip" not in text
+
+
 def test_fastmath_is_nowhere():
     for path in MODULES.values():
         for node in ast.walk(ast.parse(path.read_text())):

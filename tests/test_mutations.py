@@ -488,7 +488,7 @@ MUTATIONS = {
         ["cuda/test_backends.py::test_some_in_the_simulator[check_tables]"],
     ),
     "CUDA: counts split by the words of another node": (
-        [("_cuda/multinomial.py", "uint64(c + (step >> 1))", "uint64(c)")],
+        [("_cuda/multinomial.py", "left, right, c + (step >> 1))", "left, right, c)")],
         ["cuda/test_backends.py::test_some_in_the_simulator[check_tables]"],
     ),
     "CUDA: a draw id that is not read": (
@@ -506,7 +506,13 @@ MUTATIONS = {
         ["test_streams.py::test_columns_around_a_line[600]"],
     ),
     "CUDA: all that equal the cut": (
-        [("_cuda/truncation.py", "                    if ties < equal:", "                    if ties < 0:")],
+        [
+            (
+                "_cuda/truncation.py",
+                "                        if found.ties < found.equal:",
+                "                        if found.ties < 0:",
+            )
+        ],
         ["cuda/test_backends.py::test_some_in_the_simulator[check_truncation]"],
     ),
     "CUDA: top_p of a mass without the last that top_k keeps": (
@@ -602,9 +608,9 @@ MUTATIONS = {
         [
             (
                 "_cuda/truncation.py",
-                "                    histogram(where, part * run, stop, lower, upper, shift, weighs, unit, bins)\n"
+                "                    histogram(row, own_blocks, interval, weighs, unit, scratch)\n"
                 "                    cuda.syncthreads()\n",
-                "                    histogram(where, part * run, stop, lower, upper, shift, weighs, unit, bins)\n",
+                "                    histogram(row, own_blocks, interval, weighs, unit, scratch)\n",
             )
         ],
         ["cuda/test_backends.py::test_some_truncations_do_not_race_in_the_simulator"],
@@ -623,8 +629,8 @@ MUTATIONS = {
         [
             (
                 "_cuda/blocks.py",
-                "for i in range(t, count, THREADS):\n            k =",
-                "for i in range(t, count + 1, THREADS):\n            k =",
+                "for i in range(t, columns.count, THREADS):\n            k =",
+                "for i in range(t, columns.count + 1, THREADS):\n            k =",
             )
         ],
         ["cuda/test_backends.py::test_some_as_ptx"],

@@ -46,7 +46,7 @@ def same(tensor, array):
 @pytest.mark.parametrize("hard", [False, True])
 def test_bits_of_gumbel_softmax(dtype, shape, dim, hard):
     x = logits(*shape, dtype=dtype)
-    due = rng().gumbel_softmax(_autograd._array(x), 0.7, axis=dim, hard=hard)
+    due = rng().gumbel_softmax(_autograd.as_array(x), 0.7, axis=dim, hard=hard)
     found = nt.gumbel_softmax(x, 0.7, hard, dim=dim, generator=rng())
     assert found.dtype == dtype
     assert same(found, due)
@@ -57,7 +57,7 @@ def test_bits_of_gumbel_softmax(dtype, shape, dim, hard):
 def test_bits_of_samples(dtype, num_samples):
     x = logits(4, 3, 50, dtype=dtype)
     options = {"temperature": 0.7, "method": "gumbel_max"}
-    due = rng().sample(_autograd._array(x), num_samples, axis=1, **options)
+    due = rng().sample(_autograd.as_array(x), num_samples, axis=1, **options)
     found = nt.sample(x, num_samples, dim=1, generator=rng(), **options)
     for tensor, array in zip(found, due, strict=True):
         assert same(tensor, array)
@@ -264,10 +264,10 @@ def test_threads():
 def test_memory_is_shared():
     for dtype in DTYPES:
         x = logits(3, 4, dtype=dtype, grad=True)
-        array = _autograd._array(x)
+        array = _autograd.as_array(x)
         assert array.__array_interface__["data"][0] == x.data_ptr()
-        assert _autograd._tensor(array).data_ptr() == x.data_ptr()
-        assert _autograd._array(x.t()).strides == (x.element_size(), 4 * x.element_size())
+        assert _autograd.from_array(array).data_ptr() == x.data_ptr()
+        assert _autograd.as_array(x.t()).strides == (x.element_size(), 4 * x.element_size())
 
 
 def test_a_cotangent_of_stride_0_and_a_strided_view():

@@ -503,7 +503,7 @@ def test_the_operators_are_sound():
     torch.library.opcheck(torch.ops.numbel.sample.default, (x, t, address, 3, -1, "grouped"), test_utils=tests)
     x = x.detach()
     torch.library.opcheck(
-        torch.ops.numbel.categorical.default, (x, t, torch.tensor(3), None, None, address, None, 0, "gumbel_max")
+        torch.ops.numbel.categorical.default, (x, t, [torch.tensor(3), None, None], address, None, 0, "gumbel_max")
     )
     torch.library.opcheck(torch.ops.numbel.gumbel_softmax_vjp.default, (x.softmax(-1), x, t, address, False, -1))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -193,7 +193,8 @@ def _draw(
         raise ValueError(f"logits has {logits.shape[axis]} categories: more than 2^31 - 1 need jax_enable_x64")
     temperature = _temperature(temperature, rows, _checks.temperature)
     call = _sampled if full else _undifferentiated
-    return call(full, num_samples, axis, method, index, logits, temperature, _words(seed, "seed"), _words(draw, "draw"))
+    sampling = _Sampling(full, num_samples, axis, method, index)
+    return call(sampling, logits, temperature, _words(seed, "seed"), _words(draw, "draw"))
 
 
 # --- arguments
@@ -315,26 +316,26 @@ def _backward(axis: int, hard: bool, kept: Any, cotangent: Any) -> Any:
     return of_logits, None if words else of_temperature, None, None
 
 
-def _indices(
-    full: bool,
-    num_samples: int | None,
-    axis: int,
-    method: str,
-    index: Any,
-    logits: Any,
-    temperature: Any,
-    seed: Any,
-    draw: Any,
-) -> Any:
-    if not full:
+class _Sampling(NamedTuple):
+    """What is known of a sample when its call is traced; `index` is the dtype of indices."""
+
+    full: bool
+    num_samples: int | None
+    axis: int
+    method: str
+    index: Any
+
+
+def _indices(sampling: _Sampling, logits: Any, temperature: Any, seed: Any, draw: Any) -> Any:
+    if not sampling.full:
         logits, temperature = jax.lax.stop_gradient((logits, temperature))
     rows = list(logits.shape)
-    del rows[axis]
-    many = rows if num_samples is None else [*rows, num_samples]
+    del rows[sampling.axis]
+    many = rows if sampling.num_samples is None else [*rows, sampling.num_samples]
     kind = _dispatch.result_dtype(np.dtype(logits.dtype))
-    results = [(many, index), (many, kind), (rows, kind)][: 3 if full else 1]
+    results = [(many, sampling.index), (many, kind), (rows, kind)][: 3 if sampling.full else 1]
     return _call(
-        f"categorical {axis} {method}",
+        f"categorical {sampling.axis} {sampling.method}",
         [jax.ShapeDtypeStruct(*result) for result in results],
         seed,
         draw,
@@ -343,31 +344,29 @@ def _indices(
     )
 
 
-def _sample_forward(full: bool, num_samples: int | None, axis: int, method: str, index: Any, *operands: Any) -> Any:
-    results = _indices(full, num_samples, axis, method, index, *operands)
+def _sample_forward(sampling: _Sampling, *operands: Any) -> Any:
+    results = _indices(sampling, *operands)
     logits, temperature, _, _ = operands
     return results, (logits, temperature, results[0])
 
 
-def _sample_backward(
-    full: bool, num_samples: int | None, axis: int, method: str, index: Any, kept: Any, cotangents: Any
-) -> Any:
+def _sample_backward(sampling: _Sampling, kept: Any, cotangents: Any) -> Any:
     """With p = softmax(x / T): the gradients of x_k / T - logsumexp(x / T) at the samples k, and of the logsumexp."""
     logits, temperature, indices = kept
     _, of_log_prob, of_logsumexp = cotangents
-    x = jnp.moveaxis(logits, axis, -1).astype(of_logsumexp.dtype)
+    x = jnp.moveaxis(logits, sampling.axis, -1).astype(of_logsumexp.dtype)
     rows = x.shape[:-1]
     t, spread = jax.vjp(lambda t: jnp.broadcast_to(t, rows), _floats(temperature).astype(x.dtype))
     # a row of temperature 0 is its argmax, which does not move
     rate = jnp.where(t == 0, 0, 1 / jnp.where(t == 0, 1, t))
     p = jax.nn.softmax(x / jnp.where(t == 0, 1, t)[..., None], axis=-1)
-    if num_samples is None:
+    if sampling.num_samples is None:
         indices, of_log_prob = indices[..., None], of_log_prob[..., None]
     rest = (of_logsumexp - of_log_prob.sum(-1)) * rate
     flat, columns = (rest[..., None] * p).reshape(-1, x.shape[-1]), indices.reshape(math.prod(rows), -1)
     at = jnp.arange(len(flat))[:, None], columns
     flat = flat.at[at].add((of_log_prob * rate[..., None]).reshape(columns.shape))
-    of_logits = jnp.moveaxis(flat.reshape(x.shape), -1, axis).astype(logits.dtype)
+    of_logits = jnp.moveaxis(flat.reshape(x.shape), -1, sampling.axis).astype(logits.dtype)
     if temperature.dtype == np.uint32:
         return of_logits, None, None, None
     mean = jnp.where(p > 0, p * x, 0).sum(-1)
@@ -392,8 +391,8 @@ def _differentiable(function: Any, forward: Any, backward: Any, static: int) -> 
 
 
 _relaxed = _differentiable(_soft_or_hard, _forward, _backward, 2)
-_undifferentiated = jax.jit(_indices, static_argnums=tuple(range(5)))
-_sampled = _differentiable(_indices, _sample_forward, _sample_backward, 5)
+_undifferentiated = jax.jit(_indices, static_argnums=0)
+_sampled = _differentiable(_indices, _sample_forward, _sample_backward, 1)
 
 
 # --- within the call

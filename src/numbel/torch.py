@@ -29,6 +29,7 @@ from ._autograd import (
     Method,
     Relaxed,
     Sampled,
+    Sampling,
     Tensor,
     address_of,
     addressed,
@@ -185,11 +186,12 @@ def categorical(
     check(logits)
     if torch.compiler.is_compiling():
         address = address_of(generator)
-        return draw_traced(logits, temperature, top_k, top_p, min_p, address, num_samples, dim, method)
+        return draw_traced(logits, temperature, (top_k, top_p, min_p), address, num_samples, dim, method)
     dim = from_end(dim, logits)
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     with addressed(generator, logits, **options) as address:
-        found: Tensor = apply(Drawn, logits.detach(), *options.values(), address, num_samples, dim, method)
+        sampling = Sampling(num_samples, dim, method)
+        found: Tensor = apply(Drawn, logits.detach(), temperature, top_k, top_p, min_p, address, sampling)
     return found
 
 

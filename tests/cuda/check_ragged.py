@@ -97,6 +97,8 @@ def check_kinds():
 @check
 def check_alike():
     """Rows in runs of one length, as launches without offsets take them, are the same; empty ones are left out."""
+    from numbel._device.request import RowOptions
+
     from numbel._cuda.rows import Results
     from numbel._device.ragged import Ragged
 
@@ -104,12 +106,12 @@ def check_alike():
     mask = np.diff(offsets) > 0
     expected = rng().sample(x, 2, offsets=offsets, row_mask=mask)
     for there in (offsets, cuda.to_device(offsets)):
-        task = Ragged(on_device(x), there, -1, 1.0, None, mask, None, None)
+        task = Ragged(on_device(x), there, RowOptions(row_mask=mask))
         made = [cuda.to_device(np.full_like(part, 7)) for part in expected]
         results = Results(*(part.reshape(part.size) for part in made), task.none("float64"), task.none("int64"))
         runs = 0
         for view, call in task.alike(task.call((SEED, DRAW))):
-            launch.categorical(view, call, "grouped", 2, results, task.place)
+            launch.categorical(view, call, "grouped", 2, results, task.context)
             runs += 1
         assert runs == 5
         for part, due in zip(made, expected, strict=True):

@@ -22,20 +22,22 @@ class Pretended:
     def __enter__(self):
         if not SIMULATED:
             return
-        from numbel import _autograd, _checks, _libraries
+        from numbel import _checks, _libraries
+        from numbel._autograd import tensors
 
-        self.kept = _checks.on_device, _libraries.Torch.active, _libraries.Torch.current, _autograd._on_cuda
+        self.kept = _checks.on_device, _libraries.Torch.active, _libraries.Torch.current, tensors._CUDA
         plain = _checks.on_device
         _checks.on_device = lambda value: isinstance(value, torch.Tensor) or plain(value)
         _libraries.Torch.active = lambda self: contextlib.nullcontext()
         _libraries.Torch.current = lambda self, like: 0
-        _autograd._on_cuda = lambda tensor: True
+        tensors._CUDA = "cpu"
 
     def __exit__(self, *_):
         if SIMULATED:
-            from numbel import _autograd, _checks, _libraries
+            from numbel import _checks, _libraries
+            from numbel._autograd import tensors
 
-            _checks.on_device, _libraries.Torch.active, _libraries.Torch.current, _autograd._on_cuda = self.kept
+            _checks.on_device, _libraries.Torch.active, _libraries.Torch.current, tensors._CUDA = self.kept
 
 
 def same(found, expected, what):

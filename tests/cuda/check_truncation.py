@@ -164,9 +164,9 @@ def check_ragged():
             none[np.uint64], on_device(offsets),
         )  # fmt: skip
         limits = Limits(1, on_device(top_k), 1.0, on_device(top_p), 0.0, none[np.float64])
-        place = launch.Place("float32", 0, lambda shape, kind: cuda.device_array(shape, kind))
+        context = launch.LaunchContext("float32", 0, lambda shape, kind: cuda.device_array(shape, kind))
         results = Results(*found, none[np.float64], none[np.int64])
-        launch.truncated(on_device(x[None]), call, limits, method, 2, results, place)
+        launch.truncated(on_device(x[None]), call, limits, method, 2, results, context)
         for part, due in zip(found, expected, strict=True):
             same(part, due.reshape(-1), f"ragged {method}")
 

@@ -5,18 +5,33 @@ from __future__ import annotations
 import functools
 import math
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from numba import cuda, float64, int64, uint64
 
 from .._scalar import blocks as scalar
-from .._scalar.bits import from_ordered_float32, from_ordered_float64, ordered_float32, ordered_float64
 from .._scalar.blocks import BLOCK, LANES
 from .forms import THREADS, Form, device
 from .quads import QUAD, aligned, quad
 
 _INF = math.inf
 _NAN = math.nan
+
+
+class Scale(NamedTuple):
+    """log2(e) / T in two parts: of float64, and of the dtype of the arithmetic."""
+
+    high64: Any
+    low64: Any
+    high: Any
+    low: Any
+
+
+class Reference(NamedTuple):
+    """What weights are relative to: their exponent, and what is subtracted from logits before."""
+
+    exponent: Any
+    shift: Any
 
 
 @device
@@ -34,27 +49,29 @@ def halve(lanes, count):
 
 
 @device
-def largest_of(tops, bottoms):
-    """tops[0] becomes the largest of its THREADS entries, bottoms[0] the smallest."""
+def find_extremes(extremes):
+    """largest[0] becomes the largest of its THREADS entries, smallest[0] the smallest."""
+    largest, smallest = extremes
     t = cuda.threadIdx.x
     h = THREADS >> 1
     while h > 0:
         cuda.syncthreads()
         if t < h:
-            if tops[t + h] > tops[t]:
-                tops[t] = tops[t + h]
-            if bottoms[t + h] < bottoms[t]:
-                bottoms[t] = bottoms[t + h]
+            if largest[t + h] > largest[t]:
+                largest[t] = largest[t + h]
+            if smallest[t + h] < smallest[t]:
+                smallest[t] = smallest[t + h]
         h >>= 1
     cuda.syncthreads()
 
 
 @device
-def best_of(keys, at, left=1):
-    """keys[0], at[0] become the largest key and its column, the smaller on ties; a NaN key wins, column -1 never.
+def best_of(entries, left=1):
+    """The first entry becomes that of the largest key, the smaller place on ties; a NaN key wins, place -1 never.
 
     Or the first `left` entries the largest of as many groups.
     """
+    keys, at = entries
     t = cuda.threadIdx.x
     h = THREADS >> 1
     while h >= left:
@@ -81,6 +98,20 @@ def plain_value(form: Form) -> Any:
 
 
 @functools.cache
+def scale_function(form: Form) -> Any:
+    """The device function that gives the Scale of a temperature."""
+    wide, zero = form.wide, form.zero
+
+    @device
+    def scale_of(temperature):
+        high64, low64 = scalar.scale(temperature)
+        high, low = scalar.narrow(zero, high64, low64)
+        return Scale(high64, low64, wide(high), wide(low))
+
+    return scale_of
+
+
+@functools.cache
 def functions(form: Form, layout: str = "A", value: Any = None) -> Any:
     """The device functions of this module for an element format and layout.
 
@@ -89,52 +120,49 @@ def functions(form: Form, layout: str = "A", value: Any = None) -> Any:
     quads = layout == "C" and value is None
     wide, load, zero = form.wide, form.load, form.zero
     value = plain_value(form) if value is None else value
-    order = ordered_float64 if wide is float64 else ordered_float32
-    unorder = from_ordered_float64 if wide is float64 else from_ordered_float32
-    weight = scalar.weight_float64 if wide is float64 else scalar.weight_float32
-    quantise = scalar.quantise_float64 if wide is float64 else scalar.quantise_float32
-    proves = scalar.proves_reference_float64 if wide is float64 else scalar.proves_reference_float32
-    plain_node = scalar.node if wide is float64 else scalar.plain_node_float32
+    order, unorder, weight = form.arithmetic.order, form.arithmetic.unorder, form.arithmetic.weight
+    quantise, proves = form.arithmetic.quantise, form.arithmetic.proves_reference
+    partial_sum = form.arithmetic.partial_sum
     lowest, highest = order(type(zero)(-_INF)), order(type(zero)(_INF))
 
     @device
-    def block_max(logits, row, start, count, tops, bottoms):
+    def block_max(logits, columns, extremes):
         """The largest logit, and whether there is a NaN (then the first is meaningless)."""
         t = cuda.threadIdx.x
         top, bottom = int64(lowest), int64(highest)
-        for i in range(t, count, THREADS):
-            k = int64(order(value(logits, row, start + i)))
+        for i in range(t, columns.count, THREADS):
+            k = int64(order(value(logits, columns.line, columns.start + i)))
             top = max(top, k)
             bottom = min(bottom, k)
         cuda.syncthreads()  # who reads what stood there is done
-        tops[t], bottoms[t] = top, bottom
-        largest_of(tops, bottoms)
-        top, bottom = int64(tops[0]), int64(bottoms[0])
+        extremes.largest[t], extremes.smallest[t] = top, bottom
+        find_extremes(extremes)
+        top, bottom = int64(extremes.largest[0]), int64(extremes.smallest[0])
         return wide(unorder(top)), top > int64(highest) or bottom < int64(lowest)
 
     @device
-    def term(x, shift, high, low, r):
-        """The weight of a logit, from which `shift` is subtracted."""
-        return wide(weight(wide(x - shift), high, low, r))
+    def term(x, scale, reference):
+        """The weight of a logit."""
+        return wide(weight(wide(x - reference.shift), scale.high, scale.low, reference.exponent))
 
     @device
-    def add_quad(sums, x, shift, high, low, r):
+    def add_quad(sums, x, scale, reference):
         """The sums of four lanes with another element each."""
         return (
-            wide(sums[0] + term(wide(load(x[0])), shift, high, low, r)),
-            wide(sums[1] + term(wide(load(x[1])), shift, high, low, r)),
-            wide(sums[2] + term(wide(load(x[2])), shift, high, low, r)),
-            wide(sums[3] + term(wide(load(x[3])), shift, high, low, r)),
+            wide(sums[0] + term(wide(load(x[0])), scale, reference)),
+            wide(sums[1] + term(wide(load(x[1])), scale, reference)),
+            wide(sums[2] + term(wide(load(x[2])), scale, reference)),
+            wide(sums[3] + term(wide(load(x[3])), scale, reference)),
         )
 
     @device
-    def lane_sums(logits, row, start, count, high, low, r, shift, lanes):
-        """The block's sum of 2^(z - r) in the canonical order; `shift` is subtracted from each logit."""
+    def lane_sums(logits, columns, scale, reference, lanes):
+        """The sum of a block's weights in the canonical order."""
         cuda.syncthreads()
-        base = uint64(start)
+        base = uint64(columns.start)
         if quads:
-            line = uint64(row)
-            if count == BLOCK and aligned(logits, line, base):
+            line = uint64(columns.line)
+            if columns.count == BLOCK and aligned(logits, line, base):
                 for k in range(LANES // THREADS // QUAD):
                     lane = uint64(cuda.threadIdx.x + k * THREADS) * uint64(QUAD)
                     sums = wide(zero), wide(zero), wide(zero), wide(zero)
@@ -142,10 +170,10 @@ def functions(form: Form, layout: str = "A", value: Any = None) -> Any:
                         at = base + lane + uint64(j)
                         x, y = quad(logits, line, at), quad(logits, line, at + uint64(LANES))
                         z, w = quad(logits, line, at + uint64(2 * LANES)), quad(logits, line, at + uint64(3 * LANES))
-                        sums = add_quad(sums, x, shift, high, low, r)
-                        sums = add_quad(sums, y, shift, high, low, r)
-                        sums = add_quad(sums, z, shift, high, low, r)
-                        sums = add_quad(sums, w, shift, high, low, r)
+                        sums = add_quad(sums, x, scale, reference)
+                        sums = add_quad(sums, y, scale, reference)
+                        sums = add_quad(sums, z, scale, reference)
+                        sums = add_quad(sums, w, scale, reference)
                     lanes[lane], lanes[lane + uint64(1)] = sums[0], sums[1]
                     lanes[lane + uint64(2)], lanes[lane + uint64(3)] = sums[2], sums[3]
                 halve(lanes, LANES)
@@ -153,51 +181,47 @@ def functions(form: Form, layout: str = "A", value: Any = None) -> Any:
         for k in range(LANES // THREADS):
             lane = uint64(cuda.threadIdx.x + k * THREADS)
             total = wide(zero)
-            if count == BLOCK:  # a loop of known length: its eight loads are under way at once
+            if columns.count == BLOCK:  # a loop of known length: its eight loads are under way at once
                 for j in range(BLOCK // LANES):
-                    x = value(logits, row, base + lane + uint64(j * LANES))
-                    total = wide(total + term(x, shift, high, low, r))
+                    x = value(logits, columns.line, base + lane + uint64(j * LANES))
+                    total = wide(total + term(x, scale, reference))
             else:
-                for i in range(lane, uint64(count), uint64(LANES)):
-                    total = wide(total + term(value(logits, row, base + i), shift, high, low, r))
+                for i in range(lane, uint64(columns.count), uint64(LANES)):
+                    total = wide(total + term(value(logits, columns.line, base + i), scale, reference))
             lanes[lane] = total
         halve(lanes, LANES)
         return wide(lanes[0])
 
     @device
-    def block_node(logits, row, first, block, columns, high64, low64, lanes, tops, bottoms):
-        """(r, S) of a block: one pass under the reference 0, unless its largest logit lies in another cell."""
-        count = min(columns - block * BLOCK, int64(BLOCK))
-        start = first + block * BLOCK
-        high, low = scalar.narrow(zero, high64, low64)
-        high, low = wide(high), wide(low)
-        total = lane_sums(logits, row, start, count, high, low, wide(zero), wide(zero), lanes)
+    def block_sum(logits, columns, scale, scratch):
+        """(exponent, mantissa) of a block: one pass at exponent 0, unless its largest logit lies in another cell."""
+        total = lane_sums(logits, columns, scale, Reference(wide(zero), wide(zero)), scratch.lanes)
         if proves(total):
-            return plain_node(wide(zero), total)
-        largest, nan = block_max(logits, row, start, count, tops, bottoms)
+            return partial_sum(wide(zero), total)
+        largest, nan = block_max(logits, columns, scratch.extremes)
         if nan or largest == _INF:
             return 0.0, _NAN
         if largest == -_INF:
             return 0.0, 0.0
-        r, _, far = scalar.reference_of_maximum(largest, high)
-        total = lane_sums(logits, row, start, count, high, low, wide(r), wide(largest if far else zero), lanes)
+        r, _, far = scalar.reference_of_maximum(largest, scale.high)
+        reference = Reference(wide(r), wide(largest if far else zero))
+        total = lane_sums(logits, columns, scale, reference, scratch.lanes)
         if far:
-            return scalar.far_node(float64(largest), high64, low64, float64(total))
-        return plain_node(wide(r), total)
+            return scalar.far_node(float64(largest), scale.high64, scale.low64, float64(total))
+        return partial_sum(wide(r), total)
 
     @device
-    def choose_column(logits, row, start, count, high64, low64, word, sums, at, bottoms):
-        """at[0] becomes the column at which the choice by a word of 64 bits falls in a block."""
+    def choose_column(logits, columns, scale, word, scratch):
+        """extremes.largest[0] becomes the column at which the choice by a word of 64 bits falls in a block."""
         t = cuda.threadIdx.x
-        high, low = scalar.narrow(zero, high64, low64)
-        high, low = wide(high), wide(low)
-        largest, _ = block_max(logits, row, start, count, at, bottoms)
-        r, rise, far = scalar.reference_of_maximum(largest, high)
-        r, shift = wide(r), wide(largest if far else zero)
+        sums, start = scratch.sums, columns.start
+        largest, _ = block_max(logits, columns, scratch.extremes)
+        r, rise, far = scalar.reference_of_maximum(largest, scale.high)
+        reference = Reference(wide(r), wide(largest if far else zero))
         own = BLOCK // THREADS
         total = uint64(0)
-        for i in range(t * own, min((t + 1) * own, count)):
-            total += uint64(quantise(term(value(logits, row, start + i), shift, high, low, r), rise))
+        for i in range(t * own, min((t + 1) * own, columns.count)):
+            total += uint64(quantise(term(value(logits, columns.line, start + i), scale, reference), rise))
         sums[t] = total
         cuda.syncthreads()
         before, whole = uint64(0), uint64(0)
@@ -208,30 +232,29 @@ def functions(form: Form, layout: str = "A", value: Any = None) -> Any:
         target = uint64(scalar.mulhi64(word, whole))
         if before <= target and target < before + total:
             running = before
-            for i in range(t * own, min((t + 1) * own, count)):
-                running += uint64(quantise(term(value(logits, row, start + i), shift, high, low, r), rise))
+            for i in range(t * own, min((t + 1) * own, columns.count)):
+                running += uint64(quantise(term(value(logits, columns.line, start + i), scale, reference), rise))
                 if running > target:
-                    at[0] = start + i
+                    scratch.extremes.largest[0] = start + i
                     break
         cuda.syncthreads()
 
     @device
-    def argmax(logits, row, first, columns, keys, at):
+    def argmax(logits, columns, entries):
         """(column, logsumexp, whether bad) at temperature 0: the first largest logit, and the limit of max / T."""
+        keys, at = entries
         t = cuda.threadIdx.x
         top, column = -_INF, int64(-1)
-        for c in range(t, columns, THREADS):
-            x = float64(value(logits, row, first + c))
+        for c in range(t, columns.count, THREADS):
+            x = float64(value(logits, columns.line, columns.start + c))
             if top == top and (x != x or x > top):
                 top, column = x, int64(c)
         keys[t], at[t] = top, column
-        best_of(keys, at)
+        best_of(entries)
         top, column = keys[0], int64(at[0])
         cuda.syncthreads()
         if column < 0 or not abs(top) < _INF:
             return int64(-1), _NAN, True
         return column, 0.0 if top == 0.0 else math.copysign(_INF, top), False
 
-    return SimpleNamespace(
-        block_max=block_max, lane_sums=lane_sums, block_node=block_node, choose_column=choose_column, argmax=argmax
-    )
+    return SimpleNamespace(block_max=block_max, block_sum=block_sum, choose_column=choose_column, argmax=argmax)

@@ -4,47 +4,76 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from numba import cuda, float64, int64, uint64
 
 from .._scalar import blocks as scalar
-from .._scalar.address import GROUPED, block_words
+from .._scalar.address import GROUPED
 from .._scalar.blocks import BLOCK
 from .._scalar.gumbel import exponential_float64
-from .blocks import functions
-from .forms import FORMS, THREADS, device, matrix
+from .blocks import functions, scale_function
+from .forms import FORMS, THREADS, block_items, device, matrix
 from .rows import (
     CALL,
     DRAWN,
     GREEDY,
     INVALID,
     LEFT_OUT,
+    address_of,
+    block_of,
+    blocks_in,
+    choice_word,
     extents,
     flag,
-    identity_of,
     key_of,
-    kind_of,
     results,
     slots,
+    status_of,
     temperature_of,
+    words_at,
 )
+from .shared import LEVELS, Entries, block_scratch, choice_scratch, join_scratch
 
 _INF = math.inf
 _NAN = math.nan
-#: Deeper than any tree over 2^34 columns in runs of THREADS blocks.
-_LEVELS = 32
+
+
+class BlockSums(NamedTuple):
+    """The partial sums of a row's blocks: `count` columns of `sums` from `first` on, exponents over mantissas."""
+
+    sums: Any
+    first: Any
+    count: Any
+
+
+class PartialSum(NamedTuple):
+    """mantissa * 2^exponent; a mantissa NaN of a bad sum, 0 of an empty one."""
+
+    exponent: Any
+    mantissa: Any
+
+
+class Outcome(NamedTuple):
+    """A sample of a row, as it is written."""
+
+    column: Any
+    log_prob: Any
+    logsumexp: Any
+    is_bad: Any
 
 
 @device
-def join_blocks(nodes, first, blocks, tree_r, tree_s, stack_r, stack_s):
-    """stack[0] becomes the root of the dyadic tree over a row's nodes."""
+def join_blocks(blocks, scratch):
+    """The sum of a row, over the dyadic tree of its blocks' BlockSums."""
     t = cuda.threadIdx.x
-    for start in range(0, blocks, THREADS):
-        count = min(blocks - start, THREADS)
+    sums, first, count_all = blocks
+    tree_r, tree_s, stack_r, stack_s = scratch
+    for start in range(0, count_all, THREADS):
+        count = min(count_all - start, THREADS)
         cuda.syncthreads()
         if t < count:
-            tree_r[t], tree_s[t] = nodes[0, first + start + t], nodes[1, first + start + t]
+            tree_r[t], tree_s[t] = sums[0, first + start + t], sums[1, first + start + t]
         h = 1
         while h < THREADS:
             cuda.syncthreads()
@@ -61,9 +90,9 @@ def join_blocks(nodes, first, blocks, tree_r, tree_s, stack_r, stack_s):
                 level += 1
             stack_r[level], stack_s[level] = r, s
     if t == 0:
-        runs = (blocks + THREADS - 1) // THREADS
+        runs = (count_all + THREADS - 1) // THREADS
         r, s, empty = 0.0, 0.0, True
-        for level in range(_LEVELS):
+        for level in range(LEVELS):
             if (runs >> level) & 1 != 0:
                 if empty:
                     r, s, empty = stack_r[level], stack_s[level], False
@@ -71,17 +100,19 @@ def join_blocks(nodes, first, blocks, tree_r, tree_s, stack_r, stack_s):
                     r, s = scalar.join(stack_r[level], stack_s[level], r, s)
         stack_r[0], stack_s[0] = r, s
     cuda.syncthreads()
+    return PartialSum(stack_r[0], stack_s[0])
 
 
 @device
-def winning_block(nodes, first, blocks, sample, identity, key, mask, keys, rs, at, tag=GROUPED):
+def winning_block(blocks, address, sample, tag, scratch, at):
     """at[0] becomes the block with the smallest E / S, -1 where every block is empty."""
     t = cuda.threadIdx.x
+    keys, rs = scratch.exponents, scratch.mantissas
     best_key, best_r, best = _INF, 0.0, int64(-1)
-    for b in range(t, blocks, THREADS):
-        r, s = nodes[0, first + b], nodes[1, first + b]
+    for b in range(t, blocks.count, THREADS):
+        r, s = blocks.sums[0, blocks.first + b], blocks.sums[1, blocks.first + b]
         if s > 0.0:
-            x0, x1, _, _ = block_words(uint64(b), uint64(sample), identity, uint64(tag), key, mask)
+            x0, x1, _, _ = words_at(address, b, sample, tag)
             value = exponential_float64(x0, x1) / s
             if best < 0 or scalar.beats(value, r, best_key, best_r):
                 best_key, best_r, best = value, r, int64(b)
@@ -99,18 +130,18 @@ def winning_block(nodes, first, blocks, sample, identity, key, mask, keys, rs, a
 
 
 @device
-def write_sample(row, place, sample, column, log_p, log_sum, is_bad, results):
+def write_sample(results, row, position, sample, outcome):
     """A sample's results, as far as they are wanted, and the first bad row."""
     if results.indices.size > 0:
-        results.indices[place] = column
+        results.indices[position] = outcome.column
     if results.log_prob.size > 0:
-        results.log_prob[place] = log_p
+        results.log_prob[position] = outcome.log_prob
     if sample == 0:
         if results.logsumexp.size > 0:
-            results.logsumexp[row] = log_sum
-        if results.sums.size > 0:
-            results.sums[row] = log_sum
-    if is_bad:
+            results.logsumexp[row] = outcome.logsumexp
+        if results.logsumexp64.size > 0:
+            results.logsumexp64[row] = outcome.logsumexp
+    if outcome.is_bad:
         flag(results.bad, row)
 
 
@@ -118,78 +149,66 @@ def write_sample(row, place, sample, column, log_p, log_sum, is_bad, results):
 def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """The kernels of one element format and layout, and the types of their arguments."""
     form = FORMS[name]
-    wide, load = form.wide, form.load
+    wide, load, scale_of, scratch_of_block = form.wide, form.load, scale_function(form), block_scratch(form)
     inner = functions(form, layout)
-    block_node, choose_column, argmax = inner.block_node, inner.choose_column, inner.argmax
+    block_sum, choose_column, argmax = inner.block_sum, inner.choose_column, inner.argmax
     ragged, (number, extent), (slots_in, owner, room) = layout == "R", extents(layout), slots(layout)
 
-    def block_nodes(logits, call, nodes):
-        """nodes[:, slot] of every block: r and S."""
-        lanes = cuda.shared.array(512, wide)
-        tops = cuda.shared.array(128, int64)
-        bottoms = cuda.shared.array(128, int64)
-        for item in range(int64(cuda.blockIdx.x), slots_in(logits, call), int64(cuda.gridDim.x)):
+    def block_nodes(logits, call, sums):
+        """sums[:, slot] of every block."""
+        scratch = scratch_of_block()
+        for item in block_items(slots_in(logits, call)):
             row, block = owner(logits, call, item)
-            line, first, columns = extent(logits, call, row)
-            here = not ragged or (block * BLOCK < columns and columns >= call.least)
-            if here and kind_of(call, call.first_row + row) == DRAWN:
-                high, low = scalar.scale(temperature_of(call, call.first_row + row))
-                r, s = block_node(logits, line, first, block, columns, high, low, lanes, tops, bottoms)
+            columns = extent(logits, call, row)
+            here = not ragged or (columns.count >= call.least and block * BLOCK < columns.count)
+            if here and status_of(call, call.first_row + row) == DRAWN:
+                scale = scale_of(temperature_of(call, call.first_row + row))
+                r, s = block_sum(logits, block_of(columns, block), scale, scratch)
                 if cuda.threadIdx.x == 0:
-                    nodes[0, item], nodes[1, item] = r, s
+                    sums[0, item], sums[1, item] = r, s
 
-    def choose(logits, call, samples, nodes, results):
+    def choose(logits, call, samples, sums, results):
         """Write a row's samples, each by one CUDA block."""
-        tree_r = cuda.shared.array(128, float64)
-        tree_s = cuda.shared.array(128, float64)
-        stack_r = cuda.shared.array(32, float64)
-        stack_s = cuda.shared.array(32, float64)
-        at = cuda.shared.array(128, int64)
-        bottoms = cuda.shared.array(128, int64)
-        sums = cuda.shared.array(128, uint64)
-        t = cuda.threadIdx.x
-        key, mask = key_of(call)
-        for item in range(int64(cuda.blockIdx.x), number(logits, call) * samples, int64(cuda.gridDim.x)):
+        join = join_scratch()
+        choice = choice_scratch()
+        at = choice.extremes.largest
+        key = key_of(call)
+        for item in block_items(number(logits, call) * samples):
             row = item // samples
             at_row = call.first_row + row
-            sample, place = item - row * samples, call.first_row * samples + item
-            line, first, columns = extent(logits, call, row)
-            if ragged and columns < call.least:
+            sample, position = item - row * samples, call.first_row * samples + item
+            columns = extent(logits, call, row)
+            if ragged and columns.count < call.least:
                 continue
             slot, columns = room(logits, call, row, columns)
-            blocks = (columns + BLOCK - 1) // BLOCK
-            kind = kind_of(call, at_row)
-            if ragged and columns == 0 and kind != LEFT_OUT:
-                kind = int64(INVALID)
-            log_sum, log_p, column, high64, low64 = _NAN, _NAN, int64(-1), 0.0, 0.0
-            is_bad = kind == INVALID
-            if kind == GREEDY:
-                column, log_sum, is_bad = argmax(logits, line, first, columns, tree_r, at)
+            status = status_of(call, at_row)
+            if ragged and columns.count == 0 and status != LEFT_OUT:
+                status = int64(INVALID)
+            log_sum, log_p, column = _NAN, _NAN, int64(-1)
+            is_bad = status == INVALID
+            if status == GREEDY:
+                column, log_sum, is_bad = argmax(logits, columns, Entries(join.exponents, at))
                 log_p = _NAN if is_bad else 0.0
-            elif kind == DRAWN:
-                high64, low64 = scalar.scale(temperature_of(call, at_row))
-                join_blocks(nodes, slot, blocks, tree_r, tree_s, stack_r, stack_s)
-                root_r, root_s = stack_r[0], stack_s[0]
-                is_bad = not root_s > 0.0
+            elif status == DRAWN:
+                blocks = BlockSums(sums, slot, blocks_in(columns.count))
+                root = join_blocks(blocks, join)
+                is_bad = not root.mantissa > 0.0
                 if not is_bad:
-                    identity = identity_of(call, at_row)
-                    log_sum = scalar.logsumexp(root_r, root_s)
-                    winning_block(nodes, slot, blocks, sample, identity, key, mask, tree_r, tree_s, at)
+                    scale, address = scale_of(temperature_of(call, at_row)), address_of(call, at_row, key)
+                    log_sum = scalar.logsumexp(root.exponent, root.mantissa)
+                    winning_block(blocks, address, sample, GROUPED, join, at)
                     block = int64(at[0])
-                    count = min(columns - block * BLOCK, int64(BLOCK))
-                    start = first + block * BLOCK
-                    _, _, x2, x3 = block_words(uint64(block), uint64(sample), identity, uint64(GROUPED), key, mask)
-                    word = (uint64(x2) << uint64(32)) | uint64(x3)
-                    choose_column(logits, line, start, count, high64, low64, word, sums, at, bottoms)
-                    x = float64(wide(load(logits[uint64(line), uint64(at[0])])))
-                    column = int64(at[0]) - first
-                    log_p = scalar.log_prob(x, high64, low64, root_r, root_s)
+                    word = choice_word(address, block, sample, GROUPED)
+                    choose_column(logits, block_of(columns, block), scale, word, choice)
+                    x = float64(wide(load(logits[uint64(columns.line), uint64(at[0])])))
+                    column = int64(at[0]) - columns.start
+                    log_p = scalar.log_prob(x, scale.high64, scale.low64, root.exponent, root.mantissa)
                     cuda.syncthreads()
-            if t == 0:
-                write_sample(at_row, place, sample, column, log_p, log_sum, is_bad, results)
+            if cuda.threadIdx.x == 0:
+                write_sample(results, at_row, position, sample, Outcome(column, log_p, log_sum, is_bad))
 
-    rows, nodes = matrix(form, layout), matrix(FORMS["float64"], "C")
+    rows, sums = matrix(form, layout), matrix(FORMS["float64"], "C")
     return {
-        "block_nodes": (block_nodes, (rows, CALL, nodes)),
-        "choose": (choose, (rows, CALL, int64, nodes, results(wide))),
+        "block_nodes": (block_nodes, (rows, CALL, sums)),
+        "choose": (choose, (rows, CALL, int64, sums, results(wide))),
     }

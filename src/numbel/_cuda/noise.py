@@ -5,19 +5,12 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from numba import cuda, float64, int64, uint32, uint64
+from numba import float64, int64, uint32, uint64
 
-from .._scalar.address import NOISE, REFINEMENT, block_words
-from .._scalar.gumbel import (
-    gumbel_float32,
-    gumbel_float64,
-    gumbel_refined_float32,
-    needs_refinement,
-    scaled_float32,
-    scaled_float64,
-)
-from .forms import FORMS, THREADS, Form, device, matrix
-from .rows import CALL, identity_of, key_of
+from .._scalar.address import NOISE, REFINEMENT
+from .._scalar.gumbel import gumbel_float32, gumbel_float64, gumbel_refined_float32, needs_refinement
+from .forms import FORMS, Form, device, matrix, thread_items
+from .rows import CALL, address_of, key_of, pick, words_at
 
 
 @functools.cache
@@ -26,11 +19,9 @@ def noise_of(form: Form) -> Any:
     wide = form.wide
 
     @device
-    def of_word(word, column, row, key, mask):
+    def of_word(word, column, address):
         if wide is float64 or needs_refinement(uint32(word)):
-            y0, y1, y2, y3 = block_words(uint64(column // 4), uint64(0), row, uint64(REFINEMENT), key, mask)
-            k = column % 4
-            y = y0 if k == 0 else y1 if k == 1 else y2 if k == 2 else y3
+            y = pick(words_at(address, column // 4, 0, REFINEMENT), column % 4)
             if wide is float64:
                 return wide(gumbel_float64(uint64(word), uint64(y)))
             return wide(gumbel_refined_float32(uint64(word), uint64(y)))
@@ -44,7 +35,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """The kernels of one element format and layout, and the types of their arguments."""
     form = FORMS[name]
     wide, keep, noise = form.wide, form.store, noise_of(form)
-    scaled = scaled_float64 if wide is float64 else scaled_float32
+    scaled = form.arithmetic.scaled
 
     def gumbel(out, call, loc, scale):
         """out[uint64(row), uint64(column)] = scale * G + loc, rounded after either step."""
@@ -52,18 +43,16 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         groups = (columns + 3) // 4
         # as the CPU has it: a float32 zero of standard noise keeps its sign
         scale_at_all = wide is float64 or loc != 0.0 or scale != 1.0
-        key, mask = key_of(call)
-        step = int64(cuda.gridDim.x) * THREADS
-        for item in range(int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x, rows * groups, step):
+        key = key_of(call)
+        for item in thread_items(rows * groups):
             row = item // groups
             group = item - row * groups
-            identity = identity_of(call, call.first_row + row)
-            x0, x1, x2, x3 = block_words(uint64(group), uint64(0), identity, uint64(NOISE), key, mask)
+            address = address_of(call, call.first_row + row, key)
+            words = words_at(address, group, 0, NOISE)
             for k in range(4):
                 column = group * 4 + k
                 if column < columns:
-                    word = x0 if k == 0 else x1 if k == 1 else x2 if k == 2 else x3
-                    g = noise(word, column, identity, key, mask)
+                    g = noise(pick(words, k), column, address)
                     if scale_at_all:
                         g = wide(scaled(g, wide(loc), wide(scale)))
                     out[uint64(row), uint64(column)] = keep(g)

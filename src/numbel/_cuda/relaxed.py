@@ -7,28 +7,51 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
-from numba import cuda, float64, int64, uint8, uint64
+from numba import cuda, float64, int64, types, uint8, uint64
 
 from .._scalar import blocks as scalar
 from .._scalar import relaxed
-from .._scalar.address import NOISE, block_words
-from .._scalar.bits import (
-    from_ordered_float32,
-    from_ordered_float64,
-    multiply_add,
-    ordered_float32,
-    ordered_float64,
-)
+from .._scalar.address import NOISE
+from .._scalar.bits import multiply_add
 from .._scalar.blocks import BLOCK, LANES
-from .blocks import functions, halve, largest_of
-from .forms import FORMS, THREADS, device, matrix, vector
+from .blocks import find_extremes, functions, halve, scale_function
+from .forms import FORMS, THREADS, block_items, device, matrix, thread_items, vector
 from .noise import noise_of
-from .rows import CALL, DRAWN, INVALID, flag, identity_of, key_of, kind_of, temperature_of
+from .rows import (
+    CALL,
+    DRAWN,
+    INVALID,
+    Columns,
+    address_of,
+    blocks_in,
+    flag,
+    key_of,
+    pick,
+    status_of,
+    temperature_of,
+    words_at,
+)
+from .shared import PER_THREAD, block_scratch
 
 _INF = math.inf
 _NAN = math.nan
+
+
+class Perturbation(NamedTuple):
+    """What perturbs the logits of a block: noise, if any, from an address, relative to the block's largest logit."""
+
+    noisy: Any
+    address: Any
+    largest: Any
+
+
+class Weights(NamedTuple):
+    """Where weights are left, if `stored`."""
+
+    stored: Any
+    out: Any
 
 
 @device
@@ -48,86 +71,82 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """The kernels of one element format and layout, and the types of their arguments."""
     form = FORMS[name]
     wide, load, keep, zero = form.wide, form.load, form.store, form.zero
-    block_max, noise = functions(form).block_max, noise_of(form)
-    weight = scalar.weight_float64 if wide is float64 else scalar.weight_float32
-    order = ordered_float64 if wide is float64 else ordered_float32
-    unorder = from_ordered_float64 if wide is float64 else from_ordered_float32
+    block_max, noise, scale_of, scratch_of_block = (
+        functions(form).block_max,
+        noise_of(form),
+        scale_function(form),
+        block_scratch(form),
+    )
+    order, unorder, weight = form.arithmetic.order, form.arithmetic.unorder, form.arithmetic.weight
     lowest = order(type(zero)(-_INF))
 
     @device
-    def perturbed(logits, row, column, words, noisy, identity, key, mask, m):
-        """The perturbed logit of a column relative to the block's largest logit m; words are those of its four."""
-        k = column % 4
-        word = words[0] if k == 0 else words[1] if k == 1 else words[2] if k == 2 else words[3]
-        g = noise(word, column, identity, key, mask) if noisy else wide(zero)
-        return wide(relaxed.perturbed(wide(load(logits[uint64(row), uint64(column)])), m, g))
+    def perturbed(logits, line, column, words, perturbation):
+        """The perturbed logit of a column relative to the block's largest; words are those of its four."""
+        g = wide(zero)
+        if perturbation.noisy:
+            g = noise(pick(words, column % 4), column, perturbation.address)
+        x = wide(load(logits[uint64(line), uint64(column)]))
+        return wide(relaxed.perturbed(x, perturbation.largest, g))
 
     @device
-    def largest_perturbed(logits, row, start, count, noisy, identity, key, mask, m, tops, bottoms):
+    def largest_perturbed(logits, columns, perturbation, extremes):
         top = int64(lowest)
-        for group in range(cuda.threadIdx.x, (count + 3) // 4, THREADS):
-            column = start + 4 * group
-            words = block_words(uint64(column // 4), uint64(0), identity, uint64(NOISE), key, mask)
-            for c in range(column, min(column + 4, start + count)):
-                top = max(top, int64(order(perturbed(logits, row, c, words, noisy, identity, key, mask, m))))
+        for group in range(cuda.threadIdx.x, (columns.count + 3) // 4, THREADS):
+            column = columns.start + 4 * group
+            words = words_at(perturbation.address, column // 4, 0, NOISE)
+            for c in range(column, min(column + 4, columns.start + columns.count)):
+                top = max(top, int64(order(perturbed(logits, columns.line, c, words, perturbation))))
         cuda.syncthreads()
-        tops[cuda.threadIdx.x], bottoms[cuda.threadIdx.x] = top, int64(0)
-        largest_of(tops, bottoms)
-        return wide(unorder(int64(tops[0])))
+        extremes.largest[cuda.threadIdx.x], extremes.smallest[cuda.threadIdx.x] = top, int64(0)
+        find_extremes(extremes)
+        return wide(unorder(int64(extremes.largest[0])))
 
     @device
-    def weigh(logits, row, start, count, noisy, identity, key, mask, m, top, high, low, lanes, out, stored):
-        """The sum of a block's weights in the canonical order, and, if stored, the weights into `out`."""
+    def weigh(logits, columns, perturbation, top, scale, lanes, weights):
+        """The sum of a block's weights relative to `top`, in the canonical order."""
         cuda.syncthreads()
         for quad in range(cuda.threadIdx.x, LANES // 4, THREADS):
             for k in range(4):
                 lanes[4 * quad + k] = wide(zero)
-            for base in range(4 * quad, count, LANES):
-                column = start + base
-                words = block_words(uint64(column // 4), uint64(0), identity, uint64(NOISE), key, mask)
-                for c in range(column, min(column + 4, start + count)):
-                    p = perturbed(logits, row, c, words, noisy, identity, key, mask, m)
-                    w = wide(weight(wide(p - top), high, low, wide(zero)))
+            for base in range(4 * quad, columns.count, LANES):
+                column = columns.start + base
+                words = words_at(perturbation.address, column // 4, 0, NOISE)
+                for c in range(column, min(column + 4, columns.start + columns.count)):
+                    p = perturbed(logits, columns.line, c, words, perturbation)
+                    w = wide(weight(wide(p - top), scale.high, scale.low, wide(zero)))
                     lanes[c % LANES] = wide(lanes[c % LANES] + w)
-                    if stored:
-                        out[uint64(row), uint64(c)] = keep(w)
+                    if weights.stored:
+                        weights.out[uint64(columns.line), uint64(c)] = keep(w)
         halve(lanes, LANES)
         return wide(lanes[0])
 
-    def weigh_blocks(logits, call, noisy, stored, nodes, out):
+    def weigh_blocks(logits, call, noisy, nodes, weights):
         """Numbers 0 to 2 of every block: m, D and S, which is NaN in a bad one; 4 and 5 stay m and D."""
-        lanes = cuda.shared.array(512, wide)
-        tops = cuda.shared.array(128, int64)
-        bottoms = cuda.shared.array(128, int64)
-        rows, columns = int64(logits.shape[0]), int64(logits.shape[1])
-        blocks = (columns + BLOCK - 1) // BLOCK
-        key, mask = key_of(call)
-        for item in range(int64(cuda.blockIdx.x), rows * blocks, int64(cuda.gridDim.x)):
+        scratch = scratch_of_block()
+        rows, of_row = int64(logits.shape[0]), int64(logits.shape[1])
+        blocks = blocks_in(of_row)
+        key = key_of(call)
+        for item in block_items(rows * blocks):
             row = item // blocks
             start = (item - row * blocks) * BLOCK
-            count = min(columns - start, int64(BLOCK))
-            if kind_of(call, call.first_row + row) == DRAWN:
-                identity = identity_of(call, call.first_row + row)
-                high64, low64 = scalar.scale(temperature_of(call, call.first_row + row))
-                high, low = scalar.narrow(zero, high64, low64)
-                high, low = wide(high), wide(low)
-                m, nan = block_max(logits, row, start, count, tops, bottoms)
+            columns = Columns(row, start, min(of_row - start, int64(BLOCK)))
+            if status_of(call, call.first_row + row) == DRAWN:
+                address = address_of(call, call.first_row + row, key)
+                scale = scale_of(temperature_of(call, call.first_row + row))
+                m, nan = block_max(logits, columns, scratch.extremes)
                 top, total = m, float64(_NAN)
                 if m == -_INF and not nan:
                     total = 0.0
-                    if stored:
-                        for i in range(cuda.threadIdx.x, count, THREADS):
-                            out[uint64(row), uint64(start + i)] = keep(wide(zero))
+                    if weights.stored:
+                        for i in range(cuda.threadIdx.x, columns.count, THREADS):
+                            weights.out[uint64(row), uint64(start + i)] = keep(wide(zero))
                 elif m < _INF and not nan:
-                    top = wide(zero)
-                    due = weigh(
-                        logits, row, start, count, noisy, identity, key, mask, m, top, high, low, lanes, out, stored
-                    )
+                    top, perturbation = wide(zero), Perturbation(noisy, address, m)
+                    due = weigh(logits, columns, perturbation, top, scale, scratch.lanes, weights)
                     if not relaxed.in_range(due):
-                        top = largest_perturbed(logits, row, start, count, noisy, identity, key, mask, m, tops, bottoms)
-                        due = weigh(
-                            logits, row, start, count, noisy, identity, key, mask, m, top, high, low, lanes, out, stored
-                        )
+                        top = largest_perturbed(logits, columns, perturbation, scratch.extremes)
+                        due = weigh(logits, columns, perturbation, top, scale, scratch.lanes, weights)
                     total = float64(due)
                 if cuda.threadIdx.x == 0:
                     nodes[0, item], nodes[1, item], nodes[2, item] = float64(m), float64(top), total
@@ -135,18 +154,18 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
 
     def normalise(columns, call, nodes, bad):
         """Number 3 of a row's blocks: what the weights are to be divided by."""
-        lanes = cuda.shared.array(512, float64)
-        reduced = cuda.shared.array(128, float64)
-        flags = cuda.shared.array(128, int64)
+        lanes = cuda.shared.array(LANES, float64)
+        reduced = cuda.shared.array(PER_THREAD, float64)
+        flags = cuda.shared.array(PER_THREAD, int64)
         t = cuda.threadIdx.x
-        blocks = (columns + BLOCK - 1) // BLOCK
+        blocks = blocks_in(columns)
         rows = nodes.shape[1] // blocks
-        for row in range(int64(cuda.blockIdx.x), rows, int64(cuda.gridDim.x)):
+        for row in block_items(rows):
             first = row * blocks
-            kind = kind_of(call, call.first_row + row)
-            if kind == INVALID and t == 0:
+            status = status_of(call, call.first_row + row)
+            if status == INVALID and t == 0:
                 flag(bad, call.first_row + row)
-            if kind == DRAWN:
+            if status == DRAWN:
                 high, low = scalar.scale(temperature_of(call, call.first_row + row))
                 largest, good = -_INF, 1
                 for b in range(first + t, first + blocks, THREADS):
@@ -199,43 +218,41 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     flag(bad, call.first_row + row)
                 cuda.syncthreads()
 
-    def divide(logits, call, noisy, stored, nodes, out):
+    def divide(logits, call, noisy, nodes, weights):
         """Weight over divisor, rounded; NaN in rows that are bad, masked out or of temperature 0."""
+        out = weights.out
         rows, columns = int64(logits.shape[0]), int64(logits.shape[1])
-        blocks = (columns + BLOCK - 1) // BLOCK
+        blocks = blocks_in(columns)
         groups = (columns + 3) // 4
-        key, mask = key_of(call)
-        step = int64(cuda.gridDim.x) * THREADS
-        for item in range(int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x, rows * groups, step):
+        key = key_of(call)
+        for item in thread_items(rows * groups):
             row = item // groups
             column = (item - row * groups) * 4
             node = row * blocks + column // BLOCK
             last = min(column + 4, columns)
-            if kind_of(call, call.first_row + row) != DRAWN:
+            if status_of(call, call.first_row + row) != DRAWN:
                 for c in range(column, last):
                     out[uint64(row), uint64(c)] = keep(wide(_NAN))
-            elif stored:
+            elif weights.stored:
                 divisor = wide(nodes[3, node])
                 for c in range(column, last):
-                    out[uint64(row), uint64(c)] = keep(
-                        wide(relaxed.ratio(wide(load(out[uint64(row), uint64(c)])), divisor))
-                    )
+                    w = wide(load(out[uint64(row), uint64(c)]))
+                    out[uint64(row), uint64(c)] = keep(wide(relaxed.ratio(w, divisor)))
             else:
                 divisor = wide(nodes[3, node])
-                identity = identity_of(call, call.first_row + row)
-                high64, low64 = scalar.scale(temperature_of(call, call.first_row + row))
-                high, low = scalar.narrow(zero, high64, low64)
-                m, top = wide(nodes[4, node]), wide(nodes[5, node])
-                words = block_words(uint64(column // 4), uint64(0), identity, uint64(NOISE), key, mask)
+                address = address_of(call, call.first_row + row, key)
+                scale = scale_of(temperature_of(call, call.first_row + row))
+                perturbation, top = Perturbation(noisy, address, wide(nodes[4, node])), wide(nodes[5, node])
+                words = words_at(address, column // 4, 0, NOISE)
                 for c in range(column, last):
                     w = wide(zero)
                     if nodes[2, node] > 0.0:
-                        p = perturbed(logits, row, c, words, noisy, identity, key, mask, m)
-                        w = wide(weight(wide(p - top), wide(high), wide(low), wide(zero)))
+                        p = perturbed(logits, row, c, words, perturbation)
+                        w = wide(weight(wide(p - top), scale.high, scale.low, wide(zero)))
                     out[uint64(row), uint64(c)] = keep(wide(relaxed.ratio(w, divisor)))
 
     rows, nodes = matrix(form, layout), matrix(FORMS["float64"], "C")
-    each = (rows, CALL, uint8, uint8, nodes, rows)
+    each = (rows, CALL, uint8, nodes, types.NamedTuple([uint8, rows], Weights))
     return {
         "weigh_blocks": (weigh_blocks, each),
         "normalise": (normalise, (int64, CALL, nodes, vector(int64))),

@@ -10,20 +10,13 @@ from numba import cuda, float64, int64, uint8, uint64
 
 from .._scalar import blocks as scalar
 from .._scalar import relaxed
-from .._scalar.address import NOISE, block_words
-from .._scalar.bits import (
-    from_ordered_float32,
-    from_ordered_float64,
-    multiply_add,
-    ordered_float32,
-    ordered_float64,
-)
+from .._scalar.address import NOISE
+from .._scalar.bits import multiply_add
 from .._scalar.blocks import LANES
-from .._scalar.elementary import finite_log_float32, finite_log_float64
-from .forms import FORMS, THREADS, device, matrix, vector
+from .forms import FORMS, THREADS, block_items, device, matrix, vector
 from .noise import noise_of
-from .rows import CALL, DRAWN, INVALID, flag, identity_of, key_of, kind_of, temperature_of
-from .short import ABSENT, largest_of_rows, power_of, sums_of_rows
+from .rows import CALL, DRAWN, INVALID, address_of, flag, key_of, pick, status_of, temperature_of, words_at
+from .short import ABSENT, ROWS, Scales, largest_of_rows, power_of, sums_of_rows
 
 _INF = math.inf
 _NAN = math.nan
@@ -34,55 +27,54 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """The kernels of one element format and layout, and the types of their arguments."""
     form = FORMS[name]
     wide, load, keep, zero, noise = form.wide, form.load, form.store, form.zero, noise_of(form)
-    weight = scalar.weight_float64 if wide is float64 else scalar.weight_float32
-    order = ordered_float64 if wide is float64 else ordered_float32
-    unorder = from_ordered_float64 if wide is float64 else from_ordered_float32
-    log = finite_log_float64 if wide is float64 else finite_log_float32
+    order, unorder, weight = form.arithmetic.order, form.arithmetic.unorder, form.arithmetic.weight
+    log = form.arithmetic.log
 
     @device
-    def weigh_rows(ps, weights, lanes, power, kinds, highs, lows, bases):
+    def weigh_rows(ps, weights, lanes, power, statuses, scales, bases):
         """Weights relative to each row's base; the first lane of every row becomes their sum."""
         for e in range(cuda.threadIdx.x, LANES, THREADS):
             i = e >> power
             w = wide(zero)
-            if kinds[i] == DRAWN:
-                high, low = scalar.narrow(zero, highs[i], lows[i])
+            if statuses[i] == DRAWN:
+                high, low = scalar.narrow(zero, scales.high[i], scales.low[i])
                 w = wide(weight(wide(ps[e] - bases[i]), wide(high), wide(low), wide(zero)))
             weights[e], lanes[e] = w, w
         sums_of_rows(lanes, int64(1) << power)
 
     def relax_short(logits, call, noisy, out, bad):
         """Relaxed samples of a tile of rows; NaN in rows that are bad, masked out or of temperature 0."""
-        ps = cuda.shared.array(512, wide)
-        weights = cuda.shared.array(512, wide)
-        lanes = cuda.shared.array(512, wide)
-        tops = cuda.shared.array(512, int64)
-        kinds = cuda.shared.array(128, int64)
-        spoilt = cuda.shared.array(128, int64)
+        ps = cuda.shared.array(LANES, wide)
+        weights = cuda.shared.array(LANES, wide)
+        lanes = cuda.shared.array(LANES, wide)
+        tops = cuda.shared.array(LANES, int64)
+        statuses = cuda.shared.array(ROWS, int64)
+        spoilt = cuda.shared.array(ROWS, int64)
         again = cuda.shared.array(1, int64)
-        highs = cuda.shared.array(128, float64)
-        lows = cuda.shared.array(128, float64)
-        maxima = cuda.shared.array(128, wide)
-        bases = cuda.shared.array(128, wide)
-        divisors = cuda.shared.array(128, wide)
+        high = cuda.shared.array(ROWS, float64)
+        low = cuda.shared.array(ROWS, float64)
+        scales = Scales(high, low)
+        maxima = cuda.shared.array(ROWS, wide)
+        bases = cuda.shared.array(ROWS, wide)
+        divisors = cuda.shared.array(ROWS, wide)
         t = cuda.threadIdx.x
         rows, columns = int64(logits.shape[0]), int64(logits.shape[1])
         power = int64(power_of(columns))
         width, tile = int64(1) << power, int64(LANES) >> power
-        key, mask = key_of(call)
-        for item in range(int64(cuda.blockIdx.x), (rows + tile - 1) // tile, int64(cuda.gridDim.x)):
+        key = key_of(call)
+        for item in block_items((rows + tile - 1) // tile):
             first = item * tile
             again[0] = 0
             for i in range(t, tile, THREADS):
-                kind = kind_of(call, call.first_row + first + i) if first + i < rows else int64(ABSENT)
-                kinds[i], spoilt[i], bases[i] = kind, 0, wide(zero)
-                if kind == DRAWN:
-                    highs[i], lows[i] = scalar.scale(temperature_of(call, call.first_row + first + i))
+                status = status_of(call, call.first_row + first + i) if first + i < rows else int64(ABSENT)
+                statuses[i], spoilt[i], bases[i] = status, 0, wide(zero)
+                if status == DRAWN:
+                    scales.high[i], scales.low[i] = scalar.scale(temperature_of(call, call.first_row + first + i))
             cuda.syncthreads()
             for e in range(t, LANES, THREADS):
                 i, c = e >> power, e & (width - 1)
                 x = wide(-_INF)
-                if c < columns and kinds[i] == DRAWN:
+                if c < columns and statuses[i] == DRAWN:
                     x = wide(load(logits[uint64(first + i), uint64(c)]))
                     if not x < _INF:  # NaN, too
                         spoilt[i] = 1
@@ -90,24 +82,23 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             largest_of_rows(tops, width)
             for i in range(t, tile, THREADS):
                 maxima[i] = wide(unorder(int64(tops[i << power])))
-                if kinds[i] == DRAWN and (spoilt[i] != 0 or maxima[i] == -_INF):
-                    kinds[i] = INVALID
-                if kinds[i] == INVALID:
+                if statuses[i] == DRAWN and (spoilt[i] != 0 or maxima[i] == -_INF):
+                    statuses[i] = INVALID
+                if statuses[i] == INVALID:
                     flag(bad, call.first_row + first + i)
             cuda.syncthreads()
             for quad in range(t, LANES // 4, THREADS):
                 i, c = quad * 4 >> power, quad * 4 & (width - 1)
-                if kinds[i] == DRAWN and c < columns:
-                    identity = identity_of(call, call.first_row + first + i)
-                    x0, x1, x2, x3 = block_words(uint64(c // 4), uint64(0), identity, uint64(NOISE), key, mask)
+                if statuses[i] == DRAWN and c < columns:
+                    address = address_of(call, call.first_row + first + i, key)
+                    words = words_at(address, c // 4, 0, NOISE)
                     for k in range(min(4, columns - c)):
-                        word = x0 if k == 0 else x1 if k == 1 else x2 if k == 2 else x3
-                        g = noise(word, c + k, identity, key, mask) if noisy else wide(zero)
+                        g = noise(pick(words, k), c + k, address) if noisy else wide(zero)
                         ps[quad * 4 + k] = wide(relaxed.perturbed(ps[quad * 4 + k], maxima[i], g))
             cuda.syncthreads()
-            weigh_rows(ps, weights, lanes, power, kinds, highs, lows, bases)
+            weigh_rows(ps, weights, lanes, power, statuses, scales, bases)
             for i in range(t, tile, THREADS):
-                if kinds[i] == DRAWN and not relaxed.in_range(lanes[i << power]):
+                if statuses[i] == DRAWN and not relaxed.in_range(lanes[i << power]):
                     again[0] = 1
             cuda.syncthreads()
             if again[0] != 0:
@@ -118,34 +109,34 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     if not relaxed.in_range(lanes[i << power]):
                         bases[i] = wide(unorder(int64(tops[i << power])))
                 cuda.syncthreads()
-                weigh_rows(ps, weights, lanes, power, kinds, highs, lows, bases)
+                weigh_rows(ps, weights, lanes, power, statuses, scales, bases)
             for i in range(t, tile, THREADS):
-                if kinds[i] == DRAWN:  # as `normalise` and `divide` of a lone block
+                if statuses[i] == DRAWN:  # as `normalise` and `divide` of a lone block
                     largest, total = float64(maxima[i]), float64(lanes[i << power])
                     offset = relaxed.block_offset(largest, float64(bases[i]), largest)
-                    scale = relaxed.block_scale(offset, offset, highs[i], lows[i])
+                    scale = relaxed.block_scale(offset, offset, scales.high[i], scales.low[i])
                     divisors[i] = wide(relaxed.ratio(multiply_add(total, scale, 0.0), scale))
             cuda.syncthreads()
             for e in range(t, LANES, THREADS):
                 i, c = e >> power, e & (width - 1)
-                if kinds[i] != ABSENT and c < columns:
+                if statuses[i] != ABSENT and c < columns:
                     value = wide(_NAN)
-                    if kinds[i] == DRAWN:
+                    if statuses[i] == DRAWN:
                         value = wide(relaxed.ratio(weights[e], divisors[i]))
                     out[uint64(first + i), uint64(c)] = keep(value)
             cuda.syncthreads()
 
     def vjp_short(y, u, call, wanted, out, slopes):
         """The gradient of a tile of rows in the logits, and, where asked for, in each row's temperature."""
-        of_products = cuda.shared.array(512, float64)
-        of_y = cuda.shared.array(512, float64)
-        means = cuda.shared.array(128, float64)
-        rates = cuda.shared.array(128, float64)
+        of_products = cuda.shared.array(LANES, float64)
+        of_y = cuda.shared.array(LANES, float64)
+        means = cuda.shared.array(ROWS, float64)
+        rates = cuda.shared.array(ROWS, float64)
         t = cuda.threadIdx.x
         rows, columns = int64(y.shape[0]), int64(y.shape[1])
         power = int64(power_of(columns))
         width, tile = int64(1) << power, int64(LANES) >> power
-        for item in range(int64(cuda.blockIdx.x), (rows + tile - 1) // tile, int64(cuda.gridDim.x)):
+        for item in block_items((rows + tile - 1) // tile):
             first = item * tile
             for e in range(t, LANES, THREADS):
                 row, c = first + (e >> power), e & (width - 1)

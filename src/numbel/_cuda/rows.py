@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 from numba import cuda, float64, int64, types, uint8, uint64
 
-from .._scalar.address import MAX_COLUMNS, MAX_ROW_ID, draw_key
+from .._scalar.address import MAX_COLUMNS, MAX_ROW_ID, block_words, draw_key, noise_word
 from .._scalar.blocks import BLOCK
 from .._scalar.limits import allows
 from .forms import device, vector
 
 _INF = math.inf
+_BLOCK_BITS = BLOCK.bit_length() - 1
 
 #: What is done with a row: nothing; its argmax; a draw; or it is flagged, as its temperature or address is invalid.
 LEFT_OUT, GREEDY, DRAWN, INVALID = range(4)
@@ -39,13 +40,37 @@ class Call(NamedTuple):
     least: Any = 0  # ragged rows of fewer columns are drawn by the kernels of short rows
 
 
+class Columns(NamedTuple):
+    """Neighbouring columns of a line of logits."""
+
+    line: Any
+    start: Any
+    count: Any
+
+
+class Address(NamedTuple):
+    """What addresses a row's random bits, beside column and sample."""
+
+    row_id: Any
+    key: Any
+    mask: Any
+
+
+class Samples(NamedTuple):
+    """Which samples of each row a launch draws, and how many of them there are in all."""
+
+    first: Any
+    count: Any
+    total: Any
+
+
 class Results(NamedTuple):
-    """The outputs of a sample; `sums` takes logsumexp in float64, bad[0] is lowered to the first bad row."""
+    """The outputs of a sample; bad[0] is lowered to the first bad row."""
 
     indices: Any
     log_prob: Any
     logsumexp: Any
-    sums: Any
+    logsumexp64: Any  # the same in float64, whatever the arithmetic
     bad: Any
 
 
@@ -53,6 +78,7 @@ _IDS = vector(uint64)
 CALL = types.NamedTuple(
     [int64, float64, vector(float64), _IDS, vector(uint8), uint64, uint64, _IDS, vector(int64), int64], Call
 )
+SAMPLES = types.NamedTuple([int64, int64, int64], Samples)
 
 
 def results(wide: Any) -> Any:
@@ -67,13 +93,7 @@ def temperature_of(call, row):
 
 
 @device
-def identity_of(call, row):
-    """What a row's random bits are addressed by."""
-    return uint64(call.ids[row]) if call.ids.size > 0 else uint64(row)
-
-
-@device
-def kind_of(call, row):
+def status_of(call, row):
     """What is done with a row."""
     if call.mask.size > 0 and call.mask[row] == 0:
         return LEFT_OUT
@@ -91,9 +111,40 @@ def key_of(call):
     return uint64(key), uint64(mask)
 
 
+@device
+def address_of(call, row, key):
+    """The address of a row's random bits in the draw of a key."""
+    return Address(uint64(call.ids[row]) if call.ids.size > 0 else uint64(row), key[0], key[1])
+
+
+@device
+def words_at(address, group, sample, tag):
+    """The four words of a Philox block: those of the columns of group number `group`."""
+    return block_words(uint64(group), uint64(sample), address.row_id, uint64(tag), address.key, address.mask)
+
+
+@device
+def word_at(address, column, sample, tag):
+    """A column's word."""
+    return noise_word(uint64(column), uint64(sample), address.row_id, uint64(tag), address.key, address.mask)
+
+
+@device
+def choice_word(address, block, sample, tag):
+    """The 64 bits that choose a column of a block."""
+    _, _, x2, x3 = words_at(address, block, sample, tag)
+    return (uint64(x2) << uint64(32)) | uint64(x3)
+
+
+@device
+def pick(words, k):
+    """Word number k of four."""
+    return words[0] if k == 0 else words[1] if k == 1 else words[2] if k == 2 else words[3]
+
+
 @functools.cache
 def extents(layout: str) -> Any:
-    """Functions of (logits, call): how many rows there are, and a row's (line, first column in it, columns).
+    """Functions of (logits, call): how many rows there are, and a row's columns.
 
     A ragged row has no columns where its offsets fall or do not fit the line: those of a device come unchecked.
     """
@@ -109,7 +160,7 @@ def extents(layout: str) -> Any:
             good = start >= 0 and (row > 0 or start == 0) and start <= end and end - start <= MAX_COLUMNS
             if row + 2 == call.offsets.size:
                 good = good and end == logits.shape[1]
-            return int64(0), start, end - start if good and end <= logits.shape[1] else int64(0)
+            return Columns(int64(0), start, end - start if good and end <= logits.shape[1] else int64(0))
 
     else:
 
@@ -119,9 +170,26 @@ def extents(layout: str) -> Any:
 
         @device
         def extent(logits, call, row):
-            return int64(row), int64(0), int64(logits.shape[1])
+            return Columns(int64(row), int64(0), int64(logits.shape[1]))
 
     return number, extent
+
+
+@device
+def block_of(columns, block):
+    """A block of a row's columns."""
+    start = block * BLOCK
+    return Columns(columns.line, columns.start + start, min(columns.count - start, int64(BLOCK)))
+
+
+@device
+def blocks_in(columns):
+    """How many blocks so many columns have.
+
+    After this shift LLVM knows a number that is not negative: by `//` the loops that divide by it take 16 more
+    instructions and 2 to 4 more registers.
+    """
+    return int64(uint64(columns + (BLOCK - 1)) >> uint64(_BLOCK_BITS))
 
 
 @functools.cache
@@ -159,8 +227,8 @@ def slots(layout: str) -> Any:
         @device
         def room(logits, call, row, columns):
             first = first_slot(call, row)
-            last = first + (columns - 1) // BLOCK
-            found = columns > 0
+            last = first + (columns.count - 1) // BLOCK
+            found = columns.count > 0
             low, high = int64(0), int64(call.offsets.size - 1)
             while high - low > 1:  # as `owner` of the first slot and of the last, and so of all between
                 middle = (low + high) >> int64(1)
@@ -169,23 +237,23 @@ def slots(layout: str) -> Any:
                     low, found = middle, found and begin <= first
                 else:
                     high, found = middle, found and begin > last
-            return first, columns if found else int64(0)
+            return first, Columns(columns.line, columns.start, columns.count if found else int64(0))
 
     else:
 
         @device
         def number(logits, call):
-            return int64(logits.shape[0]) * ((int64(logits.shape[1]) + BLOCK - 1) // BLOCK)
+            return int64(logits.shape[0]) * blocks_in(int64(logits.shape[1]))
 
         @device
         def owner(logits, call, slot):
-            blocks = (int64(logits.shape[1]) + BLOCK - 1) // BLOCK
+            blocks = blocks_in(int64(logits.shape[1]))
             row = slot // blocks
             return row, slot - row * blocks
 
         @device
         def room(logits, call, row, columns):
-            return row * ((columns + BLOCK - 1) // BLOCK), columns
+            return row * blocks_in(columns.count), columns
 
     return number, owner, room
 

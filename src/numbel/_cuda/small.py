@@ -10,16 +10,16 @@ from numba import cuda, float64, int64, uint8, uint64
 
 from .._scalar.blocks import LANES
 from .blocks import halve
-from .forms import FORMS, THREADS, matrix, vector
-from .rows import CALL, GREEDY, kind_of
+from .forms import FORMS, THREADS, matrix, thread_items, vector
+from .rows import CALL, GREEDY, status_of
 
 _NAN = math.nan
 
 
 def greedy(call, rows, only):
     """only[row] = 1 where a row's temperature is 0, else 0."""
-    for row in range(int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x, rows, int64(cuda.gridDim.x) * THREADS):
-        only[row] = 1 if kind_of(call, row) == GREEDY else 0
+    for row in thread_items(rows):
+        only[row] = 1 if status_of(call, row) == GREEDY else 0
 
 
 def advance(counter):
@@ -30,7 +30,7 @@ def advance(counter):
 
 def total(values, out):
     """out[0] = the sum of values, by one CUDA block."""
-    lanes = cuda.shared.array(512, float64)
+    lanes = cuda.shared.array(LANES, float64)
     for lane in range(cuda.threadIdx.x, LANES, THREADS):
         of_lane = 0.0
         for i in range(lane, values.size, LANES):
@@ -50,8 +50,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     def one_hot(indices, first_row, only, out):
         """1 at a row's index and 0 elsewhere, NaN where the index is -1; of rows in `only`, if it has elements."""
         rows, columns = int64(out.shape[0]), int64(out.shape[1])
-        step = int64(cuda.gridDim.x) * THREADS
-        for item in range(int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x, rows * columns, step):
+        for item in thread_items(rows * columns):
             row = item // columns
             column = item - row * columns
             if only.size == 0 or only[first_row + row] != 0:
@@ -61,7 +60,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
 
     def widen(row, out):
         """A row in float64."""
-        for c in range(int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x, out.size, int64(cuda.gridDim.x) * THREADS):
+        for c in thread_items(out.size):
             out[c] = float64(wide(load(row[0, c])))
 
     rows = matrix(form, layout)

@@ -17,9 +17,10 @@ from .._scalar import blocks as scalar
 from .._scalar.blocks import BLOCK
 from .._scalar.elementary import log_float64
 from .._scalar.table import MASS, draw_words, mass, pack, settle, shares, split_word
-from .forms import FORMS, THREADS, device, matrix, vector
-from .roots import LAW
-from .rows import CALL, extents, identity_of, key_of, results, temperature_of
+from .forms import FORMS, THREADS, block_items, device, matrix, vector
+from .roots import LAW, ROOTS
+from .rows import CALL, address_of, blocks_in, extents, key_of, results, temperature_of
+from .shared import PER_THREAD
 
 _NAN = math.nan
 #: Of a row: its columns, C, bits of an alias, what every possible column gets more, the column before which it gets one
@@ -102,11 +103,11 @@ def search(lists, first, count, bound):
 
 def begin_tables(fixed, tables):
     """The heads, once every block is weighed: a CUDA block for each row."""
-    values = cuda.shared.array(128, int64)
-    for at in range(int64(cuda.blockIdx.x), tables.rows, int64(cuda.gridDim.x)):
+    values = cuda.shared.array(PER_THREAD, int64)
+    for at in block_items(tables.rows):
         if fixed[uint64(tables.first + at)] == LAW:
             first, columns = at * tables.blocks, int64(tables.heads[COLUMNS, uint64(at)])
-            blocks = (columns + BLOCK - 1) // BLOCK
+            blocks = (columns + BLOCK - 1) // BLOCK  # by `blocks_in` 48 instructions more
             total = sum_before(tables.plan, SUM, first, blocks, values)
             possible = sum_before(tables.plan, POSSIBLE, first, blocks, values)
             unit, bits, each, extra = shares(total, possible, columns)
@@ -145,12 +146,12 @@ def begin_tables(fixed, tables):
 
 def classify(fixed, tables):
     """LIGHT, HEAVY, LACK and EXCESS of every block."""
-    light = cuda.shared.array(128, int64)
-    heavy = cuda.shared.array(128, int64)
-    lack = cuda.shared.array(128, int64)
-    excess = cuda.shared.array(128, int64)
+    light = cuda.shared.array(PER_THREAD, int64)
+    heavy = cuda.shared.array(PER_THREAD, int64)
+    lack = cuda.shared.array(PER_THREAD, int64)
+    excess = cuda.shared.array(PER_THREAD, int64)
     t = cuda.threadIdx.x
-    for item in range(int64(cuda.blockIdx.x), tables.rows * tables.blocks, int64(cuda.gridDim.x)):
+    for item in block_items(tables.rows * tables.blocks):
         at = item // tables.blocks
         start = (item - at * tables.blocks) * BLOCK
         if fixed[uint64(tables.first + at)] == LAW:
@@ -181,11 +182,11 @@ def classify(fixed, tables):
 
 def end_classes(fixed, tables):
     """The rest of the heads, once every block is classified: a CUDA block for each row."""
-    values = cuda.shared.array(128, int64)
-    for at in range(int64(cuda.blockIdx.x), tables.rows, int64(cuda.gridDim.x)):
+    values = cuda.shared.array(PER_THREAD, int64)
+    for at in block_items(tables.rows):
         if fixed[uint64(tables.first + at)] == LAW:
             first = at * tables.blocks
-            blocks = (int64(tables.heads[COLUMNS, uint64(at)]) + BLOCK - 1) // BLOCK
+            blocks = blocks_in(int64(tables.heads[COLUMNS, uint64(at)]))
             lights = sum_before(tables.plan, LIGHT, first, blocks, values)
             heavies = sum_before(tables.plan, HEAVY, first, blocks, values)
             sum_before(tables.plan, LACK, first, blocks, values)
@@ -196,12 +197,12 @@ def end_classes(fixed, tables):
 
 def enlist(fixed, tables):
     """The lists and their sums; entries of columns of mass C."""
-    light = cuda.shared.array(128, int64)
-    heavy = cuda.shared.array(128, int64)
-    lack = cuda.shared.array(128, int64)
-    excess = cuda.shared.array(128, int64)
+    light = cuda.shared.array(PER_THREAD, int64)
+    heavy = cuda.shared.array(PER_THREAD, int64)
+    lack = cuda.shared.array(PER_THREAD, int64)
+    excess = cuda.shared.array(PER_THREAD, int64)
     t, own = cuda.threadIdx.x, BLOCK // THREADS
-    for item in range(int64(cuda.blockIdx.x), tables.rows * tables.blocks, int64(cuda.gridDim.x)):
+    for item in block_items(tables.rows * tables.blocks):
         at = item // tables.blocks
         columns, row = int64(tables.heads[COLUMNS, uint64(at)]), at * tables.columns
         begin = (item - at * tables.blocks) * BLOCK + t * own
@@ -241,7 +242,7 @@ def enlist(fixed, tables):
 
 def pair(fixed, tables):
     """The entries of light and heavy columns, each by one thread."""
-    for item in range(int64(cuda.blockIdx.x), tables.rows * tables.blocks, int64(cuda.gridDim.x)):
+    for item in block_items(tables.rows * tables.blocks):
         at = item // tables.blocks
         start, row = (item - at * tables.blocks) * BLOCK, at * tables.columns
         if fixed[uint64(tables.first + at)] == LAW:
@@ -267,22 +268,22 @@ def pair(fixed, tables):
 
 def draw_tabled(call, samples, fixed, tables, indices):
     """The samples of rows from their tables, 4096 of a row by a CUDA block."""
-    runs = (samples + BLOCK - 1) // BLOCK
-    key, mask = key_of(call)
-    for item in range(int64(cuda.blockIdx.x), tables.rows * runs, int64(cuda.gridDim.x)):
+    runs = (samples + BLOCK - 1) // BLOCK  # by `blocks_in` 58 registers for 50
+    key = key_of(call)
+    for item in block_items(tables.rows * runs):
         at = item // runs
         start, row = (item - at * runs) * BLOCK, tables.first + at
-        only, identity = int64(fixed[uint64(row)]), identity_of(call, call.first_row + row)
+        only, address = int64(fixed[uint64(row)]), address_of(call, call.first_row + row, key)
         columns, unit = int64(tables.heads[COLUMNS, uint64(at)]), int64(tables.heads[UNIT, uint64(at)])
-        bits, place = int64(tables.heads[BITS, uint64(at)]), (call.first_row + row) * samples
+        bits, own = int64(tables.heads[BITS, uint64(at)]), (call.first_row + row) * samples
         for sample in range(start + cuda.threadIdx.x, min(start + BLOCK, samples), THREADS):
             category = only
             if only == LAW:
-                first, second = draw_words(uint64(sample), identity, key, mask)
+                first, second = draw_words(uint64(sample), address.row_id, address.key, address.mask)
                 column, level = split_word(uint64(first), uint64(second), uint64(columns), uint64(unit))
                 entry = uint64(tables.cells[uint64(at * tables.columns) + uint64(column)])
                 category = int64(settle(entry, uint64(column), uint64(level), bits))
-            indices[uint64(place + sample)] = category
+            indices[uint64(own + sample)] = category
 
 
 @functools.cache
@@ -292,21 +293,21 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     wide, load = form.wide, form.load
     _, extent = extents(layout)
 
-    def weigh_columns(logits, call, roots, fixed, tables):
+    def weigh_columns(logits, call, roots, tables):
         """Masses of the columns, SUM and POSSIBLE of every block."""
-        sums = cuda.shared.array(128, int64)
-        counts = cuda.shared.array(128, int64)
+        sums = cuda.shared.array(PER_THREAD, int64)
+        counts = cuda.shared.array(PER_THREAD, int64)
         t = cuda.threadIdx.x
-        for item in range(int64(cuda.blockIdx.x), tables.rows * tables.blocks, int64(cuda.gridDim.x)):
+        for item in block_items(tables.rows * tables.blocks):
             at = item // tables.blocks
             row, start = tables.first + at, (item - at * tables.blocks) * BLOCK
-            line, first, columns = extent(logits, call, row)
-            if fixed[uint64(row)] == LAW:
+            columns = extent(logits, call, row)
+            if roots.fixed[uint64(row)] == LAW:
                 high, low = scalar.scale(temperature_of(call, call.first_row + row))
-                r, factor = roots[0, uint64(row)], float64(MASS) / roots[1, uint64(row)]
+                r, factor = roots.sums[0, uint64(row)], float64(MASS) / roots.sums[1, uint64(row)]
                 total, possible = int64(0), int64(0)
-                for c in range(start + t, min(start + BLOCK, columns), THREADS):
-                    x = float64(wide(load(logits[uint64(line), uint64(first + c)])))
+                for c in range(start + t, min(start + BLOCK, columns.count), THREADS):
+                    x = float64(wide(load(logits[uint64(columns.line), uint64(columns.start + c)])))
                     m = int64(mass(x, high, low, r, factor))
                     tables.cells[uint64(at * tables.columns + c)] = uint64(m)
                     total += m
@@ -322,37 +323,37 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                 if t == 0:
                     tables.plan[SUM, uint64(item)], tables.plan[POSSIBLE, uint64(item)] = sums[0], counts[0]
                     if start == 0:
-                        tables.heads[COLUMNS, uint64(at)] = columns
+                        tables.heads[COLUMNS, uint64(at)] = columns.count
                 cuda.syncthreads()
 
-    def look_up(logits, call, samples, roots, fixed, tables, results):
+    def look_up(logits, call, samples, roots, tables, results):
         """log_prob of the samples."""
-        runs = (samples + BLOCK - 1) // BLOCK
-        for item in range(int64(cuda.blockIdx.x), tables.rows * runs, int64(cuda.gridDim.x)):
+        runs = blocks_in(samples)
+        for item in block_items(tables.rows * runs):
             at = item // runs
             start, row = (item - at * runs) * BLOCK, tables.first + at
-            line, first, _ = extent(logits, call, row)
-            only, place = int64(fixed[uint64(row)]), (call.first_row + row) * samples
-            high, low, r, log_total = 0.0, 0.0, roots[0, uint64(row)], 0.0
+            columns = extent(logits, call, row)
+            only, own = int64(roots.fixed[uint64(row)]), (call.first_row + row) * samples
+            high, low, r, log_total = 0.0, 0.0, roots.sums[0, uint64(row)], 0.0
             if only == LAW:
                 high, low = scalar.scale(temperature_of(call, call.first_row + row))
-                log_total = log_float64(roots[1, uint64(row)])
+                log_total = log_float64(roots.sums[1, uint64(row)])
             for sample in range(start + cuda.threadIdx.x, min(start + BLOCK, samples), THREADS):
                 value = _NAN if only < 0 else 0.0
                 if only == LAW:
-                    column = int64(results.indices[uint64(place + sample)])
-                    x = float64(wide(load(logits[uint64(line), uint64(first + column)])))
+                    column = int64(results.indices[uint64(own + sample)])
+                    x = float64(wide(load(logits[uint64(columns.line), uint64(columns.start + column)])))
                     value = scalar.log_prob_beside(x, high, low, r, log_total)
-                results.log_prob[uint64(place + sample)] = value
+                results.log_prob[uint64(own + sample)] = value
 
-    rows, roots, fixed = matrix(form, layout), matrix(FORMS["float64"], "C"), vector(int64)
+    rows, fixed = matrix(form, layout), vector(int64)
     return {
-        "weigh_columns": (weigh_columns, (rows, CALL, roots, fixed, TABLES)),
+        "weigh_columns": (weigh_columns, (rows, CALL, ROOTS, TABLES)),
         "begin_tables": (begin_tables, (fixed, TABLES)),
         "classify": (classify, (fixed, TABLES)),
         "end_classes": (end_classes, (fixed, TABLES)),
         "enlist": (enlist, (fixed, TABLES)),
         "pair": (pair, (fixed, TABLES)),
         "draw_tabled": (draw_tabled, (CALL, int64, fixed, TABLES, vector(int64))),
-        "look_up": (look_up, (rows, CALL, int64, roots, fixed, TABLES, results(wide))),
+        "look_up": (look_up, (rows, CALL, int64, ROOTS, TABLES, results(wide))),
     }

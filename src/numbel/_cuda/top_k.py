@@ -16,14 +16,30 @@ from typing import Any, NamedTuple
 from numba import cuda, float64, int64, types, uint8, uint64
 
 from .._scalar import blocks as scalar
-from .._scalar.address import NOISE, REFINEMENT, block_words, noise_word
+from .._scalar.address import NOISE, REFINEMENT
 from .._scalar.blocks import BLOCK
 from .._scalar.gumbel import cannot_exceed, column_of, goes_first, gumbel_float64, place_of
 from .._scalar.top_k import category_node, limit_at_zero, rank_below
-from .blocks import best_of, functions
-from .categorical import join_blocks
-from .forms import FORMS, THREADS, device, matrix, vector
-from .rows import CALL, DRAWN, GREEDY, LEFT_OUT, flag, identity_of, key_of, kind_of, temperature_of
+from .blocks import best_of, functions, scale_function
+from .categorical import BlockSums, join_blocks
+from .forms import FORMS, THREADS, block_items, device, matrix, thread_items, vector
+from .rows import (
+    CALL,
+    DRAWN,
+    GREEDY,
+    LEFT_OUT,
+    Columns,
+    address_of,
+    blocks_in,
+    flag,
+    key_of,
+    pick,
+    status_of,
+    temperature_of,
+    word_at,
+    words_at,
+)
+from .shared import ENTRIES, PER_THREAD, Entries, block_scratch, join_scratch, thread_entries
 
 _INF = math.inf
 _NAN = math.nan
@@ -49,6 +65,88 @@ class Chosen(NamedTuple):
     bad: Any
 
 
+class Entry(NamedTuple):
+    """A key, and the place of its column."""
+
+    key: Any
+    place: Any
+
+
+class Bounds(NamedTuple):
+    """What a row's candidates must reach, its place -1 in a bad row; until it is found, `limited` if one is there."""
+
+    limited: Any
+    keys: Any
+    places: Any
+
+
+class Pass(NamedTuple):
+    """Which blocks of a row a launch looks at: so many, `stride` apart, the columns of each dealt to so many groups."""
+
+    blocks: Any
+    stride: Any
+    groups: Any
+
+
+class Lists(NamedTuple):
+    """The candidates of rows: how many each has, and room for `capacity` entries of each."""
+
+    counts: Any
+    entries: Any
+    capacity: Any
+
+
+class Marks(NamedTuple):
+    """A bit for each column of the rows' blocks: whether it is chosen."""
+
+    words: Any
+    blocks: Any
+
+
+class RowLaw(NamedTuple):
+    """What makes keys of a row's logits: at temperature 0 the logits themselves."""
+
+    greedy: Any
+    temperature: Any
+    high64: Any
+    address: Any
+
+
+class SelectScratch(NamedTuple):
+    """Shared memory of `nth`: counts of digits, of each thread's, what was found; the entry becomes the first here."""
+
+    histogram: Any
+    sums: Any
+    found: Any
+    entry: Any
+
+
+_REALS, _INTEGERS = vector(float64), vector(int64)
+BOUNDS = types.NamedTuple([uint8, _REALS, _INTEGERS], Bounds)
+PASS = types.NamedTuple([int64, int64, int64], Pass)
+LISTS = types.NamedTuple([_INTEGERS, ENTRIES, int64], Lists)
+MARKS_TYPE = types.NamedTuple([vector(uint64), int64], Marks)
+
+
+@device
+def select_scratch():
+    """A SelectScratch."""
+    histogram = cuda.shared.array(256, int64)
+    sums = cuda.shared.array(PER_THREAD, int64)
+    found = cuda.shared.array(4, int64)
+    key = cuda.shared.array(1, float64)
+    place = cuda.shared.array(1, int64)
+    return SelectScratch(histogram, sums, found, Entries(key, place))
+
+
+@device
+def sorted_scratch():
+    """The entries that a CUDA block sorts."""
+    keys = cuda.shared.array(SORTED, float64)
+    places = cuda.shared.array(SORTED, int64)
+    return Entries(keys, places)
+
+
 @device
 def digit_of(key, column, digit):
     """A digit of an entry, the leading one first; entries in order ascend."""
@@ -68,9 +166,11 @@ def known(key, column, digits, prefix, rest):
 
 
 @device
-def nth(keys, at, first, count, rank, histogram, sums, found, entry_key, entry_at):
-    """entry_key[0], entry_at[0] become the entry that `rank` others precede, of those with a column: digit by digit."""
+def nth(entries, first, count, rank, scratch):
+    """scratch.entry becomes the entry that `rank` others precede, of those with a column: digit by digit."""
     t = cuda.threadIdx.x
+    keys, at = entries
+    histogram, sums, found, entry = scratch
     own = 256 // THREADS
     digits, prefix, rest, left = 0, uint64(0), uint64(0), int64(2)
     while left > 1:
@@ -107,7 +207,7 @@ def nth(keys, at, first, count, rank, histogram, sums, found, entry_key, entry_a
     for i in range(first + t, first + count, THREADS):
         key, column = keys[uint64(i)], at[uint64(i)]
         if column >= 0 and known(key, column, digits, prefix, rest):
-            entry_key[0], entry_at[0] = key, column
+            entry.keys[0], entry.places[0] = key, column
     cuda.syncthreads()
 
 
@@ -118,8 +218,9 @@ def factor_of(temperature):
 
 
 @device
-def exchange(keys, at, i, j, count):
+def exchange(entries, i, j, count):
     """Put entries i and j > i in order; beyond `count` there is nothing."""
+    keys, at = entries
     if j < count and goes_first(keys[j], at[j], keys[i], at[i]):
         keys[i], keys[j] = keys[j], keys[i]
         at[i], at[j] = at[j], at[i]
@@ -132,143 +233,133 @@ def pairs_of(count, stride):
 
 
 @device
-def merge(keys, at, count, stride):
+def merge(entries, count, stride):
     """The end of a step of a bitonic sort in shared memory: exchanges over `stride`, half of it, ..., 1."""
     while stride > 0:
         cuda.syncthreads()
         for i in range(cuda.threadIdx.x, pairs_of(count, stride), THREADS):
             low = i // stride * 2 * stride + i % stride
-            exchange(keys, at, low, low + stride, count)
+            exchange(entries, low, low + stride, count)
         stride //= 2
     cuda.syncthreads()
 
 
 @device
-def sort(keys, at, count):
+def sort(entries, count):
     """Sort `count` entries in shared memory."""
     half = 1
     while half < count:
         cuda.syncthreads()
         for i in range(cuda.threadIdx.x, pairs_of(count, half), THREADS):
             start, low = i // half * 2 * half, i % half
-            exchange(keys, at, start + low, start + 2 * half - 1 - low, count)
-        merge(keys, at, count, half // 2)
+            exchange(entries, start + low, start + 2 * half - 1 - low, count)
+        merge(entries, count, half // 2)
         half *= 2
     cuda.syncthreads()
 
 
 @device
-def mark(marks, blocks, row, place):
+def mark(marks, row, place):
     """Note that the column of a place is chosen in a row; each is noted once."""
     column = int64(column_of(place))
-    word = (row * blocks + column // BLOCK) * MARKS + column % BLOCK // 64
-    cuda.atomic.add(marks, word, uint64(1) << uint64(column % 64))
+    word = (row * marks.blocks + column // BLOCK) * MARKS + column % BLOCK // 64
+    cuda.atomic.add(marks.words, word, uint64(1) << uint64(column % 64))
 
 
-def select(counts, keys, at, capacity, blocks, k, marks):
+def select(lists, k, marks):
     """Bring the first k + 1 entries of each row to its front, in order, and mark the first k."""
-    top_keys = cuda.shared.array(2048, float64)
-    top_at = cuda.shared.array(2048, int64)
-    histogram = cuda.shared.array(256, int64)
-    sums = cuda.shared.array(128, int64)
-    found = cuda.shared.array(4, int64)
-    entry_key = cuda.shared.array(1, float64)
-    entry_at = cuda.shared.array(1, int64)
+    top = sorted_scratch()
+    scratch = select_scratch()
+    found, entry, keys, at = scratch.found, scratch.entry, lists.entries.keys, lists.entries.places
     t = cuda.threadIdx.x
-    for row in range(int64(cuda.blockIdx.x), counts.shape[0], int64(cuda.gridDim.x)):
-        count, first = int64(counts[row]), row * capacity
+    for row in block_items(lists.counts.shape[0]):
+        count, first = int64(lists.counts[row]), row * lists.capacity
         if count >= k:
             if count <= SORTED:
                 for i in range(t, count, THREADS):
-                    top_keys[i], top_at[i] = keys[first + i], at[first + i]
+                    top.keys[i], top.places[i] = keys[first + i], at[first + i]
             else:
-                nth(keys, at, first, count, k, histogram, sums, found, entry_key, entry_at)
+                nth(lists.entries, first, count, k, scratch)
                 if t == 0:
                     found[3] = 0
                 cuda.syncthreads()
                 for i in range(first + t, first + count, THREADS):
-                    if not goes_first(entry_key[0], entry_at[0], keys[i], at[i]):
+                    if not goes_first(entry.keys[0], entry.places[0], keys[i], at[i]):
                         place = cuda.atomic.add(found, 3, 1)
-                        top_keys[place], top_at[place] = keys[i], at[i]
+                        top.keys[place], top.places[place] = keys[i], at[i]
                 count = k + 1
-            sort(top_keys, top_at, count)
+            sort(top, count)
             for i in range(t, min(count, k + 1), THREADS):
-                keys[first + i], at[first + i] = top_keys[i], top_at[i]
+                keys[first + i], at[first + i] = top.keys[i], top.places[i]
                 if i < k:
-                    mark(marks, blocks, row, top_at[i])
+                    mark(marks, row, top.places[i])
         cuda.syncthreads()
 
 
-def sort_tiles(counts, keys, at, capacity, merging):
+def sort_tiles(lists, merging):
     """Sort runs of SORTED entries, or, if merging, end a step of the sort of longer ones."""
-    top_keys = cuda.shared.array(2048, float64)
-    top_at = cuda.shared.array(2048, int64)
+    top = sorted_scratch()
+    keys, at = lists.entries
     t = cuda.threadIdx.x
-    tiles = (capacity + SORTED - 1) // SORTED
-    for item in range(int64(cuda.blockIdx.x), counts.shape[0] * tiles, int64(cuda.gridDim.x)):
+    tiles = (lists.capacity + SORTED - 1) // SORTED
+    for item in block_items(lists.counts.shape[0] * tiles):
         row = item // tiles
         start = (item - row * tiles) * SORTED
-        first = row * capacity + start
-        count = min(int64(counts[row]) - start, int64(SORTED))
+        first = row * lists.capacity + start
+        count = min(int64(lists.counts[row]) - start, int64(SORTED))
         for i in range(t, count, THREADS):
-            top_keys[i], top_at[i] = keys[first + i], at[first + i]
+            top.keys[i], top.places[i] = keys[first + i], at[first + i]
         if count > 0:
             if merging:
-                merge(top_keys, top_at, count, SORTED // 2)
+                merge(top, count, SORTED // 2)
             else:
-                sort(top_keys, top_at, count)
+                sort(top, count)
         for i in range(t, count, THREADS):
-            keys[first + i], at[first + i] = top_keys[i], top_at[i]
+            keys[first + i], at[first + i] = top.keys[i], top.places[i]
         cuda.syncthreads()
 
 
-def exchange_all(counts, keys, at, capacity, pairs, stride, mirrored):
+def exchange_all(lists, pairs, stride, mirrored):
     """One exchange over `stride` of each of a row's pairs; mirrored ones begin to merge two sorted runs."""
-    step = int64(cuda.gridDim.x) * THREADS
-    rows = counts.shape[0]
-    for item in range(int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x, rows * pairs, step):
+    for item in thread_items(lists.counts.shape[0] * pairs):
         row = item // pairs
         i = item - row * pairs
         start, low = i // stride * 2 * stride, i % stride
-        first = row * capacity
+        first = row * lists.capacity
         high = first + start + (2 * stride - 1 - low if mirrored else stride + low)
-        exchange(keys, at, first + start + low, high, first + int64(counts[row]))
+        exchange(lists.entries, first + start + low, high, first + int64(lists.counts[row]))
 
 
-def mark_all(counts, at, capacity, blocks, k, marks):
+def mark_all(lists, k, marks):
     """Mark the first k of each row's entries."""
-    step = int64(cuda.gridDim.x) * THREADS
-    for item in range(int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x, counts.shape[0] * k, step):
+    for item in thread_items(lists.counts.shape[0] * k):
         row = item // k
-        if counts[row] >= k:
-            mark(marks, blocks, row, at[row * capacity + item - row * k])
+        if lists.counts[row] >= k:
+            mark(marks, row, lists.entries.places[row * lists.capacity + item - row * k])
 
 
-def bound(call, winner_keys, winner_at, groups, columns, k, limited, bound_keys, bound_at, counts):
-    """What a row's candidates must reach: the (k + 1)-th of its winners; counts 0, or -1 of a bad row, as its column.
+def bound(call, winners, groups, columns, k, bounds, counts):
+    """What a row's candidates must reach: the (k + 1)-th of its winners; counts 0, or -1 of a bad row, as its place.
 
     If there are fewer winners, the bound that limited them, or none.
     """
-    histogram = cuda.shared.array(256, int64)
-    sums = cuda.shared.array(128, int64)
-    found = cuda.shared.array(4, int64)
-    entry_key = cuda.shared.array(1, float64)
-    entry_at = cuda.shared.array(1, int64)
+    scratch = select_scratch()
+    found, entry = scratch.found, scratch.entry
     t = cuda.threadIdx.x
-    for row in range(int64(cuda.blockIdx.x), counts.shape[0], int64(cuda.gridDim.x)):
+    for row in block_items(counts.shape[0]):
         first = row * groups
-        kind = kind_of(call, call.first_row + row)
-        is_bad = kind != DRAWN and kind != GREEDY
+        status = status_of(call, call.first_row + row)
+        is_bad = status != DRAWN and status != GREEDY
         if t == 0:
             found[0], found[1] = 0, 0
-            entry_key[0], entry_at[0] = -_INF, columns
-            if limited:
-                entry_key[0], entry_at[0] = bound_keys[row], bound_at[row]
+            entry.keys[0], entry.places[0] = -_INF, columns
+            if bounds.limited:
+                entry.keys[0], entry.places[0] = bounds.keys[row], bounds.places[row]
         cuda.syncthreads()
         if not is_bad:
             some, wrong = int64(0), int64(0)
             for i in range(first + t, first + groups, THREADS):
-                key, column = winner_keys[i], winner_at[i]
+                key, column = winners.keys[i], winners.places[i]
                 if key != key:
                     wrong = 1
                 if column >= 0:
@@ -279,10 +370,10 @@ def bound(call, winner_keys, winner_at, groups, columns, k, limited, bound_keys,
         is_bad = is_bad or found[1] > 0
         some = int64(found[0])
         if not is_bad and some > k:
-            nth(winner_keys, winner_at, first, groups, k, histogram, sums, found, entry_key, entry_at)
+            nth(winners, first, groups, k, scratch)
         if t == 0:
             counts[row] = -1 if is_bad else 0
-            bound_keys[row], bound_at[row] = entry_key[0], -1 if is_bad else entry_at[0]
+            bounds.keys[row], bounds.places[row] = entry.keys[0], -1 if is_bad else entry.places[0]
         cuda.syncthreads()
 
 
@@ -291,158 +382,141 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """The kernels of one element format and layout, and the types of their arguments."""
     form = FORMS[name]
     wide, load, keep, memory = form.wide, form.load, form.store, form.memory
-    block_node = functions(form).block_node
-    is_bounded = scalar.is_bounded_float64 if wide is float64 else scalar.is_bounded_float32
-    is_possible = scalar.is_possible_float64 if wide is float64 else scalar.is_possible_float32
+    block_sum, scale_of, scratch_of_block = functions(form).block_sum, scale_function(form), block_scratch(form)
+    is_bounded, is_possible = form.arithmetic.is_bounded, form.arithmetic.is_possible
 
     @device
-    def key_of_column(logits, row, column, word, best, best_at, greedy, temperature, high64, identity, key, mask):
-        """Key and place where it precedes the entry (best, best_at), else place -1; key NaN if the logit is bad."""
+    def law_of(call, row, key):
+        """The RowLaw of a row."""
+        temperature = temperature_of(call, row)
+        return RowLaw(temperature == 0.0, temperature, factor_of(temperature), address_of(call, row, key))
+
+    @device
+    def key_of_column(logits, row, column, word, best, law):
+        """The entry of a column if it precedes the best one, else a place -1; a key NaN if the logit is bad."""
         logit = wide(load(logits[uint64(row), uint64(column)]))
-        if not is_bounded(logit, high64):
+        if not is_bounded(logit, law.high64):
             return _NAN, int64(column)
-        if not is_possible(logit, high64):
+        if not is_possible(logit, law.high64):
             return -_INF, int64(-1)
-        if greedy:
-            return float64(logit), int64(column) if goes_first(logit, column, best, best_at) else int64(-1)
-        z = float64(logit) / temperature
-        if cannot_exceed(word, z, best):
+        if law.greedy:
+            return float64(logit), int64(column) if goes_first(logit, column, best.key, best.place) else int64(-1)
+        z = float64(logit) / law.temperature
+        if cannot_exceed(word, z, best.key):
             return -_INF, int64(-1)
-        y = noise_word(uint64(column), uint64(0), identity, uint64(REFINEMENT), key, mask)
-        g = gumbel_float64(word, uint64(y))
+        g = gumbel_float64(word, uint64(word_at(law.address, column, 0, REFINEMENT)))
         value = z + g
         place = int64(place_of(column, z, g, value))
-        return value, place if goes_first(value, place, best, best_at) else int64(-1)
+        return value, place if goes_first(value, place, best.key, best.place) else int64(-1)
 
-    def block_tops(logits, call, sampled, stride, limited, bound_keys, bound_at, groups, keys, at):
+    def block_tops(logits, call, at_pass, bounds, winners):
         """The first entry of each group of a block's columns: a key, NaN in a bad group, and a column, or -1.
 
-        Of `sampled` blocks of each row, `stride` apart; if limited, of what comes up to the row's bound.
+        If limited, of what comes up to the row's bound.
         """
-        shared_keys = cuda.shared.array(128, float64)
-        shared_at = cuda.shared.array(128, int64)
-        t = cuda.threadIdx.x
+        own = thread_entries()
+        t, sampled, groups = cuda.threadIdx.x, at_pass.blocks, at_pass.groups
         rows, columns = int64(logits.shape[0]), int64(logits.shape[1])
-        key, mask = key_of(call)
-        for item in range(int64(cuda.blockIdx.x), rows * sampled, int64(cuda.gridDim.x)):
+        key = key_of(call)
+        for item in block_items(rows * sampled):
             row = item // sampled
-            start = (item - row * sampled) * stride * BLOCK
+            start = (item - row * sampled) * at_pass.stride * BLOCK
             count = min(columns - start, int64(BLOCK))
-            kind = kind_of(call, call.first_row + row)
+            status = status_of(call, call.first_row + row)
             # before any column has been found, one of key -inf counts
             best, last, winner = -_INF, columns, int64(-1)
-            if limited:
-                best, last = bound_keys[row], bound_at[row] + 1
-            if kind in (DRAWN, GREEDY):
-                temperature = temperature_of(call, call.first_row + row)
-                high64 = factor_of(temperature)
-                identity = identity_of(call, call.first_row + row)
+            if bounds.limited:
+                best, last = bounds.keys[row], bounds.places[row] + 1
+            if status in (DRAWN, GREEDY):
+                law = law_of(call, call.first_row + row, key)
                 for group in range(t, (count + 3) // 4, THREADS):
-                    x0, x1, x2, x3 = block_words(
-                        uint64(start // 4 + group), uint64(0), identity, uint64(NOISE), key, mask
-                    )
+                    words = words_at(law.address, start // 4 + group, 0, NOISE)
                     for k in range(4):
                         column = start + group * 4 + k
                         if column < columns and best == best:
-                            word = uint64(x0 if k == 0 else x1 if k == 1 else x2 if k == 2 else x3)
-                            value, found = key_of_column(
-                                logits, row, column, word, best, last, kind == GREEDY, temperature, high64,
-                                identity, key, mask,
-                            )  # fmt: skip
+                            word = uint64(pick(words, k))
+                            value, found = key_of_column(logits, row, column, word, Entry(best, last), law)
                             if found >= 0:
                                 best, last, winner = value, found, found
-            shared_keys[t], shared_at[t] = best if winner >= 0 else -_INF, winner
-            best_of(shared_keys, shared_at, groups)
+            own.keys[t], own.places[t] = best if winner >= 0 else -_INF, winner
+            best_of(own, groups)
             for i in range(t, groups, THREADS):
-                keys[item * groups + i], at[item * groups + i] = shared_keys[i], shared_at[i]
+                winners.keys[item * groups + i], winners.places[item * groups + i] = own.keys[i], own.places[i]
             cuda.syncthreads()
 
-    def collect(logits, call, bound_keys, bound_at, counts, keys, at, capacity, marks):
+    def collect(logits, call, bounds, lists, marks):
         """The entries of each row that come up to its bound, in any order; no column is marked yet."""
         t = cuda.threadIdx.x
         rows, columns = int64(logits.shape[0]), int64(logits.shape[1])
-        blocks = (columns + BLOCK - 1) // BLOCK
-        key, mask = key_of(call)
-        for item in range(int64(cuda.blockIdx.x), rows * blocks, int64(cuda.gridDim.x)):
+        blocks = blocks_in(columns)
+        key = key_of(call)
+        for item in block_items(rows * blocks):
             row = item // blocks
             start = (item - row * blocks) * BLOCK
             count = min(columns - start, int64(BLOCK))
             for i in range(t, MARKS, THREADS):
-                marks[item * MARKS + i] = 0
-            if bound_at[row] >= 0:
-                temperature = temperature_of(call, call.first_row + row)
-                high64 = factor_of(temperature)
-                identity = identity_of(call, call.first_row + row)
-                best, last = bound_keys[row], bound_at[row]
+                marks.words[item * MARKS + i] = 0
+            if bounds.places[row] >= 0:
+                law = law_of(call, call.first_row + row, key)
+                best = Entry(bounds.keys[row], bounds.places[row] + 1)
                 for group in range(t, (count + 3) // 4, THREADS):
-                    x0, x1, x2, x3 = block_words(
-                        uint64(start // 4 + group), uint64(0), identity, uint64(NOISE), key, mask
-                    )
+                    words = words_at(law.address, start // 4 + group, 0, NOISE)
                     for k in range(4):
                         column = start + group * 4 + k
                         if column < columns:
-                            word = uint64(x0 if k == 0 else x1 if k == 1 else x2 if k == 2 else x3)
-                            value, found = key_of_column(
-                                logits, row, column, word, best, last + 1, temperature == 0.0, temperature, high64,
-                                identity, key, mask,
-                            )  # fmt: skip
+                            value, found = key_of_column(logits, row, column, uint64(pick(words, k)), best, law)
                             if found >= 0:
-                                place = row * capacity + cuda.atomic.add(counts, row, 1)
-                                keys[place], at[place] = value, found
+                                at = row * lists.capacity + cuda.atomic.add(lists.counts, row, 1)
+                                lists.entries.keys[at], lists.entries.places[at] = value, found
 
-    def rest_nodes(logits, call, counts, k, marks, nodes):
-        """R and S of every block without its marked columns."""
-        buffer = cuda.shared.array((1, 4096), memory)
-        lanes = cuda.shared.array(512, wide)
-        tops = cuda.shared.array(128, int64)
-        bottoms = cuda.shared.array(128, int64)
+    def rest_nodes(logits, call, counts, k, marks, sums):
+        """sums[:, block] of every block without its marked columns."""
+        buffer = cuda.shared.array((1, BLOCK), memory)
+        scratch = scratch_of_block()
         rows, columns = int64(logits.shape[0]), int64(logits.shape[1])
-        blocks = (columns + BLOCK - 1) // BLOCK
-        for item in range(int64(cuda.blockIdx.x), rows * blocks, int64(cuda.gridDim.x)):
+        blocks = blocks_in(columns)
+        for item in block_items(rows * blocks):
             row = item // blocks
-            if counts[row] >= k and kind_of(call, call.first_row + row) == DRAWN:
+            if counts[row] >= k and status_of(call, call.first_row + row) == DRAWN:
                 start = (item - row * blocks) * BLOCK
                 count = min(columns - start, int64(BLOCK))
                 for i in range(cuda.threadIdx.x, count, THREADS):
                     x = logits[uint64(row), uint64(start + i)]
-                    if (marks[uint64(item * MARKS + i // 64)] >> uint64(i % 64)) & uint64(1) != 0:
+                    if (marks.words[uint64(item * MARKS + i // 64)] >> uint64(i % 64)) & uint64(1) != 0:
                         x = keep(wide(-_INF))
                     buffer[uint64(0), uint64(i)] = x
-                high, low = scalar.scale(temperature_of(call, call.first_row + row))
-                r, s = block_node(buffer, int64(0), int64(0), int64(0), count, high, low, lanes, tops, bottoms)
+                scale = scale_of(temperature_of(call, call.first_row + row))
+                r, s = block_sum(buffer, Columns(int64(0), int64(0), count), scale, scratch)
                 if cuda.threadIdx.x == 0:
-                    nodes[0, item], nodes[1, item] = r, s
+                    sums[0, item], sums[1, item] = r, s
 
-    def finish(logits, call, counts, keys, at, capacity, k, nodes, chosen):
+    def finish(logits, call, lists, k, sums, chosen):
         """Write a row's sample from its sorted entries, and the log-probability: joined from the last category on."""
-        tree_r = cuda.shared.array(128, float64)
-        tree_s = cuda.shared.array(128, float64)
-        stack_r = cuda.shared.array(32, float64)
-        stack_s = cuda.shared.array(32, float64)
-        terms = cuda.shared.array((3, 512), float64)
+        join = join_scratch()
+        terms = cuda.shared.array((3, _TERMS), float64)
+        keys, at = lists.entries
         t = cuda.threadIdx.x
         rows, columns = int64(logits.shape[0]), int64(logits.shape[1])
-        blocks = (columns + BLOCK - 1) // BLOCK
-        for row in range(int64(cuda.blockIdx.x), rows, int64(cuda.gridDim.x)):
-            at_row, first = call.first_row + row, row * capacity
-            kind, count = kind_of(call, at_row), int64(counts[row])
+        blocks = blocks_in(columns)
+        for row in block_items(rows):
+            at_row, first = call.first_row + row, row * lists.capacity
+            status, count = status_of(call, at_row), int64(lists.counts[row])
             good = count >= k
             for i in range(t, k, THREADS):
                 value, column = _NAN, int64(-1)
                 if good:
                     value, column = keys[first + i], int64(column_of(at[first + i]))
-                    if kind == GREEDY:
+                    if status == GREEDY:
                         value = limit_at_zero(value)
                 chosen.indices[at_row * k + i], chosen.perturbed[at_row * k + i] = column, value
             log_p, threshold = _NAN, _NAN
             if good:
                 log_p, threshold = 0.0, keys[first + k] if count > k else -_INF
-                if kind == GREEDY:
+                if status == GREEDY:
                     threshold = limit_at_zero(threshold)
                 else:
                     high, low = scalar.scale(temperature_of(call, at_row))
-                    join_blocks(nodes, row * blocks, blocks, tree_r, tree_s, stack_r, stack_s)
-                    r, total = stack_r[0], stack_s[0]
+                    r, total = join_blocks(BlockSums(sums, row * blocks, blocks), join)
                     for end in range(k, 0, -_TERMS):
                         n = min(int64(end), int64(_TERMS))
                         last = first + end - 1
@@ -464,22 +538,20 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                                 log_p += terms[0, i]
             if t == 0:
                 chosen.log_prob[at_row], chosen.threshold[at_row] = log_p, threshold
-                if not good and kind != LEFT_OUT:
+                if not good and status != LEFT_OUT:
                     flag(chosen.bad, at_row)
             cuda.syncthreads()
 
-    rows, nodes = matrix(form, layout), matrix(FORMS["float64"], "C")
-    reals, integers, marks = vector(float64), vector(int64), vector(uint64)
-    lists = (integers, reals, integers, int64)  # counts, keys, columns, capacity
-    chosen = types.NamedTuple([integers, reals, vector(wide), reals, integers], Chosen)
+    rows, sums = matrix(form, layout), matrix(FORMS["float64"], "C")
+    chosen = types.NamedTuple([_INTEGERS, _REALS, vector(wide), _REALS, _INTEGERS], Chosen)
     return {
-        "block_tops": (block_tops, (rows, CALL, int64, int64, uint8, reals, integers, int64, reals, integers)),
-        "bound": (bound, (CALL, reals, integers, int64, int64, int64, uint8, reals, integers, integers)),
-        "collect": (collect, (rows, CALL, reals, integers, *lists, marks)),
-        "select": (select, (*lists, int64, int64, marks)),
-        "sort_tiles": (sort_tiles, (*lists, uint8)),
-        "exchange_all": (exchange_all, (*lists, int64, int64, uint8)),
-        "mark_all": (mark_all, (integers, integers, int64, int64, int64, marks)),
-        "rest_nodes": (rest_nodes, (rows, CALL, integers, int64, marks, nodes)),
-        "finish": (finish, (rows, CALL, *lists, int64, nodes, chosen)),
+        "block_tops": (block_tops, (rows, CALL, PASS, BOUNDS, ENTRIES)),
+        "bound": (bound, (CALL, ENTRIES, int64, int64, int64, BOUNDS, _INTEGERS)),
+        "collect": (collect, (rows, CALL, BOUNDS, LISTS, MARKS_TYPE)),
+        "select": (select, (LISTS, int64, MARKS_TYPE)),
+        "sort_tiles": (sort_tiles, (LISTS, uint8)),
+        "exchange_all": (exchange_all, (LISTS, int64, int64, uint8)),
+        "mark_all": (mark_all, (LISTS, int64, MARKS_TYPE)),
+        "rest_nodes": (rest_nodes, (rows, CALL, _INTEGERS, int64, MARKS_TYPE, sums)),
+        "finish": (finish, (rows, CALL, LISTS, int64, sums, chosen)),
     }

@@ -17,10 +17,23 @@ from .._scalar import blocks as scalar
 from .._scalar import truncation as rules
 from .._scalar.blocks import BLOCK
 from .._scalar.elementary import exp_float64, log_float64
-from .blocks import functions, largest_of
-from .categorical import join_blocks
-from .forms import FORMS, THREADS, Form, device, matrix, vector
-from .rows import CALL, DRAWN, INVALID, LEFT_OUT, extents, kind_of, slots, temperature_of
+from .blocks import Reference, find_extremes, functions, scale_function
+from .categorical import BlockSums, join_blocks
+from .forms import FORMS, THREADS, Form, block_items, device, matrix, vector
+from .rows import (
+    CALL,
+    DRAWN,
+    INVALID,
+    LEFT_OUT,
+    Columns,
+    block_of,
+    blocks_in,
+    extents,
+    slots,
+    status_of,
+    temperature_of,
+)
+from .shared import block_scratch, join_scratch
 
 _INF = math.inf
 _NAN = math.nan
@@ -30,6 +43,8 @@ BUCKETS = 1 << BITS
 LIST = 8 if config.ENABLE_CUDASIM else 1024
 #: Columns that a thread loads at a time.
 _AT_ONCE = 8
+#: Threads of a CUDA block of `find_cut`, at most.
+MOST_THREADS = 512
 #: uint64 of a histogram: counts, and masses.
 HISTOGRAM = 2 * BUCKETS
 _ALL = 1 << 62
@@ -48,14 +63,109 @@ class Limits(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """What the launches of a call hand on: of every block, its largest place and its node; of every row the rest."""
+    """What the launches of a call hand on: of every block its largest place and partial sum; of every row the rest."""
 
     tops: Any
-    nodes: Any  # without elements if no sums are needed
+    sums: Any  # without elements if none are needed
     histograms: Any
     t: Any  # NaN in bad rows
     last: Any
-    sums: Any  # logsumexp of the whole row
+    logsumexp: Any  # of the whole row
+
+
+class RowLimits(NamedTuple):
+    """top_k, top_p and min_p of a row; top_k is beyond every column where it is switched off."""
+
+    k: Any
+    p: Any
+    least: Any
+
+
+class Source(NamedTuple):
+    """A line of logits whose columns are counted from a row's first."""
+
+    logits: Any
+    start: Any
+
+
+class Row(NamedTuple):
+    """A row, the largest places of its blocks from `slot` on, and its own."""
+
+    logits: Any
+    columns: Any
+    tops: Any
+    slot: Any
+    top: Any
+
+
+class Unit(NamedTuple):
+    """What makes a mass of a logit: scale, reference, and the offset of `quantise`."""
+
+    scale: Any
+    reference: Any
+    offset: Any
+
+
+class Interval(NamedTuple):
+    """Distances from a row's largest place, low to high, in buckets of 2^shift."""
+
+    low: Any
+    high: Any
+    shift: Any
+
+
+class Share(NamedTuple):
+    """Which of so many chunks of a row's blocks a CUDA block does."""
+
+    part: Any
+    chunks: Any
+
+
+class Made(NamedTuple):
+    """A row's histograms of the launches before: `levels` of them, from `first` on."""
+
+    histograms: Any
+    first: Any
+    levels: Any
+
+
+class Found(NamedTuple):
+    """Where a row's cut is. It is in the list of all columns at most `away` from the largest if `listed`.
+
+    If `is_cut`, it is column number `ties` of the `equal` ones at `away`. `goal` is the mass that top_p wants, 0 where
+    the list will show it.
+    """
+
+    listed: Any
+    is_cut: Any
+    away: Any
+    ties: Any
+    equal: Any
+    goal: Any
+
+
+class Words(NamedTuple):
+    """64-bit numbers in two arrays of 32 bits. In shared memory only 32-bit atomics are native: others are loops."""
+
+    low: Any
+    high: Any
+
+
+class ScanScratch(NamedTuple):
+    """What sums numbers up over the threads, and where one of them leaves what it found."""
+
+    a: Any
+    b: Any
+    found: Any
+
+
+class CutScratch(NamedTuple):
+    """Shared memory of `find_cut`: counts and masses of buckets, or distances and columns of a list."""
+
+    counts: Any
+    masses: Any
+    scan: Any
+    counter: Any
 
 
 _DOUBLES, _INTEGERS = vector(float64), vector(int64)
@@ -67,7 +177,7 @@ CUT = types.NamedTuple(
 
 
 def wide_threads(name: str) -> int:
-    """Threads of a CUDA block that does a whole long row: as many as find the registers (160 each, float64 176)."""
+    """Threads of a CUDA block that does a whole long row: as many as find the registers (168 each, float64 184)."""
     return THREADS if config.ENABLE_CUDASIM else 256 if name == "float64" else 384
 
 
@@ -78,7 +188,7 @@ def limits_of(limits, row):
     k = int64(_ALL) if k == 0 or k == -1 else k  # switched off
     p = float64(limits.top_ps[row]) if limits.top_ps.size > 0 else float64(limits.top_p)
     least = float64(limits.min_ps[row]) if limits.min_ps.size > 0 else float64(limits.min_p)
-    return k, p, least
+    return RowLimits(k, p, least)
 
 
 @device
@@ -89,40 +199,40 @@ def keeps_all(limits, row, columns):
 
 
 @device
-def kind_cut(call, limits, row, columns):
-    """`kind_of` a row, which is invalid, too, if one of its limits is, or if it has no columns."""
-    kind = int64(kind_of(call, row))
+def status_cut(call, limits, row, columns):
+    """`status_of` a row, which is invalid, too, if one of its limits is, or if it has no columns."""
+    status = int64(status_of(call, row))
     k, p, least = limits_of(limits, row)
     good = k >= 1 and 0.0 < p <= 1.0 and 0.0 <= least <= 1.0 and columns > 0
-    return kind if kind == LEFT_OUT or good else int64(INVALID)
+    return status if status == LEFT_OUT or good else int64(INVALID)
 
 
-# ------------------------------------------------------------------------------ 64-bit numbers in two arrays of 32 bits
-# (in shared memory only 32-bit atomics are native: those of 64 bits are loops that wait for each other)
-
-
-@device
-def put(low, high, i, x):
-    low[i], high[i] = rules.low_word(x), rules.high_word(x)
+# -------------------------------------------------------------------------------------- 64-bit numbers in shared memory
 
 
 @device
-def get(low, high, i):
-    return uint64(rules.both_words(low[i], high[i]))
+def put(words, i, x):
+    words.low[i], words.high[i] = rules.low_word(x), rules.high_word(x)
 
 
 @device
-def add(low, high, i, x):
+def get(words, i):
+    return uint64(rules.both_words(words.low[i], words.high[i]))
+
+
+@device
+def add(words, i, x):
     """Add x by atomics."""
-    old = cuda.atomic.add(low, i, uint32(rules.low_word(x)))
+    old = cuda.atomic.add(words.low, i, uint32(rules.low_word(x)))
     upper = uint32(rules.high_with_carry(x, old))
     if upper != 0:
-        cuda.atomic.add(high, i, upper)
+        cuda.atomic.add(words.high, i, upper)
 
 
 @device
-def running_sum(x, a, b):
-    """(the sum of x over the threads up to this one, over all); a and b hold an entry for each."""
+def running_sum(x, scan):
+    """(the sum of x over the threads up to this one, over all)."""
+    a, b = scan.a, scan.b
     t, threads = int64(cuda.threadIdx.x), int64(cuda.blockDim.x)
     cuda.syncthreads()
     a[t] = x
@@ -138,25 +248,25 @@ def running_sum(x, a, b):
 
 
 @device
-def sum_of_bins(low, high, first, n, a, b):
+def sum_of_bins(words, first, n, scan):
     """(sum over this thread's bins, over those of the threads up to it, over all n from bin `first` on)."""
     own = (n + cuda.blockDim.x - 1) // cuda.blockDim.x
     total = uint64(0)
     for i in range(cuda.threadIdx.x * own, min((cuda.threadIdx.x + 1) * own, n)):
-        total += get(low, high, first + i)
-    running, whole = running_sum(total, a, b)
+        total += get(words, first + i)
+    running, whole = running_sum(total, scan)
     return total, running, whole
 
 
 @device
-def crossing(low, high, first, n, own, running, need, found):
+def crossing(words, first, n, own, running, need, found):
     """(the bin at which sums reach `need`, counted from `first`, the sum before it); all bins together must."""
     t, each = int64(cuda.threadIdx.x), (n + cuda.blockDim.x - 1) // cuda.blockDim.x
     cuda.syncthreads()
     if running - own < need and need <= running:
         before, i = running - own, t * each
-        while before + get(low, high, first + i) < need:
-            before += get(low, high, first + i)
+        while before + get(words, first + i) < need:
+            before += get(words, first + i)
             i += 1
         found[0], found[1] = uint64(i), before
     cuda.syncthreads()
@@ -164,14 +274,14 @@ def crossing(low, high, first, n, own, running, need, found):
 
 
 @device
-def sort(low, high, low2, high2, n):
+def sort(first, second, n):
     """Sort n pairs of numbers, padded to a power of two."""
     size = 1
     while size < n:
         size *= 2
     for i in range(n + cuda.threadIdx.x, size, cuda.blockDim.x):
-        put(low, high, i, uint64(0xFFFFFFFFFFFFFFFF))
-        put(low2, high2, i, uint64(0))
+        put(first, i, uint64(0xFFFFFFFFFFFFFFFF))
+        put(second, i, uint64(0))
     run = 2
     while run <= size:
         step = run >> 1
@@ -180,13 +290,13 @@ def sort(low, high, low2, high2, n):
             for i in range(cuda.threadIdx.x, size, cuda.blockDim.x):
                 j = i ^ step
                 if j > i:
-                    x, y = get(low, high, i), get(low, high, j)
-                    x2, y2 = get(low2, high2, i), get(low2, high2, j)
+                    x, y = get(first, i), get(first, j)
+                    x2, y2 = get(second, i), get(second, j)
                     if (x > y or (x == y and x2 > y2)) == ((i & run) == 0):
-                        put(low, high, i, y)
-                        put(low, high, j, x)
-                        put(low2, high2, i, y2)
-                        put(low2, high2, j, x2)
+                        put(first, i, y)
+                        put(first, j, x)
+                        put(second, i, y2)
+                        put(second, j, x2)
             step >>= 1
         run *= 2
     cuda.syncthreads()
@@ -213,12 +323,12 @@ def places(form: Form) -> Any:
 
 @functools.cache
 def row_value(form: Form) -> Any:
-    """The device function that reads a logit of (logits, a row's first column), its column counted from there."""
+    """The device function that reads a logit of a Source."""
     wide, load = form.wide, form.load
 
     @device
     def value(source, line, column):
-        return wide(load(source[0][uint64(line), uint64(source[1] + column)]))
+        return wide(load(source.logits[uint64(line), uint64(source.start + column)]))
 
     return value
 
@@ -230,47 +340,51 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     wide, load, zero = form.wide, form.load, form.zero
     (rows_in, extent), (slots_in, owner, room) = extents(layout), slots(layout)
     place_of, number, lowest, highest = places(form)
-    block_node = functions(form, layout, row_value(form)).block_node
-    weight = scalar.weight_float64 if wide is float64 else scalar.weight_float32
-    quantise = scalar.quantise_float64 if wide is float64 else scalar.quantise_float32
+    block_sum, scale_of = functions(form, layout, row_value(form)).block_sum, scale_function(form)
+    weight, quantise = form.arithmetic.weight, form.arithmetic.quantise
+    scratch_of_block = block_scratch(form)
 
     def survey(logits, call, limits, summed, cut):
-        """The largest place of every block, and its node if sums are wanted or top_p needs the row's."""
-        lanes = cuda.shared.array(512, wide)
-        tops = cuda.shared.array(128, int64)
-        bottoms = cuda.shared.array(128, int64)
+        """The largest place of every block, and its partial sum if sums are wanted or top_p needs the row's."""
+        scratch = scratch_of_block()
+        extremes = scratch.extremes
         t = cuda.threadIdx.x
         each = cut.histograms.size // cut.t.size
-        for item in range(int64(cuda.blockIdx.x), slots_in(logits, call), int64(cuda.gridDim.x)):
+        for item in block_items(slots_in(logits, call)):
             row, block = owner(logits, call, item)
-            line, first, columns = extent(logits, call, row)
-            count = min(columns - block * BLOCK, int64(BLOCK))
-            if count > 0 and kind_cut(call, limits, call.first_row + row, columns) == DRAWN:
+            at_row = call.first_row + row
+            columns = extent(logits, call, row)
+            own = block_of(columns, block)
+            if own.count > 0 and status_cut(call, limits, at_row, columns.count) == DRAWN:
                 top, bottom = int64(lowest), int64(highest)
-                for i in range(t, count, THREADS):
-                    at = int64(place_of(logits[uint64(line), uint64(first + block * BLOCK + i)]))
+                for i in range(t, own.count, THREADS):
+                    at = int64(place_of(logits[uint64(own.line), uint64(own.start + i)]))
                     top = max(top, at)
                     bottom = min(bottom, at)
                 cuda.syncthreads()  # who reads what stood there is done
-                tops[t], bottoms[t] = top, bottom
-                largest_of(tops, bottoms)
+                extremes.largest[t], extremes.smallest[t] = top, bottom
+                find_extremes(extremes)
                 if t == 0:
-                    cut.tops[item] = tops[0] if tops[0] <= highest and bottoms[0] >= lowest else int64(_UNKNOWN)
-                k, p, _ = limits_of(limits, call.first_row + row)
-                alone = p < 1.0 and k >= columns
-                if alone or (summed and not keeps_all(limits, call.first_row + row, columns)):
-                    high, low = scalar.scale(temperature_of(call, call.first_row + row))
-                    r, s = block_node((logits, first), line, int64(0), block, columns, high, low, lanes, tops, bottoms)
+                    good = extremes.largest[0] <= highest and extremes.smallest[0] >= lowest
+                    cut.tops[item] = extremes.largest[0] if good else int64(_UNKNOWN)
+                k, p, _ = limits_of(limits, at_row)
+                alone = p < 1.0 and k >= columns.count
+                if alone or (summed and not keeps_all(limits, at_row, columns.count)):
+                    source = Source(logits, columns.start)
+                    within = block_of(Columns(columns.line, int64(0), columns.count), block)
+                    r, s = block_sum(source, within, scale_of(temperature_of(call, at_row)), scratch)
                     if t == 0:
-                        cut.nodes[0, item], cut.nodes[1, item] = r, s
+                        cut.sums[0, item], cut.sums[1, item] = r, s
                 if block == 0:
                     for i in range(t, each, THREADS):
                         cut.histograms[row * each + i] = 0
 
     @device
     def mass_of(x, unit):
-        """The mass of a logit; `unit` is (high, low, r, what is subtracted from logits, the shift of `quantise`)."""
-        return uint64(quantise(wide(weight(wide(x - unit[3]), unit[0], unit[1], unit[2])), unit[4]))
+        """The mass of a logit."""
+        scale, reference = unit.scale, unit.reference
+        w = wide(weight(wide(x - reference.shift), scale.high, scale.low, reference.exponent))
+        return uint64(quantise(w, unit.offset))
 
     @device
     def eight(logits, line, c, step, last):
@@ -315,12 +429,18 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         return int64(shared[0])
 
     @device
-    def histogram(where, begin, stop, low, high, shift, weighs, unit, bins):
-        """Count, and weigh, the columns of blocks begin .. stop - 1 whose distance from the largest is low .. high."""
-        logits, line, first, columns, tops, slot, top = where
+    def distance_of_block(row, block):
+        """How far a block's largest place is from the row's."""
+        return uint64(rules.distance(row.top, row.tops[row.slot + block]))
+
+    @device
+    def histogram(row, blocks, interval, weighs, unit, scratch):
+        """Count, and weigh, the columns of some blocks whose distance from the largest lies in an interval."""
+        logits, (line, first, columns), _, _, top = row
+        low, high, shift = interval
         threads = int64(cuda.blockDim.x)
-        for b in range(begin, stop):
-            if uint64(rules.distance(top, tops[slot + b])) <= high:
+        for b in blocks:
+            if distance_of_block(row, b) <= high:
                 end = min(int64(b + 1) * BLOCK, columns)
                 for base in range(int64(b) * BLOCK + cuda.threadIdx.x, end, threads * _AT_ONCE):
                     loaded = eight(logits, line, first + base, threads, first + end - 1)
@@ -329,21 +449,22 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                         away = uint64(rules.distance(top, place_of(e)))
                         if low <= away and away <= high:
                             at = int64((away - low) >> uint64(shift))
-                            add(bins[0], bins[1], at, uint64(1))
+                            add(scratch.counts, at, uint64(1))
                             if weighs:
-                                add(bins[2], bins[3], at, mass_of(wide(load(e)), unit))
+                                add(scratch.masses, at, mass_of(wide(load(e)), unit))
 
     @device
-    def gather(where, high, bins, counter):
+    def gather(row, high, scratch):
         """List the distances and the columns of all whose distance is at most `high`, in any order; how many."""
-        logits, line, first, columns, tops, slot, top = where
+        logits, (line, first, columns), _, _, top = row
+        counter = scratch.counter
         threads = int64(cuda.blockDim.x)
         cuda.syncthreads()
         if cuda.threadIdx.x == 0:
             counter[0] = 0
         cuda.syncthreads()
-        for b in range((columns + BLOCK - 1) // BLOCK):
-            if uint64(rules.distance(top, tops[slot + b])) <= high:
+        for b in range(blocks_in(columns)):
+            if distance_of_block(row, b) <= high:
                 end = min(int64(b + 1) * BLOCK, columns)
                 for base in range(int64(b) * BLOCK + cuda.threadIdx.x, end, threads * _AT_ONCE):
                     loaded = eight(logits, line, first + base, threads, first + end - 1)
@@ -351,17 +472,17 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                         away = uint64(rules.distance(top, place_of(pick(loaded, j))))
                         if away <= high:
                             i = cuda.atomic.add(counter, 0, 1)
-                            put(bins[0], bins[1], i, away)
-                            put(bins[2], bins[3], i, uint64(base + j * threads))
+                            put(scratch.counts, i, away)
+                            put(scratch.masses, i, uint64(base + j * threads))
         cuda.syncthreads()
         return int64(counter[0])
 
     @device
-    def find_tie(where, away, ties, a, b, found):
+    def find_tie(row, away, ties, scan):
         """The column of number `ties` (from 1) of those at a distance; there are that many."""
-        logits, line, first, columns, tops, slot, top = where
-        for block in range((columns + BLOCK - 1) // BLOCK):
-            if uint64(rules.distance(top, tops[slot + block])) <= away:
+        logits, (line, first, columns), _, _, top = row
+        for block in range(blocks_in(columns)):
+            if distance_of_block(row, block) <= away:
                 end = min(int64(block + 1) * BLOCK, columns)
                 for start in range(int64(block) * BLOCK, end, int64(cuda.blockDim.x) * _AT_ONCE):
                     base = start + cuda.threadIdx.x * _AT_ONCE
@@ -369,7 +490,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     for c in range(base, min(base + _AT_ONCE, end)):
                         if uint64(rules.distance(top, place_of(logits[uint64(line), uint64(first + c)]))) == away:
                             own += uint64(1)
-                    running, whole = running_sum(own, a, b)
+                    running, whole = running_sum(own, scan)
                     if whole < uint64(ties):
                         ties -= int64(whole)
                         continue
@@ -379,42 +500,42 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                             if uint64(rules.distance(top, place_of(logits[uint64(line), uint64(first + c)]))) == away:
                                 rank += uint64(1)
                                 if rank == uint64(ties):
-                                    found[0] = uint64(c)
+                                    scan.found[0] = uint64(c)
                     cuda.syncthreads()
-                    return int64(found[0])
+                    return int64(scan.found[0])
         return int64(_ALL)
 
     @device
-    def unit_of(largest, temperature, k, p, columns, summed, nodes, slot, tree_r, tree_s, stack_r, stack_s):
+    def unit_of(row, temperature, limits, summed, sums, join):
         """(what `mass_of` is told; the row's logsumexp, NaN if it is not summed)."""
-        high64, low64 = scalar.scale(temperature)
-        high, low = scalar.narrow(zero, high64, low64)
-        high, low = wide(high), wide(low)
-        r, rise, far = scalar.reference_of_maximum(largest, high)
-        most, total = float64(min(k, columns)), _NAN
-        if summed or (p < 1.0 and k >= columns):
-            join_blocks(nodes, slot, (columns + BLOCK - 1) // BLOCK, tree_r, tree_s, stack_r, stack_s)
-            total = scalar.logsumexp(stack_r[0], stack_s[0])
-            if k >= columns and not far:  # the sum of all weights relative to the largest
+        scale, largest, columns = scale_of(temperature), number(row.top), row.columns.count
+        r, offset, far = scalar.reference_of_maximum(largest, scale.high)
+        most, total = float64(min(limits.k, columns)), _NAN
+        if summed or (limits.p < 1.0 and limits.k >= columns):
+            root = join_blocks(BlockSums(sums, row.slot, blocks_in(columns)), join)
+            total = scalar.logsumexp(root.exponent, root.mantissa)
+            if limits.k >= columns and not far:  # the sum of all weights relative to the largest
                 # as on the CPU, with the factors of the weights
                 most = exp_float64(
-                    -scalar.log_prob(float64(largest), float64(high), float64(low), stack_r[0], stack_s[0])
+                    -scalar.log_prob(
+                        float64(largest), float64(scale.high), float64(scale.low), root.exponent, root.mantissa
+                    )
                 )
-        return (high, low, wide(r), wide(largest if far else zero), int64(rules.mass_shift(rise, most))), total
+        reference = Reference(wide(r), wide(largest if far else zero))
+        return Unit(scale, reference, int64(rules.mass_shift(offset, most))), total
 
     @device
-    def narrow(where, k, p, unit, part, chunks, made, place, levels, bins, a, b, found):
-        """(whether the cut is to be found in a list, or found, or neither, where; `away`, `ties`, `equal`, `goal`).
+    def narrow(row, limits, unit, share, made, scratch):
+        """Where the cut is: in a list, or found, or neither. Of several chunks of a row nothing is found.
 
-        The list is of all columns at most `away` from the largest. A cut that is found is column number `ties` of the
-        `equal` ones at `away`. `goal` is the mass that top_p wants, 0 where the list will show it. Of several chunks
-        one part is made of the first histogram that is not yet among the `levels` ones in `made`, from `place` on, and
-        nothing is found.
+        One part is made of the first histogram that is not yet among those in `made`.
         """
-        columns, top = where[3], where[6]
-        blocks = (columns + BLOCK - 1) // BLOCK
+        k, p, columns, scan = limits.k, limits.p, row.columns.count, scratch.scan
+        # a loop over both is not unrolled; as two statements they were, and find_cut took 600 instructions more
+        bins = scratch.counts, scratch.masses
+        blocks = blocks_in(columns)
         t, threads = int64(cuda.threadIdx.x), int64(cuda.blockDim.x)
-        every = uint64(rules.distance(top, lowest + 1))  # all that are finite
+        every = uint64(rules.distance(row.top, lowest + 1))  # all that are finite
         away, ties, equal, goal, level = every, int64(_ALL), int64(0), uint64(0), int64(0)
         listed, is_cut, waits = columns <= LIST, False, False
         for phase in range(2):
@@ -424,37 +545,38 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             lower, upper, above, kept, goal = uint64(0), every, uint64(0), uint64(0), uint64(0)
             mass, beside, going = uint64(0), uint64(0), True
             if weighs and is_cut:  # of what top_k keeps
-                mass = mass_of(number(rules.place_below(top, away)), unit)
+                mass = mass_of(number(rules.place_below(row.top, away)), unit)
                 beside = uint64(ties) * mass
                 upper = away - uint64(1)
                 if away == 0:
                     ties, going = int64(rules.ties_needed(rules.mass_limit(p, beside), mass)), False
             while going:
                 shift = int64(rules.bucket_shift(upper - lower, BITS))
-                base = place + level * HISTOGRAM
+                base = made.first + level * HISTOGRAM
                 cuda.syncthreads()
                 for i in range(t, BUCKETS, threads):
                     for j in range(2):
-                        x = made[base + j * BUCKETS + i] if level < levels else uint64(0)
-                        put(bins[2 * j], bins[2 * j + 1], i, x)
+                        x = made.histograms[base + j * BUCKETS + i] if level < made.levels else uint64(0)
+                        put(bins[j], i, x)
                 cuda.syncthreads()
-                if level >= levels:
-                    run = (blocks + chunks - 1) // chunks
-                    stop = min((part + 1) * run, blocks)
-                    histogram(where, part * run, stop, lower, upper, shift, weighs, unit, bins)
+                if level >= made.levels:
+                    run = (blocks + share.chunks - 1) // share.chunks
+                    own_blocks = range(share.part * run, min((share.part + 1) * run, blocks))
+                    interval = Interval(lower, upper, shift)
+                    histogram(row, own_blocks, interval, weighs, unit, scratch)
                     cuda.syncthreads()
-                    waits = chunks > 1
+                    waits = share.chunks > 1
                 if waits:
                     for i in range(t, BUCKETS, threads):
                         for j in range(2):
-                            x = get(bins[2 * j], bins[2 * j + 1], i)
+                            x = get(bins[j], i)
                             if x != 0:
-                                cuda.atomic.add(made, base + j * BUCKETS + i, x)
+                                cuda.atomic.add(made.histograms, base + j * BUCKETS + i, x)
                     going = False
                     continue
                 level += 1
-                of_low, of_high = (bins[2], bins[3]) if weighs else (bins[0], bins[1])
-                own, running, whole = sum_of_bins(of_low, of_high, 0, BUCKETS, a, b)
+                sought = scratch.masses if weighs else scratch.counts
+                own, running, whole = sum_of_bins(sought, 0, BUCKETS, scan)
                 if goal == 0:
                     goal = uint64(rules.mass_limit(p, whole + beside)) if weighs else uint64(k)
                 if above + whole < goal:
@@ -462,13 +584,13 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                     if weighs:  # the cut is among those that equal the last that top_k keeps
                         ties = int64(rules.ties_needed(goal - above - whole, mass))
                     continue
-                at, before = crossing(of_low, of_high, 0, BUCKETS, own, running, goal - above, found)
+                at, before = crossing(sought, 0, BUCKETS, own, running, goal - above, scan.found)
                 above += before
                 own = uint64(0)
                 for i in range(t, at, threads):
-                    own += get(bins[0], bins[1], i)
-                kept += running_sum(own, a, b)[1]
-                inside = get(bins[0], bins[1], at)
+                    own += get(scratch.counts, i)
+                kept += running_sum(own, scan)[1]
+                inside = get(scratch.counts, at)
                 lower += uint64(at) << uint64(shift)
                 upper = min(upper, lower + ((uint64(1) << uint64(shift)) - uint64(1)))
                 if kept + inside <= uint64(LIST):
@@ -476,89 +598,84 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
                 elif shift == 0:
                     away, equal, is_cut, going, ties = lower, int64(inside), True, False, int64(goal - above)
                     if weighs:
-                        mass = mass_of(number(rules.place_below(top, away)), unit)
+                        mass = mass_of(number(rules.place_below(row.top, away)), unit)
                         ties = int64(rules.ties_needed(goal - above, mass))
             if not weighs:
                 goal = uint64(0)
-        return listed, is_cut, away, ties, equal, goal
+        return Found(listed, is_cut, away, ties, equal, goal)
 
     @device
-    def cut_of_list(where, k, p, unit, away, goal, bins, a, b, found, counter):
-        """The cut (t, last) among the columns at most `away` from the largest, which fit into a list."""
-        t, threads, top = int64(cuda.threadIdx.x), int64(cuda.blockDim.x), where[6]
-        n = gather(where, away, bins, counter)
-        sort(bins[0], bins[1], bins[2], bins[3], n)
-        at = min(k, n) - 1
-        if p < 1.0:
+    def cut_of_list(row, limits, unit, found, scratch):
+        """The cut (t, last) among the columns at most `found.away` from the largest, which fit into a list."""
+        t, threads, top, goal = int64(cuda.threadIdx.x), int64(cuda.blockDim.x), row.top, found.goal
+        distances, columns, scan = scratch.counts, scratch.masses, scratch.scan
+        n = gather(row, found.away, scratch)
+        sort(distances, columns, n)
+        at = min(limits.k, n) - 1
+        if limits.p < 1.0:
             for i in range(t, at + 1, threads):  # masses behind the list
-                x = number(rules.place_below(top, get(bins[0], bins[1], i)))
-                put(bins[2], bins[3], LIST + i, mass_of(x, unit))
+                x = number(rules.place_below(top, get(distances, i)))
+                put(columns, LIST + i, mass_of(x, unit))
             cuda.syncthreads()
-            own, running, whole = sum_of_bins(bins[2], bins[3], LIST, at + 1, a, b)
+            own, running, whole = sum_of_bins(columns, LIST, at + 1, scan)
             if goal == 0:
-                goal = uint64(rules.mass_limit(p, whole))
-            at, _ = crossing(bins[2], bins[3], LIST, at + 1, own, running, goal, found)
-        return number(rules.place_below(top, get(bins[0], bins[1], at))), int64(get(bins[2], bins[3], at))
+                goal = uint64(rules.mass_limit(limits.p, whole))
+            at, _ = crossing(columns, LIST, at + 1, own, running, goal, scan.found)
+        return number(rules.place_below(top, get(distances, at))), int64(get(columns, at))
+
+    @device
+    def scratch_of_cut():
+        count_low = cuda.shared.array(2048, uint32)
+        count_high = cuda.shared.array(2048, uint32)
+        mass_low = cuda.shared.array(2048, uint32)
+        mass_high = cuda.shared.array(2048, uint32)
+        a = cuda.shared.array(MOST_THREADS, uint64)
+        b = cuda.shared.array(MOST_THREADS, uint64)
+        found = cuda.shared.array(2, uint64)
+        counter = cuda.shared.array(1, int32)
+        return CutScratch(Words(count_low, count_high), Words(mass_low, mass_high), ScanScratch(a, b, found), counter)
 
     def find_cut(logits, call, limits, summed, levels, chunks, cut):
         """Every row's cut, and its logsumexp if `summed`, after `levels` histograms of it that are made.
 
         With several chunks of a row only its next histogram is made, each chunk's part by one CUDA block.
         """
-        bins = (
-            cuda.shared.array(2048, uint32),
-            cuda.shared.array(2048, uint32),
-            cuda.shared.array(2048, uint32),
-            cuda.shared.array(2048, uint32),
-        )
-        a = cuda.shared.array(512, uint64)
-        b = cuda.shared.array(512, uint64)
-        shared = cuda.shared.array(512, int64)
-        found = cuda.shared.array(2, uint64)
-        counter = cuda.shared.array(1, int32)
-        tree_r = cuda.shared.array(128, float64)
-        tree_s = cuda.shared.array(128, float64)
-        stack_r = cuda.shared.array(32, float64)
-        stack_s = cuda.shared.array(32, float64)
+        scratch = scratch_of_cut()
+        shared = cuda.shared.array(MOST_THREADS, int64)
+        join = join_scratch()
         each = cut.histograms.size // cut.t.size
-        for item in range(int64(cuda.blockIdx.x), rows_in(logits, call) * chunks, int64(cuda.gridDim.x)):
-            row = item // chunks
-            at_row = call.first_row + row
-            line, first, columns = extent(logits, call, row)
-            slot, columns = room(logits, call, row, columns)
-            if kind_cut(call, limits, at_row, columns) != DRAWN:
+        for item in block_items(rows_in(logits, call) * chunks):
+            number_of_row = item // chunks
+            at_row = call.first_row + number_of_row
+            slot, columns = room(logits, call, number_of_row, extent(logits, call, number_of_row))
+            if status_cut(call, limits, at_row, columns.count) != DRAWN:
                 continue
-            top = largest_place(cut.tops, slot, (columns + BLOCK - 1) // BLOCK, shared)
+            top = largest_place(cut.tops, slot, blocks_in(columns.count), shared)
             good = lowest < top and top < highest
             bound, last = wide(-_INF if good else _NAN), int64(-1)
-            if good and not keeps_all(limits, at_row, columns):
-                k, p, _ = limits_of(limits, at_row)
-                where = (logits, line, first, columns, cut.tops, slot, top)
-                unit, total = unit_of(
-                    number(top), temperature_of(call, at_row), k, p, columns, summed,
-                    cut.nodes, slot, tree_r, tree_s, stack_r, stack_s,
-                )  # fmt: skip
+            if good and not keeps_all(limits, at_row, columns.count):
+                own = limits_of(limits, at_row)
+                row = Row(logits, columns, cut.tops, slot, top)
+                unit, total = unit_of(row, temperature_of(call, at_row), own, summed, cut.sums, join)
                 if chunks == 1 and cuda.threadIdx.x == 0:
-                    cut.sums[row] = total
-                if k < columns or p < 1.0:
-                    listed, is_cut, away, ties, equal, goal = narrow(
-                        where, k, p, unit, item - row * chunks, chunks, cut.histograms, row * each,
-                        levels, bins, a, b, found,
-                    )  # fmt: skip
-                    if listed and chunks == 1:
-                        bound, last = cut_of_list(where, k, p, unit, away, goal, bins, a, b, found, counter)
-                    elif is_cut and chunks == 1:
-                        bound, last = number(rules.place_below(top, away)), int64(_ALL)
-                        if ties < equal:
-                            last = find_tie(where, away, ties, a, b, found)
-                _, _, min_p = limits_of(limits, at_row)  # read again: registers are short above
-                if min_p > 0.0:
-                    reach = -log_float64(min_p)
-                    least = wide(rules.least_within(number(top), temperature_of(call, at_row), reach))
-                    if bound < least:
-                        bound, last = least, int64(_ALL)
+                    cut.logsumexp[number_of_row] = total
+                if own.k < columns.count or own.p < 1.0:
+                    made = Made(cut.histograms, number_of_row * each, levels)
+                    found = narrow(row, own, unit, Share(item - number_of_row * chunks, chunks), made, scratch)
+                    if found.listed and chunks == 1:
+                        bound, last = cut_of_list(row, own, unit, found, scratch)
+                    elif found.is_cut and chunks == 1:
+                        bound, last = number(rules.place_below(top, found.away)), int64(_ALL)
+                        if found.ties < found.equal:
+                            last = find_tie(row, found.away, found.ties, scratch.scan)
+                least = limits_of(limits, at_row).least  # read again: registers are short above
+                if least > 0.0:
+                    reach = -log_float64(least)
+                    lowest_kept = wide(rules.least_within(number(top), temperature_of(call, at_row), reach))
+                    if bound < lowest_kept:
+                        bound, last = lowest_kept, int64(_ALL)
             if chunks == 1 and cuda.threadIdx.x == 0:
-                cut.t[row], cut.last[row] = float64(bound), last
+                cut.t[number_of_row], cut.last[number_of_row] = float64(bound), last
             cuda.syncthreads()
 
     rows = matrix(form, layout)

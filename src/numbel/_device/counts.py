@@ -8,8 +8,9 @@ import numpy as np
 
 from .. import _checks
 from .._cuda import launch
-from .._cuda.rows import Results
-from .task import Reserve, Task, planes, wide_of
+from .._cuda.multinomial import Trials
+from .._requests import RowOptions
+from .task import Reserve, Task, advance
 
 
 def _most(task: Task, n: Any) -> int:
@@ -18,20 +19,9 @@ def _most(task: Task, n: Any) -> int:
     return int(np.iinfo(kind).max) if "int" in kind else 0
 
 
-def multinomial(
-    reserve: Reserve,
-    n: Any,
-    logits: Any,
-    axis: int,
-    temperature: Any,
-    row_ids: Any,
-    row_mask: Any,
-    on_invalid: str | None,
-    out: Any,
-    stream: Any,
-) -> Any:
+def multinomial(reserve: Reserve, n: Any, logits: Any, rows: RowOptions, out: Any) -> Any:
     """Counts of n draws."""
-    task = Task(logits, axis, temperature, row_ids, row_mask, on_invalid, stream)
+    task = Task(logits, rows)
     where = task.library
     there = _checks.on_device(n)
     given = None if there else _checks.trials(n, task.shape)
@@ -46,20 +36,15 @@ def multinomial(
         bad = task.bad()
         if task.rows:
             call = task.call(draw)
-            number, trials = 0, task.none("int64")
             if given is None:
-                trials = task.spread(n, "int64", "n")
+                trials = Trials(0, task.spread(n, "int64", "n"))
             elif np.ndim(n):
-                trials = task.flat(where.upload(given), "n")
+                trials = Trials(0, task.flat(where.upload(given), "n"))
             else:
-                number = int(given[0])
-            wide = task.none(wide_of(task.span.name))
-            results = Results(task.none("int64"), wide, wide, task.none("float64"), bad)
-            for first, (view, into) in planes(task.span, target):
+                trials = Trials(int(given[0]), task.none("int64"))
+            for part, view, into in task.parts_with(call, target):
                 where.begin()
-                launch.multinomial(view, call._replace(first_row=first), number, trials, results, into, task.place)
-            task.advance(call)
-        found = task.first_bad(bad)
-        if found is not None:
-            task.refuse(found)
+                launch.multinomial(view, part, trials, task.results(bad=bad), into, task.context)
+            advance(call, task.context)
+        task.raise_bad(bad)
         return where.finish(result) if out is None else result

@@ -11,6 +11,7 @@ import numpy as np
 from .. import _checks
 from .._cuda.rows import Call
 from .._libraries import library
+from .._requests import RowOptions
 from .task import Task, check_device
 
 
@@ -21,21 +22,11 @@ class Ragged(Task):
     Else the kernels check them, and `starts` is None.
     """
 
-    def __init__(
-        self,
-        logits: Any,
-        offsets: Any,
-        axis: int,
-        temperature: Any,
-        row_ids: Any,
-        row_mask: Any,
-        on_invalid: str | None,
-        stream: Any,
-    ) -> None:
-        self.library = library(logits, stream)
+    def __init__(self, logits: Any, offsets: Any, options: RowOptions) -> None:
+        self.library = library(logits, options.stream)
         self.span = self.library.span(logits, "logits")
         _checks.device_dtype(self.span.name)
-        _checks.ragged_axis(len(self.span.shape), axis)
+        _checks.ragged_axis(len(self.span.shape), options.axis)
         self.axis, self.offsets = -1, offsets
         self.starts: Any = None
         there = _checks.on_device(offsets)
@@ -47,7 +38,7 @@ class Ragged(Task):
         else:
             self.starts = _checks.offsets(offsets, self.span.shape[0])
             self.shape = (len(self.starts) - 1,)
-        self._describe(temperature, row_ids, row_mask, on_invalid, _checks.temperature)
+        self._describe(options, _checks.temperature)
         if there and self.raises:
             self._copy_offsets()
         if self.starts is not None:
@@ -58,8 +49,8 @@ class Ragged(Task):
             self.starts = _checks.offsets(self.fetch(self._offsets()), self.span.shape[0])
 
     def _check_lengths(self) -> None:
-        if not _checks.on_device(self._given[2]):  # or else the kernels see which empty rows are masked out
-            _checks.ragged_lengths(self.starts, self._host[2])
+        if not _checks.on_device(self.options.row_mask):  # or else the kernels see which empty rows are masked out
+            _checks.ragged_lengths(self.starts, self._host.row_mask)
 
     def _offsets(self) -> Any:
         """Offsets as a Numba vector."""

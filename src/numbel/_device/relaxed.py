@@ -8,25 +8,15 @@ import numpy as np
 
 from .. import _checks
 from .._cuda import launch
-from .._cuda.rows import Call, Results
+from .._cuda.rows import Call
 from .._libraries import Span
-from .task import Reserve, Task, planes, wide_of
+from .._requests import RowOptions
+from .task import Reserve, Task, advance
 
 
-def gumbel_softmax(
-    reserve: Reserve,
-    logits: Any,
-    temperature: Any,
-    axis: int,
-    hard: bool,
-    row_ids: Any,
-    row_mask: Any,
-    on_invalid: str | None,
-    out: Any,
-    stream: Any,
-) -> Any:
+def gumbel_softmax(reserve: Reserve, logits: Any, rows: RowOptions, hard: bool, out: Any) -> Any:
     """Relaxed samples, or their one-hots."""
-    task = Task(logits, axis, temperature, row_ids, row_mask, on_invalid, stream)
+    task = Task(logits, rows)
     where = task.library
     with where.active(), reserve() as draw:
         where.begin()
@@ -36,23 +26,20 @@ def gumbel_softmax(
         if task.rows:
             call = task.call(draw)
             _relax(task, call, target, hard, bad, overlapping)
-            task.advance(call)
-        found = task.first_bad(bad)
-        if found is not None:
-            task.refuse(found, overlapping)
+            advance(call, task.context)
+        task.raise_bad(bad, overlapping)
         return where.finish(result) if out is None else result
 
 
 def softmax(logits: Any, temperature: Any, axis: int) -> Any:
     """softmax(logits / temperature); rows of temperature 0 become NaN."""
-    task = Task(logits, axis, temperature, None, None, None, None)
+    task = Task(logits, RowOptions(axis, temperature))
     with task.library.active():
         task.library.begin()
         result, target = task.like(None)
         if task.rows:
-            call = task.call((0, 0))
-            for first, (view, into) in planes(task.span, target):
-                launch.relaxed(view, call._replace(first_row=first), False, into, task.bad(), task.place)
+            for part, view, into in task.parts_with(task.call(), target):
+                launch.relaxed(view, part, False, into, task.bad(), task.context)
         return task.library.finish(result)
 
 
@@ -63,34 +50,22 @@ def _relax(task: Task, call: Call, target: Span, hard: bool, bad: Any, overlappi
         plain = call._replace(temperature=1.0, temperatures=task.none("float64"))
         if not hard:
             only = task.library.scratch(task.rows, np.uint8)
-            launch.greedy(call, only, task.place)
+            launch.greedy(call, only, task.context)
             plain = plain._replace(mask=only)
         indices = task.library.scratch(task.rows, np.int64)
-        wide = task.none(wide_of(task.span.name))
-        results = Results(indices, wide, wide, task.none("float64"), bad)
-        for first, (view,) in planes(task.span):  # before the output is written, which may be the logits
-            launch.categorical(view, plain._replace(first_row=first), "gumbel_max", 1, results, task.place)
-    for first, (view, into) in planes(task.span, target):
+        results = task.results(indices=indices, bad=bad)
+        for part, view in task.parts_with(plain):  # before the output is written, which may be the logits
+            launch.categorical(view, part, "gumbel_max", 1, results, task.context)
+    for part, view, into in task.parts_with(call, target):
         if not hard:
-            launch.relaxed(view, call._replace(first_row=first), True, into, bad, task.place, overlapping)
+            launch.relaxed(view, part, True, into, bad, task.context, overlapping)
         if hard or task.per_row:
-            launch.one_hot(indices, first, only, into, task.place)
+            launch.one_hot(indices, part.first_row, only, into, task.context)
 
 
-def conditional_gumbel(
-    reserve: Reserve,
-    logits: Any,
-    index: Any,
-    axis: int,
-    temperature: Any,
-    row_ids: Any,
-    row_mask: Any,
-    on_invalid: str | None,
-    out: Any,
-    stream: Any,
-) -> Any:
+def conditional_gumbel(reserve: Reserve, logits: Any, index: Any, rows: RowOptions, out: Any) -> Any:
     """Perturbed logits given the largest's index."""
-    task = Task(logits, axis, temperature, row_ids, row_mask, on_invalid, stream, _checks.positive_temperature)
+    task = Task(logits, rows, _checks.positive_temperature)
     where = task.library
     if not _checks.on_device(index):
         index = _checks.host_index(index, task.shape)
@@ -105,17 +80,14 @@ def conditional_gumbel(
                 if _checks.on_device(index)
                 else task.flat(where.upload(index), "index")
             )
-            call, sums = task.call(draw), where.scratch(task.rows, np.float64)
-            wide = task.none(wide_of(task.span.name))
-            results = Results(task.none("int64"), wide, wide, sums, task.none("int64"))
-            for first, (view,) in planes(task.span):
-                launch.categorical(view, call._replace(first_row=first), "grouped", 1, results, task.place)
-            for first, (view, into) in planes(task.span, target):
-                launch.conditional(view, call._replace(first_row=first), given, sums, into, bad, task.place)
-            task.advance(call)
-        found = task.first_bad(bad)
-        if found is not None:
-            task.refuse(found, overlapping)
+            call, log_sums = task.call(draw), where.scratch(task.rows, np.float64)
+            results = task.results(logsumexp64=log_sums)
+            for part, view in task.parts_with(call):
+                launch.categorical(view, part, "grouped", 1, results, task.context)
+            for part, view, into in task.parts_with(call, target):
+                launch.conditional(view, part, given, log_sums, into, bad, task.context)
+            advance(call, task.context)
+        task.raise_bad(bad, overlapping)
         return where.finish(result) if out is None else result
 
 
@@ -123,7 +95,7 @@ def gumbel_softmax_vjp(
     y: Any, cotangent: Any, temperature: Any, axis: int, out: Any, stream: Any, wanted: bool = True
 ) -> tuple[Any, Any]:
     """Gradients of a relaxed sample: in the logits and, if wanted, in the temperature, one for all or one a row."""
-    task = Task(y, axis, temperature, None, None, None, stream, name="y")
+    task = Task(y, RowOptions(axis, temperature, stream=stream), name="y")
     where = task.library
     if not _checks.on_device(cotangent):
         raise TypeError(f"cotangent lies on the host ({type(cotangent).__name__}) and y on a CUDA device")
@@ -141,9 +113,8 @@ def gumbel_softmax_vjp(
         if wanted and shape != task.shape:
             each = where.scratch(task.rows, np.float64)
         if task.rows:
-            call = task.call((0, 0))
-            for first, (view, u, gradient) in planes(task.span, other, target):
-                launch.vjp(view, u, call._replace(first_row=first), gradient, each, task.place)
+            for part, view, u, gradient in task.parts_with(task.call(), other, target):
+                launch.vjp(view, u, part, gradient, each, task.context)
         if wanted and shape != task.shape:
-            launch.total(each, into, task.place)
+            launch.total(each, into, task.context)
         return (where.finish(result) if out is None else result), slopes if slopes is None else where.finish(slopes)

@@ -9,12 +9,13 @@ import numpy as np
 
 from .. import _checks, _tables
 from .._cuda import launch
-from .._cuda.launch import Place
-from .._cuda.rows import Call, Results
+from .._cuda.launch import LaunchContext
+from .._cuda.rows import Call
 from .._libraries import library
+from .._requests import RowOptions, SampleOptions
 from ..results import Sample
 from .ragged import Ragged
-from .task import Reserve, Task, apart, check_device, draw_of, no_elements, planes, wide_of
+from .task import Reserve, Task, advance, apart, check_device, plain_call, planes
 from .truncation import Truncation, truncation
 
 
@@ -36,26 +37,22 @@ def gumbel(reserve: Reserve, loc: Any, scale: Any, size: Any, dtype: Any, out: A
             raise ValueError(f"out has shape {given.shape}, expected {shape}")
         if given.read_only:
             raise ValueError("out is read-only")
-    with where.active(), reserve() as (seed, draw):
+    with where.active(), reserve() as draw:
         where.begin()
         result = where.empty(shape, kind) if out is None else out
         span = where.span(result, "out")
         if span.size:
             if not span.shape:
                 span = span._replace(shape=(1,), strides=(0,))
-            none = [no_elements(where, name) for name in ("float64", "uint64", "uint8", "int64")]
-            drawn, counter = draw_of(where, draw)
-            call = Call(0, 1.0, none[0], none[1], none[2], np.uint64(seed), drawn, counter, none[3])
-            place = Place(kind, where.stream, where.scratch)
+            call, context = plain_call(where, draw), LaunchContext(kind, where.stream, where.scratch)
             for first, (view,) in planes(span):
-                launch.gumbel(view, call._replace(first_row=first), locs, scales, place)
-            if call.counter.size > 0:
-                launch.advance(call.counter, place)
+                launch.gumbel(view, call._replace(first_row=first), locs, scales, context)
+            advance(call, context)
         return where.finish(result) if out is None else result
 
 
 def _tabled(task: Task, columns: int, samples: int) -> bool:
-    return _tables.tabled(columns, samples, np.dtype(wide_of(task.span.name)))
+    return _tables.tabled(columns, samples, np.dtype(task.wide))
 
 
 def _runs(task: Task, call: Call, samples: int, cuts: Truncation | None) -> Iterator[tuple[Any, Call, bool]]:
@@ -73,36 +70,20 @@ def _runs(task: Task, call: Call, samples: int, cuts: Truncation | None) -> Iter
             yield view[first:last], own._replace(first_row=own.first_row + first), bool(whole[first])
 
 
-def sample(
-    reserve: Reserve,
-    logits: Any,
-    num_samples: int | None,
-    axis: int,
-    temperature: Any,
-    method: str,
-    row_ids: Any,
-    row_mask: Any,
-    on_invalid: str | None,
-    out: tuple[Any, ...],
-    full: bool,
-    stream: Any,
-    offsets: Any = None,
-    truncated: tuple[Any, Any, Any] = (None, None, None),
-) -> Sample:
-    """Categories, and log_prob and logsumexp if `full`."""
-    each = axis, temperature, row_ids, row_mask, on_invalid, stream
-    task = Task(logits, *each) if offsets is None else Ragged(logits, offsets, *each)
-    samples = 1 if num_samples is None else _checks.num_samples(num_samples)
+def sample(reserve: Reserve, logits: Any, rows: RowOptions, options: SampleOptions) -> Sample:
+    """Categories, and log_prob and logsumexp if `options.full`."""
+    out, full, method = options.out, options.full, options.method
+    task = Task(logits, rows) if options.offsets is None else Ragged(logits, options.offsets, rows)
+    samples = 1 if options.num_samples is None else _checks.num_samples(options.num_samples)
     _checks.method(method)
-    cuts = truncation(task, truncated)
+    cuts = truncation(task, options.truncation)
     # fewer samples take no table, whatever the length; ragged rows' lengths may have to come from the device
     tables = method == "grouped" and any(
         _tabled(task, columns, samples) for columns in (task.lengths() if _tabled(task, 1, samples) else ())
     )
     where, shape = task.library, task.shape
-    many = shape if num_samples is None else (*shape, samples)
-    wide = wide_of(task.span.name)
-    forms = (("indices", many, "int64"), ("log_prob", many, wide), ("logsumexp", shape, wide))
+    many = shape if options.num_samples is None else (*shape, samples)
+    forms = (("indices", many, "int64"), ("log_prob", many, task.wide), ("logsumexp", shape, task.wide))
     wanted = [full or name == "indices" for name, _, _ in forms]
     where.check_result("indices", "int64", task.span.shape[-1] - 1)
     apart(
@@ -119,17 +100,17 @@ def sample(
             for (_, form, kind), given, due in zip(forms, out, wanted, strict=True)
         ]
         flat = [
-            task.none(kind) if array is None or (samples == 0 and name != "logsumexp") else task.flat(array, name)
-            for (name, _, kind), array in zip(forms, made, strict=True)
+            None if array is None or (samples == 0 and name != "logsumexp") else task.flat(array, name)
+            for (name, _, _), array in zip(forms, made, strict=True)
         ]
         bad = task.bad()
         if task.rows and (samples or full):
             call = task.call(draw)
-            results = Results(flat[0], flat[1], flat[2], task.none("float64"), bad)
+            results = task.results(flat[0], flat[1], flat[2], bad=bad)
             limits = None if cuts is None else cuts.limits()
             runs = _runs(task, call, samples, cuts) if tables else ((*part, False) for part in task.parts(call))
             for view, own, tabled in runs:
-                last = max(samples, 1), results, task.place
+                last = max(samples, 1), results, task.context
                 if tabled:
                     where.begin()
                     launch.tabled(view, own, *last)
@@ -137,10 +118,8 @@ def sample(
                     launch.categorical(view, own, method, *last, task.longest)
                 else:
                     launch.truncated(view, own, limits, method, *last)
-            task.advance(call)
-        found = task.first_bad(bad)
-        if found is not None:
-            task.refuse(found)
+            advance(call, task.context)
+        task.raise_bad(bad)
         return Sample(
             *(
                 where.finish(array) if array is not None and given is None else array

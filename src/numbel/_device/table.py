@@ -9,13 +9,13 @@ from numba import cuda
 
 from .. import _checks
 from .._cuda import launch
-from .._cuda.launch import Place
+from .._cuda.launch import LaunchContext
 from .._cuda.roots import LAW
-from .._cuda.rows import Call, Results
 from .._cuda.table import BITS, COLUMNS, FIELDS, HEAD, UNIT, Tables
 from .._libraries import Jax, Library, library
+from .._requests import RowOptions
 from .._scalar.blocks import BLOCK
-from .task import Reserve, Task, draw_of, no_elements, output, wide_of
+from .task import Expected, Reserve, Task, advance, output, plain_call
 
 
 class Table:
@@ -24,7 +24,7 @@ class Table:
     def __init__(self, logits: Any, temperature: Any) -> None:
         if _checks.on_device(temperature):
             raise TypeError("temperature of a table is a number, not an array on a CUDA device")
-        task = Task(logits, -1, temperature, None, None, "raise", None)
+        task = Task(logits, RowOptions(temperature=temperature, on_invalid="raise"))
         if len(task.span.shape) != 1:
             raise ValueError(f"logits has shape {task.span.shape}, expected one row, (n,)")
         where, columns = task.library, task.span.shape[0]
@@ -39,14 +39,11 @@ class Table:
             where.begin()
             self.entries, self.heads = where.empty((columns,), "int64"), where.empty((HEAD,), "int64")
             self._describe(where, logits)
-            sums, bad, wide = where.scratch(1, np.float64), task.bad(), task.none(wide_of(task.span.name))
-            results = Results(task.none("int64"), wide, wide, sums, bad)
-            made = launch.tables(1, columns, task.place, self._cells(where), self._heads(where))
-            call = task.call((0, 0))
-            launch.table(_view(task), call, results, made, task.place)
-            if task.first_bad(bad) is not None:  # waits for the device
-                task.refuse(0)
-            self.logsumexp = np.float64(sums.copy_to_host()[0])
+            log_sum, bad = where.scratch(1, np.float64), task.bad()
+            made = launch.tables(1, columns, task.context, self._cells(where), self._heads(where))
+            launch.table(_view(task), task.call(), task.results(logsumexp64=log_sum, bad=bad), made, task.context)
+            task.raise_bad(bad)  # waits for the device
+            self.logsumexp = np.float64(log_sum.copy_to_host()[0])
 
     def _describe(self, where: Library, like: Any) -> None:
         self.law = where.upload(np.array([LAW]))
@@ -62,25 +59,27 @@ class Table:
     def draw(self, reserve: Reserve, size: tuple[int, ...], out: Any, stream: Any) -> Any:
         """Draws of the table."""
         where = library(self.like, stream)
-        if out is not None and not output(where, out, size, "int64", "out", of="table").contiguous:
+        if out is not None and not output(where, out, Expected(size, "int64", "out", of="table")).contiguous:
             raise ValueError("out is not C-contiguous, which it must be on a device")
-        with where.active(), reserve() as (seed, draw):
+        with where.active(), reserve() as draw:
             where.begin()
             result = where.empty(size, "int64") if out is None else out
             indices = where.span(result, "out").flat()
             if indices.size:
-                none = [no_elements(where, name) for name in ("float64", "uint64", "uint8", "int64")]
-                drawn, counter = draw_of(where, draw)
-                call = Call(0, 1.0, none[0], none[1], none[2], np.uint64(seed), drawn, counter, none[3])
+                call, context = plain_call(where, draw), LaunchContext("float64", where.stream, where.scratch)
                 made = Tables(
-                    0, 1, -(-self.columns // BLOCK), self.columns, self._cells(where),
-                    where.scratch((2, 0), np.int64), where.scratch((FIELDS, 0), np.int64), self._heads(where),
-                )  # fmt: skip
-                place = Place("float64", where.stream, where.scratch)
+                    first=0,
+                    rows=1,
+                    blocks=-(-self.columns // BLOCK),
+                    columns=self.columns,
+                    cells=self._cells(where),
+                    lists=where.scratch((2, 0), np.int64),
+                    plan=where.scratch((FIELDS, 0), np.int64),
+                    heads=self._heads(where),
+                )
                 law = where.span(self.law, "law").flat()
-                launch.draw_table(call, indices.size, law, made, indices, place)
-                if counter.size > 0:
-                    launch.advance(counter, place)
+                launch.draw_table(call, indices.size, law, made, indices, context)
+                advance(call, context)
             return where.finish(result) if out is None else result
 
     def __getstate__(self) -> dict[str, Any]:
@@ -118,11 +117,9 @@ def _lone(task: Task) -> tuple[Any, np.float64]:
     with where.active():
         where.begin()
         index, limit, bad = where.scratch(1, np.int64), where.scratch(1, np.float64), task.bad()
-        wide = task.none(wide_of(task.span.name))
-        results = Results(index, wide, wide, limit, bad)
-        launch.categorical(_view(task), task.call((0, 0)), "grouped", 1, results, task.place)
-        if task.first_bad(bad) is not None:
-            task.refuse(0)
+        results = task.results(indices=index, logsumexp64=limit, bad=bad)
+        launch.categorical(_view(task), task.call(), "grouped", 1, results, task.context)
+        task.raise_bad(bad)
         lone = np.full(task.span.shape, -np.inf, np.float32)
         lone[task.fetch(index)[0]] = 0
         return where.upload(lone), np.float64(task.fetch(limit)[0])

@@ -5,18 +5,20 @@ Nothing here waits for the device or copies from it, unless `on_invalid="raise"`
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
 from .. import _checks
 from .._cuda import launch
-from .._cuda.launch import Place
-from .._cuda.rows import Call
+from .._cuda.launch import LaunchContext
+from .._cuda.rows import Call, Results
 from .._libraries import Library, Span, library
+from .._requests import RowOptions, Temperature
 
 Reserve = Callable[[], AbstractContextManager[tuple[int, Any]]]
 _NO_ROW = np.iinfo(np.int64).max
@@ -27,17 +29,38 @@ def wide_of(name: str) -> str:
     return "float64" if name == "float64" else "float32"
 
 
-def no_elements(where: Library, kind: str) -> Any:
-    """An array without elements."""
-    return Span(0, (0,), (), kind, where.device, False, None).view(0, (0,), (np.dtype(kind).itemsize,))
+@functools.cache
+def no_elements(device: int, kind: str) -> Any:
+    """An array of a device without elements; each is made once, as a call takes up to nine of them."""
+    return Span(0, (0,), (), kind, device, False, None).view(0, (0,), (np.dtype(kind).itemsize,))
 
 
-def draw_of(where: Library, draw: Any) -> tuple[np.uint64, Any]:
-    """The draw id, and the counter that replaces it where it is on the device."""
-    if isinstance(draw, int):
-        return np.uint64(draw), no_elements(where, "uint64")
-    check_device(where, draw, "draw", "kernels that read it")
-    return np.uint64(0), where.span(draw, "draw").flat()
+def plain_call(where: Library, draw: tuple[int, Any]) -> Call:
+    """What the kernels of a call are told whose rows have no options."""
+    reals, words, integers = (no_elements(where.device, kind) for kind in ("float64", "uint64", "int64"))
+    drawn, counter = np.uint64(0), words
+    if isinstance(draw[1], int):
+        drawn = np.uint64(draw[1])
+    else:
+        check_device(where, draw[1], "draw", "kernels that read it")
+        counter = where.span(draw[1], "draw").flat()
+    return Call(
+        first_row=0,
+        temperature=1.0,
+        temperatures=reals,
+        ids=words,
+        mask=no_elements(where.device, "uint8"),
+        seed=np.uint64(draw[0]),
+        draw=drawn,
+        counter=counter,
+        offsets=integers,
+    )
+
+
+def advance(call: Call, context: LaunchContext) -> None:
+    """Where the draw id is on the device, go on to the next."""
+    if call.counter.size > 0:
+        launch.advance(call.counter, context)
 
 
 def check_device(where: Library, array: Any, name: str, of: str = "logits") -> None:
@@ -47,46 +70,41 @@ def check_device(where: Library, array: Any, name: str, of: str = "logits") -> N
         raise ValueError(f"{name} lies on device {device} and the {of} on device {where.device}")
 
 
+class HostOptions(NamedTuple):
+    """Of `RowOptions` what is on the host, checked; None for what is on the device, or not given."""
+
+    temperature: Temperature | None
+    row_ids: np.ndarray[Any, Any] | None
+    row_mask: np.ndarray[Any, Any] | None
+
+
 class Task:
     """The checked arguments of a call on rows, the categories last, and its launches' common part."""
 
     def __init__(
         self,
         logits: Any,
-        axis: int,
-        temperature: Any,
-        row_ids: Any,
-        row_mask: Any,
-        on_invalid: str | None,
-        stream: Any,
+        options: RowOptions,
         check: Callable[[Any, tuple[int, ...]], Any] = _checks.temperature,
         name: str = "logits",
     ) -> None:
-        self.library = library(logits, stream)
+        self.library = library(logits, options.stream)
         span = self.library.span(logits, name)
         _checks.device_dtype(span.name)
-        self.axis = _checks.category_axis(span.shape, axis, name)
+        self.axis = _checks.category_axis(span.shape, options.axis, name)
         self.span = span if self.axis == -1 else span.moved(self.axis, -1)
         self.shape = self.span.shape[:-1]
-        self._describe(temperature, row_ids, row_mask, on_invalid, check)
+        self._describe(options, check)
 
-    def _describe(
-        self,
-        temperature: Any,
-        row_ids: Any,
-        row_mask: Any,
-        on_invalid: str | None,
-        check: Callable[[Any, tuple[int, ...]], Any],
-    ) -> None:
-        """Check what each row may have."""
-        self.raises = on_invalid == "raise"
-        _checks.on_invalid(on_invalid)
-        self._check = check
-        self._given = temperature, row_ids, row_mask
-        self._host = (
+    def _describe(self, options: RowOptions, check: Callable[[Any, tuple[int, ...]], Any]) -> None:
+        """Check what each row may have; what is on the device, only the kernels see."""
+        self.options, self.raises = options, options.on_invalid == "raise"
+        _checks.on_invalid(options.on_invalid)
+        temperature, ids, mask = options.temperature, options.row_ids, options.row_mask
+        self._host = HostOptions(
             None if _checks.on_device(temperature) else check(temperature, self.shape),
-            None if row_ids is None or _checks.on_device(row_ids) else _checks.row_ids(row_ids, self.shape),
-            None if row_mask is None or _checks.on_device(row_mask) else _checks.row_mask(row_mask, self.shape),
+            None if ids is None or _checks.on_device(ids) else _checks.row_ids(ids, self.shape),
+            None if mask is None or _checks.on_device(mask) else _checks.row_mask(mask, self.shape),
         )
         self._kept: list[Any] = []
 
@@ -96,41 +114,51 @@ class Task:
         return math.prod(self.shape)
 
     @property
-    def place(self) -> Place:
+    def context(self) -> LaunchContext:
         """Where kernels of this format run."""
-        return Place(self.span.name, self.library.stream, self.library.scratch)
+        return LaunchContext(self.span.name, self.library.stream, self.library.scratch)
+
+    @property
+    def wide(self) -> str:
+        """The dtype of the arithmetic."""
+        return wide_of(self.span.name)
 
     @property
     def per_row(self) -> bool:
         """Whether temperatures may differ, and may be 0."""
-        return self._host[0] is None or bool(self._host[0][1])
+        return self._host.temperature is None or bool(self._host.temperature.per_row)
 
-    def call(self, draw: tuple[int, Any]) -> Call:
+    def call(self, draw: tuple[int, Any] = (0, 0)) -> Call:
         """What the kernels are told; arguments of the host are copied to the device here."""
-        temperature, row_ids, row_mask = self._given
-        value, temperatures = 1.0, self.none("float64")
-        if self._host[0] is None:
-            temperatures = self.spread(temperature, "float64", "temperature")
-        elif self._host[0][1]:
-            temperatures = self.uploaded(self._host[0][0])
+        host, options = self._host, self.options
+        call = plain_call(self.library, draw)
+        if host.temperature is None:
+            call = call._replace(temperatures=self.spread(options.temperature, "float64", "temperature"))
+        elif host.temperature.per_row:
+            call = call._replace(temperatures=self.uploaded(host.temperature.values))
         else:
-            value = float(self._host[0][0][0])
-        ids = self.none("uint64")
-        if self._host[1] is not None:
-            ids = self.uploaded(self._host[1], "uint64")
-        elif row_ids is not None:
-            ids = self.spread(row_ids, "int64", "row_ids", "uint64")
-        mask = self.none("uint8")
-        if self._host[2] is not None:
-            mask = self.uploaded(self._host[2])
-        elif row_mask is not None:
-            mask = self.spread(row_mask, "bool", "row_mask")
-        drawn, counter = draw_of(self.library, draw[1])
-        return Call(0, value, temperatures, ids, mask, np.uint64(draw[0]), drawn, counter, self.none("int64"))
+            call = call._replace(temperature=float(host.temperature.values[0]))
+        if host.row_ids is not None:
+            call = call._replace(ids=self.uploaded(host.row_ids, "uint64"))
+        elif options.row_ids is not None:
+            call = call._replace(ids=self.spread(options.row_ids, "int64", "row_ids", "uint64"))
+        if host.row_mask is not None:
+            call = call._replace(mask=self.uploaded(host.row_mask))
+        elif options.row_mask is not None:
+            call = call._replace(mask=self.spread(options.row_mask, "bool", "row_mask"))
+        return call
+
+    def results(
+        self, indices: Any = None, log_prob: Any = None, logsumexp: Any = None, logsumexp64: Any = None, bad: Any = None
+    ) -> Results:
+        """Outputs of a sample: arrays without elements for what is not wanted."""
+        kinds = ("int64", self.wide, self.wide, "float64", "int64")
+        given = (indices, log_prob, logsumexp, logsumexp64, bad)
+        return Results(*(self.none(kind) if each is None else each for each, kind in zip(given, kinds, strict=True)))
 
     def none(self, kind: str) -> Any:
         """An array without elements."""
-        return no_elements(self.library, kind)
+        return no_elements(self.library.device, kind)
 
     def flat(self, array: Any, name: str, kind: str | None = None) -> Any:
         """A Numba vector over a contiguous array of the library, kept until the launches are made."""
@@ -151,8 +179,13 @@ class Task:
 
     def parts(self, call: Call) -> Iterator[tuple[Any, Call]]:
         """Numba's views of rows and columns that are all rows together, and what kernels are told of each."""
-        for first, (view,) in planes(self.span):
-            yield view, call._replace(first_row=first)
+        for part, view in self.parts_with(call):
+            yield view, part
+
+    def parts_with(self, call: Call, *others: Span) -> Iterator[tuple[Any, ...]]:
+        """What kernels are told of each of `parts`, its view, and those of other arrays of the logits' shape."""
+        for first, views in planes(self.span, *others):
+            yield call._replace(first_row=first), *views
 
     def alike(self, call: Call) -> Iterator[tuple[Any, Call]]:
         """`parts` of rows of one length each, for launches that know no offsets."""
@@ -191,7 +224,7 @@ class Task:
 
     def output(self, array: Any, shape: tuple[int, ...], kind: str, name: str, written: bool = True) -> Span:
         """Where an array lies that must be of this shape and dtype, on this device, and writable if it is written."""
-        return output(self.library, array, shape, kind, name, written)
+        return output(self.library, array, Expected(shape, kind, name, written))
 
     def same(self, target: Span) -> bool:
         """Whether an output is the logits; ValueError where it only overlaps them."""
@@ -227,7 +260,7 @@ class Task:
         """A row of the logits on the host, in float64."""
         offset, columns = self._where(at)
         wide = self.library.scratch(columns, np.float64)
-        launch.widen(self.span.view(offset, (1, columns), (0, self.span.strides[-1])), wide, self.place)
+        launch.widen(self.span.view(offset, (1, columns), (0, self.span.strides[-1])), wide, self.context)
         return self.fetch(wide)
 
     def refuse(self, row: int, overwritten: bool = False) -> NoReturn:
@@ -236,16 +269,26 @@ class Task:
             _checks.overwritten_row(row)
         _checks.invalid_device_row(self.row(row), row)
 
-    def advance(self, call: Call) -> None:
-        """Where the draw id is on the device, go on to the next."""
-        if call.counter.size > 0:
-            launch.advance(call.counter, self.place)
+    def raise_bad(self, bad: Any, overwritten: bool = False) -> None:
+        """If that is asked for, say what is wrong with the first bad row, after waiting for the stream."""
+        row = self.first_bad(bad)
+        if row is not None:
+            self.refuse(row, overwritten)
 
 
-def output(
-    mine: Library, array: Any, shape: tuple[int, ...], kind: str, name: str, written: bool = True, of: str = "logits"
-) -> Span:
-    """Where an array lies that must be of this shape and dtype, on this device, and writable if it is written."""
+class Expected(NamedTuple):
+    """What an array must be: its shape, dtype and name, whether it is written, and whose device it must be on."""
+
+    shape: tuple[int, ...]
+    kind: str
+    name: str
+    written: bool = True
+    of: str = "logits"
+
+
+def output(mine: Library, array: Any, expected: Expected) -> Span:
+    """Where an array lies that must be on this device, of the same library, and as is expected."""
+    shape, kind, name, written, of = expected
     if not _checks.on_device(array):
         raise TypeError(f"{name} lies on the host ({type(array).__name__}) and the {of} on a CUDA device")
     where = library(array, None)

@@ -9,33 +9,23 @@ import numpy as np
 
 from .. import _checks
 from .._cuda import launch, launch_top_k
-from .._cuda.rows import Results
 from .._cuda.top_k import Chosen
+from .._cuda.top_k_weights import Normalisation, WithoutReplacement
+from .._requests import RowOptions
 from ..results import TopK
-from .task import Reserve, Task, apart, planes, wide_of
+from .task import Reserve, Task, advance, apart
 
 
-def gumbel_top_k(
-    reserve: Reserve,
-    logits: Any,
-    k: int,
-    axis: int,
-    temperature: Any,
-    row_ids: Any,
-    row_mask: Any,
-    on_invalid: str | None,
-    out: TopK | None,
-    stream: Any,
-) -> TopK:
+def gumbel_top_k(reserve: Reserve, logits: Any, k: int, rows: RowOptions, out: TopK | None) -> TopK:
     """The k largest perturbed logits of each row, in order."""
     if out is not None and (not isinstance(out, tuple) or len(out) != 4):
         raise TypeError(f"out must be a numbel.TopK, got {type(out).__name__}")
-    task = Task(logits, axis, temperature, row_ids, row_mask, on_invalid, stream)
+    task = Task(logits, rows)
     where, shape = task.library, task.shape
     count = _checks.top_k_count(k, task.span.shape[-1])
     where.check_result("indices", "int64", task.span.shape[-1] - 1)
     given = (None,) * 4 if out is None else tuple(out)
-    kinds = ("int64", "float64", wide_of(task.span.name), "float64")
+    kinds = ("int64", "float64", task.wide, "float64")
     forms = ((*shape, count), (*shape, count), shape, shape)
     apart(
         [
@@ -53,16 +43,10 @@ def gumbel_top_k(
         flat: list[Any] = [task.flat(array, f"out.{name}") for array, name in zip(made, TopK._fields, strict=True)]
         bad = task.bad()
         if task.rows:
-            call = task.call(draw)
-            for first, (view,) in planes(task.span):
-                launch_top_k.top_k(
-                    view,
-                    call._replace(first_row=first),
-                    count,
-                    Chosen(flat[0], flat[1], flat[2], flat[3], bad),
-                    task.place,
-                )
-            task.advance(call)
+            call, chosen = task.call(draw), Chosen(flat[0], flat[1], flat[2], flat[3], bad)
+            for part, view in task.parts_with(call):
+                launch_top_k.top_k(view, part, count, chosen, task.context)
+            advance(call, task.context)
         found = task.first_bad(bad)
         if found is not None:
             values = task.row(found)
@@ -74,7 +58,7 @@ def gumbel_top_k(
 
 def top_k_weights(result: TopK, logits: Any, axis: int, temperature: Any, normalized: bool, stream: Any) -> Any:
     """Importance weights of a TopK of arrays of the device."""
-    task = Task(logits, axis, temperature, None, None, None, stream)
+    task = Task(logits, RowOptions(axis, temperature, stream=stream))
     where = task.library
     for name in ("indices", "threshold"):
         if not _checks.on_device(getattr(result, name)):
@@ -89,15 +73,14 @@ def top_k_weights(result: TopK, logits: Any, axis: int, temperature: Any, normal
         flat, k = task.flat(weights, "weights"), shape[-1]
         if task.rows and k:
             indices = task.integers(result.indices, shape, "result.indices")
-            thresholds, sums = task.spread(result.threshold, "float64", "result.threshold"), task.none("float64")
-            call = task.call((0, 0))
+            drawn = WithoutReplacement(k, indices, task.spread(result.threshold, "float64", "result.threshold"))
+            log_sums = task.none("float64")
+            call = task.call()
             if not normalized:
-                sums = where.scratch(task.rows, np.float64)
-                wide = task.none(wide_of(task.span.name))
-                results = Results(task.none("int64"), wide, wide, sums, task.none("int64"))
-                for first, (view,) in planes(task.span):
-                    launch.categorical(view, call._replace(first_row=first), "grouped", 1, results, task.place)
-            for first, (view,) in planes(task.span):
-                each = (call._replace(first_row=first), k, indices, thresholds, sums, normalized, flat)
-                launch_top_k.weights(view, *each, task.place)
+                log_sums = where.scratch(task.rows, np.float64)
+                for part, view in task.parts_with(call):
+                    launch.categorical(view, part, "grouped", 1, task.results(logsumexp64=log_sums), task.context)
+            normalisation = Normalisation(np.uint8(normalized), log_sums)
+            for part, view in task.parts_with(call):
+                launch_top_k.weights(view, part, drawn, normalisation, flat, task.context)
         return where.finish(weights)
