@@ -436,9 +436,17 @@ def compile_parallel(function: Callable[..., None], arguments: int) -> tuple[byt
 
 #: Settings of Numba's that change machine code.
 _SETTINGS = (
-    "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "ENABLE_AVX", "CPU_NAME", "CPU_FEATURES", "DEBUGINFO_DEFAULT",
-    "BOUNDSCHECK", "LLVM_REFPRUNE_PASS", "LLVM_REFPRUNE_FLAGS",
-)  # fmt: skip
+    "OPT",
+    "LOOP_VECTORIZE",
+    "SLP_VECTORIZE",
+    "ENABLE_AVX",
+    "CPU_NAME",
+    "CPU_FEATURES",
+    "DEBUGINFO_DEFAULT",
+    "BOUNDSCHECK",
+    "LLVM_REFPRUNE_PASS",
+    "LLVM_REFPRUNE_FLAGS",
+)
 
 
 def target() -> tuple[str, ...]:
