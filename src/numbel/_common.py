@@ -22,6 +22,7 @@ from ._cpu.categorical import Sampling
 from ._cpu.entropy import ShortEntropies
 from ._cpu.parameters import FIRST, Call, Results, address_of, bad_row, lend, places, scratch_needed
 from ._cpu.top_k import Choosing, TopKResults
+from ._cpu.vjp import ShortVjp
 from ._requests import Draw, Limit, Limits, LogitRows, Outputs, Temperature
 from ._scalar.limits import LEAST_TEMPERATURE, MOST_TEMPERATURE
 from .results import Sample, TopK
@@ -43,13 +44,13 @@ class _Plan(NamedTuple):
     entry: Callable[[int], None]
     words: memoryview
     pack: Callable[..., None]  # fields in front of the parameters
-    out: int  # the word of an address that follows later; 0: none
+    later: tuple[int, ...]  # words of addresses that follow later
     limits: int  # the first word of limits; 0: none
     sums: np.dtype[Any]  # of log_prob and logsumexp
 
 
-def _planned(plan: _dispatch.Plan, front: str, codes: str, sums: np.dtype[Any], out: str = "") -> _Plan:
-    """The plan of calls that differ in the fields `front`, of those struct codes, and perhaps in `out`."""
+def _planned(plan: _dispatch.Plan, front: str, codes: str, sums: np.dtype[Any], later: str = "") -> _Plan:
+    """The plan of calls that differ in the fields `front`, of those struct codes, and in addresses `later`."""
     call = Call(plan.parameters)
     call.limit(0, plan.items)
     lend(call.words, 0, 0)
@@ -58,8 +59,8 @@ def _planned(plan: _dispatch.Plan, front: str, codes: str, sums: np.dtype[Any], 
     fields = list(at)[: len(codes)]
     assert all(any(f"{name}.".startswith(f"{group}.") for group in front.split()) for name in fields), fields
     pack = struct.Struct(f"={codes}").pack_into
-    later = at[out] if out else 0, at.get("limits.top_k.values", 0)
-    return _Plan(plan.driver.serial.loaded(), call.words, pack, *later, sums)
+    words, limits = tuple(at[name] for name in later.split()), at.get("limits.top_k.values", 0)
+    return _Plan(plan.driver.serial.loaded(), call.words, pack, words, limits, sums)
 
 
 class _Memory:
@@ -76,14 +77,14 @@ class _Memory:
         #: Bytes of scratch.
         self.size = size
 
-    def run(self, plan: _Plan, front: tuple[float, ...], out: int, limits: _Limits | None) -> int:
+    def run(self, plan: _Plan, front: tuple[float, ...], later: tuple[int, ...], limits: _Limits | None) -> int:
         """Run a plan; bytes of scratch that it lacked."""
         words = self._words
         words[: len(plan.words)] = plan.words
         lend(words, self._lent, self.size)
         plan.pack(words, FIRST, *front)
-        if plan.out:
-            words[plan.out] = out
+        for at, address in zip(plan.later, later, strict=True):
+            words[at] = address
         if limits is not None:
             _pack_limits(self._limits.data, 0, *limits)
             words[plan.limits : plan.limits + 6] = self._limit_words
@@ -109,11 +110,13 @@ class _Lent(threading.local):
 _lent = _Lent()
 
 
-def _run(plan: _Plan, front: tuple[float, ...], out: int = 0, limits: _Limits | None = None) -> int | None:
+def _run(
+    plan: _Plan, front: tuple[float, ...], later: tuple[int, ...] = (), limits: _Limits | None = None
+) -> int | None:
     """Have one worker do what a plan says; the first bad row, if any."""
     memory = _lent.kept or _Memory(_dispatch._LENT)
     _lent.kept = None
-    while needed := memory.run(plan, front, out, limits):
+    while needed := memory.run(plan, front, later, limits):
         memory = _Memory(needed)
     if memory.size <= _dispatch._LENT_MOST:
         _lent.kept = memory
@@ -222,7 +225,7 @@ def sample(
     draw = generator._take()
     try:
         sampling = *results, 0, 0, samples, 0, samples
-        bad = _run(plan, (*draw, 0, 0, temperature, 0, *sampling, address_of(array)), 0, limits)
+        bad = _run(plan, (*draw, 0, 0, temperature, 0, *sampling, address_of(array)), (), limits)
         if bad is not None:
             _checks.invalid_row(array, bad)
     except BaseException:
@@ -251,7 +254,7 @@ def _plan_relaxed(rows: int, columns: int, dtype: np.dtype[Any]) -> _Plan | None
 def _softmax(plan: _Plan, array: NDArray[Any], temperature: float, draw: Draw) -> Any:
     """Relaxed samples of a draw, and the first bad row, if any."""
     made = np.empty(array.shape, array.dtype)
-    return made, _run(plan, (*draw, 0, 0, temperature, 0, address_of(array)), address_of(made))
+    return made, _run(plan, (*draw, 0, 0, temperature, 0, address_of(array)), (address_of(made),))
 
 
 def softmax(array: NDArray[Any], temperature: float, draw: Draw) -> NDArray[Any] | None:
@@ -284,6 +287,30 @@ def relaxed(
     except BaseException:
         generator._give_back(*draw)
         raise
+    return made
+
+
+@functools.lru_cache(1024)
+def _plan_vjp(rows: int, columns: int, dtype: np.dtype[Any]) -> _Plan | None:
+    """That of short rows."""
+    if not _is_common(rows, columns, dtype):
+        return None
+    placeholder = _placeholder(rows, columns, dtype)
+    each = placeholder.array
+    plan = _dispatch.plan_vjp(each, each, placeholder.temperature, each, None)
+    if not isinstance(plan.parameters, ShortVjp):
+        return None
+    return _planned(plan, "temperatures in_temperature y.data", "qdqq", dtype, "cotangent.data out.data")
+
+
+def vjp(y: NDArray[Any], cotangent: NDArray[Any], temperature: float) -> NDArray[Any] | None:
+    """Gradients in the logits of relaxed samples of short rows, whose cotangents have their shape and dtype."""
+    rows, columns = _rows(y, -1, temperature) if cotangent.flags.c_contiguous else (0, 0)
+    plan = _plan_vjp(rows, columns, y.dtype) if rows else None
+    if plan is None:
+        return None
+    made = np.empty(y.shape, y.dtype)
+    _run(plan, (0, temperature, 0, address_of(y)), (address_of(cotangent), address_of(made)))
     return made
 
 
@@ -445,7 +472,7 @@ def counts(
         if bad is not None:
             _checks.invalid_row(array, bad)
         given = address_of(trials), address_of(argmaxes), address_of(roots)
-        _run(plan, (*draw, 0, 0, temperature, *given, at), address_of(made))
+        _run(plan, (*draw, 0, 0, temperature, *given, at), (address_of(made),))
     except BaseException:
         generator._give_back(*draw)
         raise

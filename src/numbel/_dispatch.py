@@ -449,22 +449,35 @@ def vjp(
 
     `out` may be `y` or `cotangent` itself.
     """
-    samples = rows_in_memory(y)
-    if samples.rows == 0:
+    if y.size == 0:
         return
-    target = rows_in_memory(out)
-    given = samples, rows_in_memory(cotangent), target, in_temperature, temperatures(temperature)
+    plan = plan_vjp(y, cotangent, temperature, out, in_temperature, nontemporal)
+    if isinstance(plan.parameters, ShortVjp):
+        run(plan)
+    else:
+        run_blocks(plan, plan.parameters.y)
+
+
+def plan_vjp(
+    y: Array,
+    cotangent: Array,
+    temperature: Temperature,
+    out: Array,
+    in_temperature: Array | None,
+    nontemporal: bool = False,
+) -> Plan:
+    """How gradients of relaxed samples are made."""
+    samples, target = rows_in_memory(y), rows_in_memory(out)
+    given = temperatures(temperature), in_temperature, samples, rows_in_memory(cotangent), target
     width = name_of(result_dtype(y.dtype))
     if _short(samples.rows, samples.columns):
         side = _tile_rows(samples.rows, samples.columns)
         driver = drivers.driver("vjp_short", width)
-        run(Plan(driver, ShortVjp(*given, side), -(-samples.rows // side), side * samples.columns))
-        return
+        return Plan(driver, ShortVjp(*given, side), -(-samples.rows // side), side * samples.columns)
     split, _ = _split_blocks((samples, target))
     parameters = Vjp(*given, split, Blocks(None, 0, 0), int(nontemporal and out.nbytes >= _STREAMED))
     per_item = min(split.segment_blocks * BLOCK, samples.columns)
-    plan = Plan(drivers.driver("vjp", width), parameters, samples.rows * split.segments, per_item)
-    run_blocks(plan, samples)
+    return Plan(drivers.driver("vjp", width), parameters, samples.rows * split.segments, per_item)
 
 
 # ----------------------------------------------------------------------------------------------------------- densities

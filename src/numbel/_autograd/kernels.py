@@ -71,11 +71,16 @@ def pull_back(
     if on_cuda(kept):
         return _pull_back_there(kept, cotangent, tau, temperature, hard, dim, draw, wanted)
     y, u = as_array(kept), as_array(cotangent)
+    plain = not wanted and isinstance(temperature, float) and (u.shape, u.dtype) == (y.shape, y.dtype)
+    if plain and not hard and dim == -1:
+        found = _common.vjp(y, u, temperature)
+        if found is not None:
+            return from_array(found), None
     out = np.empty(y.shape, y.dtype)
     if hard:
         assert draw is not None
         y = Generator(*draw).gumbel_softmax(y, temperature, axis=dim, on_invalid="flag", out=out)
-    elif not wanted and isinstance(temperature, float) and (u.shape, u.dtype) == (y.shape, y.dtype):
+    elif plain:
         given = Temperature(np.array([temperature]), False)
         _dispatch.vjp(_last(y, dim), _last(u, dim), given, _last(out, dim), None)
         return from_array(out), None

@@ -31,11 +31,11 @@ from .workers import each_item, each_tile
 class Vjp(NamedTuple):
     """Relaxed samples and their cotangents, and where the gradients go."""
 
+    temperatures: Temperatures
+    in_temperature: Array | None  # float64, the derivative in each row's temperature
     y: Rows
     cotangent: Rows
     out: Rows
-    in_temperature: Array | None  # float64, the derivative in each row's temperature
-    temperatures: Temperatures
     split: Split
     blocks: Blocks
     nontemporal: int  # whether results go past the caches
@@ -44,11 +44,11 @@ class Vjp(NamedTuple):
 class ShortVjp(NamedTuple):
     """The same, many short rows at a time."""
 
+    temperatures: Temperatures
+    in_temperature: Array | None
     y: Rows
     cotangent: Rows
     out: Rows
-    in_temperature: Array | None
-    temperatures: Temperatures
     width: int  # rows of a tile
 
 
