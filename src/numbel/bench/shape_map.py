@@ -25,13 +25,21 @@ _LONG = 0.1
 #: Threads that spin after a parallel region would disturb whoever is timed next.
 _PAUSE = 0.001
 #: Rounds of a cell. Eight are the fewest whose smallest and largest ratio enclose the median with 99 %.
-_FEWEST, _MOST = 8, 40
+_FEWEST, _MOST = 8, 30
+#: Three do, where they have taken the budget and each says the same by a factor of two.
+_CLEAR_ROUNDS, _CLEAR = 3, 2.0
 #: Seconds of a cell's rounds, unless the fewest take longer.
-_BUDGET = 0.7
-#: A peer is timed further if its first look took at most this many times the best peer's; this many peers at most.
-_NEAR, _FINALISTS = 1.6, 3
+_BUDGET = 0.5
+#: A peer is timed further if its first look took at most this many times the best peer's, of long calls the second
+#: number; this many peers at most.
+_NEAR, _NEAR_LONG, _FINALISTS = 1.6, 1.2, 3
 #: Above 2^20 values, a peer is left out whose call would take more seconds than this, and this many times the best's.
-_PATIENCE, _FAR = 0.3, 2.0
+_PATIENCE, _FAR = 0.3, 1.7
+#: Seconds that a call takes whatever it does (measured: 30 to 90 us, 20 us). Where a peer without them takes less, what
+#: would have to be compiled first is left out.
+_FLOORS = {"torch compiled": 2e-5, "jax": 1e-5}
+#: Seconds of the longest call that is waited for.
+LONGEST = 5.0
 #: Probability that an interval misses the median.
 _MISS = 0.01
 #: Values (and samples, 1000 a row) of the largest cells: 1 GiB of float32.
@@ -95,8 +103,10 @@ def peers(method: str) -> dict[str, Callable[[Work], Call]]:
     return found | ({"jax gumbel": with_jax.gumbel} if task == "gumbel" else {})
 
 
-def measure(method: str, rows: int, columns: int, before: Iterable[Cell] = ()) -> Cell:
+def measure(method: str, rows: int, columns: int, before: Iterable[Cell] = (), longest: float = LONGEST) -> Cell:
     """Time a method at a shape beside its peers; `before` are smaller cells, which tell what a slow peer would cost.
+
+    No call is made that would take more than `longest` seconds by them.
 
     Returns
     -------
@@ -116,16 +126,20 @@ def measure(method: str, rows: int, columns: int, before: Iterable[Cell] = ()) -
     calls = {"numbel": _OURS.get(about.task, TASKS[about.task]["numbel"].prepare)(work)}
     looks = {"numbel": _look(calls["numbel"])}
     absent: dict[str, str] = {}
-    left_out = _slow(cell, before) if values > QUICK else {}
-    for name, prepare in peers(method).items():
-        if name not in left_out:
-            try:
-                call = prepare(work)
-                looks[name], calls[name] = _look(call), call
-            except Exception as error:  # whatever a peer cannot do is no reason to end the map
-                absent[name] = _one_line(error)
+    left_out = _slow(cell, before, longest) if values > QUICK else {}
+    candidates = {name: prepare for name, prepare in peers(method).items() if name not in left_out}
+    for name in sorted(candidates, key=lambda name: bool(_floor(name))):
+        best = min((looks[rival] for rival in calls if rival != "numbel"), default=math.inf)
+        if best < _floor(name):
+            left_out[name] = f"a call takes {_floor(name) * 1e6:.0f} us whatever it does"
+            continue
+        try:
+            call = candidates[name](work)
+            looks[name], calls[name] = _look(call), call
+        except Exception as error:  # whatever a peer cannot do is no reason to end the map
+            absent[name] = _one_line(error)
     rivals = sorted(calls.keys() - {"numbel"}, key=looks.__getitem__)
-    near = [name for name in rivals if looks[name] <= _NEAR * looks[rivals[0]]][:_FINALISTS]
+    near = [name for name in rivals if looks[name] <= _near(looks[rivals[0]])][:_FINALISTS]
     timed = {name: calls[name] for name in ("numbel", *near)}
     if values >= QUICK:  # of fewer, a call is what is timed, not memory or words
         timed[about.limit] = _LIMITS[about.limit](work)
@@ -136,7 +150,8 @@ def measure(method: str, rows: int, columns: int, before: Iterable[Cell] = ()) -
         order = list(timed)
         for name in order if i % 2 == 0 else reversed(order):
             seconds[name].append(_burst(timed[name], looks[name]))
-        if i + 1 >= _FEWEST and time.perf_counter() - start > _BUDGET:
+        enough = i + 1 >= _FEWEST or (i + 1 >= _CLEAR_ROUNDS and _clear(seconds))
+        if enough and time.perf_counter() - start > _BUDGET:
             break
     looked = {name: _short(seconds) for name, seconds in looks.items() if name in rivals}
     return cell | {
@@ -147,8 +162,23 @@ def measure(method: str, rows: int, columns: int, before: Iterable[Cell] = ()) -
     }
 
 
-def _slow(cell: Cell, before: Iterable[Cell]) -> dict[str, str]:
-    """Peers that the nearest smaller cell shows to be neither quick nor near the best."""
+def _floor(name: str) -> float:
+    return next((seconds for start, seconds in _FLOORS.items() if name.startswith(start)), 0.0)
+
+
+def _near(seconds: float) -> float:
+    return seconds * (_NEAR if seconds < _LONG else _NEAR_LONG)
+
+
+def _clear(seconds: dict[str, list[float]]) -> bool:
+    """Whether every round says by a factor, of each peer on its own, who is faster."""
+    rivals = [times for name, times in seconds.items() if name not in ("numbel", *_LIMITS)]
+    ratios = [[theirs / own for theirs, own in zip(times, seconds["numbel"], strict=True)] for times in rivals]
+    return all(min(one) > _CLEAR or max(one) < 1 / _CLEAR for one in ratios)
+
+
+def _slow(cell: Cell, before: Iterable[Cell], longest: float) -> dict[str, str]:
+    """Peers that the nearest smaller cell shows to be slow."""
 
     def distance(one: Cell) -> float:
         return sum(abs(math.log2(one[side] / cell[side])) for side in ("rows", "columns"))
@@ -161,9 +191,9 @@ def _slow(cell: Cell, before: Iterable[Cell]) -> dict[str, str]:
     due = {name: seconds * values / (one["rows"] * one["columns"]) for name, (seconds, one) in times.items()}
     best = min(due.values(), default=0.0)
     return {
-        name: f"{seconds / best:.1f} times the best peer's seconds by {shape(times[name][1])}"
+        name: f"{seconds:.2g} s, {seconds / best:.1f} times the best peer's, by {shape(times[name][1])}"
         for name, seconds in due.items()
-        if seconds > _PATIENCE and seconds > _FAR * best
+        if seconds > longest or (seconds > _PATIENCE and seconds > _FAR * best)
     }
 
 
@@ -211,7 +241,7 @@ def _free_memory() -> float:
 
 
 class Interval(NamedTuple):
-    """A median with the interval that holds it with 99 %."""
+    """A median with the interval that holds it with 99 %; of fewer than eight rounds, with their range."""
 
     low: float
     median: float
@@ -245,8 +275,7 @@ def interval(ratios: Sequence[float]) -> Interval:
     while 2 * outside <= _MISS:
         rank += 1
         outside += math.comb(n, rank) * 2.0**-n
-    if rank == 0:
-        return Interval(0.0, statistics.median(ordered), math.inf)
+    rank = max(rank, 1)  # three rounds that say the same: their range
     return Interval(ordered[rank - 1], statistics.median(ordered), ordered[-rank])
 
 
@@ -291,3 +320,22 @@ def named(cell: Cell) -> str:
     assert found.ratio is not None
     low, median, high = (f"{value:.2f}" for value in found.ratio)
     return f"{cell['method']} {shape(cell)}: {median} ({low} to {high}) of {found.peer}"
+
+
+def lists(cells: Sequence[Cell]) -> dict[str, list[str]]:
+    """What a reader must not miss, each under its heading: cells by name, and what is not in them, with the reason."""
+    judged = [(cell, verdict(cell)) for cell in cells]
+    below = sorted((found.ratio.median, named(cell)) for cell, found in judged if found.below and found.ratio)
+    reasons: dict[str, set[str]] = {}
+    for cell in cells:
+        for peer, reason in cell.get("absent", {}).items():
+            reasons.setdefault(reason, set()).add(peer)
+    skipped = [
+        (cell, cell.get("skipped", "every peer would take too long")) for cell, found in judged if not found.peer
+    ]
+    return {
+        "Slower than the best peer": [name for _, name in below],
+        "Undecided, the interval holds 1": [named(cell) for cell, found in judged if found.undecided],
+        "Not measured": [f"{cell['method']} {shape(cell)}: {reason}" for cell, reason in skipped],
+        "Absent peers": [f"{reason} ({', '.join(sorted(peers))})" for reason, peers in reasons.items()],
+    }
