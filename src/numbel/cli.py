@@ -485,7 +485,12 @@ def _map(parts: list[str], quick: bool, whole: bool, names: bool, path: Path, pl
     wanted = [(method, *shape) for shape in shapes for method in methods]
     due = [one for one in wanted if one not in done]
     for i, (method, rows, columns) in enumerate(due):
-        cell = bench.shape_map.measure(method, rows, columns, cells)
+        try:
+            cell = bench.shape_map.measure(method, rows, columns, cells)
+        except KeyboardInterrupt:
+            kept = f"{path} keeps {len(cells)} cells, and the same command goes on" if cells else "nothing was written"
+            typer.echo(f"numbel: interrupted; {kept}", err=True)
+            raise typer.Exit(130) from None
         cells.append(cell)
         head = json.dumps({"config": config, "time": time.strftime("%FT%TZ", time.gmtime())})
         with _files.replacing(path) as (beside,):

@@ -118,8 +118,10 @@ def _peer(
     def prepare(work: Work) -> Call:
         x, shapes = logits(work), [(dtype, shape(work)) for dtype, shape in results]
 
-        def call(kernel: Any) -> None:
-            kernel(x.astype(np.float32, copy=False), *(np.empty(shape, dtype) for dtype, shape in shapes))
+        def call(kernel: Any) -> tuple[Array, ...]:
+            made = tuple(np.empty(shape, dtype) for dtype, shape in shapes)
+            kernel(x.astype(np.float32, copy=False), *made)
+            return made
 
         serial, parallel = (functools.partial(call, kernel) for kernel in _kernels(function))
         if work.rows == 1:

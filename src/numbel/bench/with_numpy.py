@@ -167,7 +167,7 @@ def vose_many(work: Work) -> Call:
     import vose
 
     x = logits(work)
-    return lambda: [vose.Sampler(p, seed=5).sample(SAMPLES) for p in _softmax(x)]
+    return lambda: np.array([vose.Sampler(p, seed=i).sample(SAMPLES) for i, p in enumerate(_softmax(x))])
 
 
 def partition_top_k(work: Work) -> Call:

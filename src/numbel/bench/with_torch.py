@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import types
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +28,9 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     # torch counts the shapes of each code object, and after eight of them runs it as it is: each shape has its own
     code = function.__code__.replace(co_name=f"{function.__name__}_{next(_numbers)}")
     fresh = types.FunctionType(code, function.__globals__, code.co_name, function.__defaults__, function.__closure__)
-    return torch.compile(fresh, dynamic=False)  # type: ignore[no-any-return]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of torch 2.13's own code, as it loads its compiler
+        return torch.compile(fresh, dynamic=False)  # type: ignore[no-any-return]
 
 
 def by_rows(function: Callable[[Any], Any], compile: bool = False, of: Callable[[Work], Any] | None = None) -> Any:
