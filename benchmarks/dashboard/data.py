@@ -300,7 +300,7 @@ _LEAST = {"time": 0.01, "compile time": 0.01}
 
 
 class Change(NamedTuple):
-    """A step of a figure that later commits have not taken back: in one of the commits after `since` up to `commit`."""
+    """A step of a figure, in one of the commits after `since` up to `commit`, that was not taken back, and takes none."""
 
     subject: str
     benchmark: str
@@ -349,11 +349,13 @@ def changes(known: list[Benchmark], order: list[str]) -> tuple[list[Change], lis
             scatter = max(statistics.median(steps[machine] or [0.0]), _LEAST.get(subject, 0.0))
             for i, (a, b) in enumerate(itertools.pairwise(values)):
                 step = _log(b.value, a.value)
-                kept = all(abs(_log(later.value, a.value)) >= abs(step) / 2 for later in values[i + 1 :])
-                same = all(_log(later.value, a.value) * step > 0 for later in values[i + 1 :])
+                half = abs(step) / 2
+                kept = all(_log(later.value, a.value) * step > 0 for later in values[i + 1 :])
+                kept &= all(abs(_log(later.value, a.value)) >= half for later in values[i + 1 :])
+                returns = any(abs(_log(earlier.value, b.value)) < half for earlier in values[:i])
                 scatters = abs(step) / scatter if scatter else math.inf
                 slack = subject == "memory" and abs(b.value - a.value) <= rule.SLACK * 2**20
-                if abs(step) > _STEP and scatters > _TOLD and kept and same and not slack:
+                if abs(step) > _STEP and scatters > _TOLD and kept and not returns and not slack:
                     what = ", ".join(parameters)
                     at = (machine, a.commit, b.commit, a.value, b.value)
                     found.append(Change(subject, one.name, what, *at, scatters))
