@@ -282,6 +282,9 @@ def test_what_must_be_slow_is_left_out(clock: Clock, monkeypatch: pytest.MonkeyP
     assert len(cell["seconds"]["numbel"]) == 3  # every round says 9000
     cell = shape_map.measure("entropy", 1, 10 << 20, before, longest=0.5)
     assert set(cell["looked"]) == {"e"}
+    rivals(monkeypatch, a=clock.peer(0.9))
+    cell = shape_map.measure("entropy", 1, 10 << 20, before, longest=0.5)
+    assert cell["skipped"] == "every peer would take more than 0.5 s a call"
 
 
 def test_a_cell_that_does_not_fit_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:

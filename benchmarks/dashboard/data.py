@@ -300,7 +300,7 @@ _LEAST = {"time": 0.01, "compile time": 0.01}
 
 
 class Change(NamedTuple):
-    """A step of a figure, in one of the commits after `since` up to `commit`, that was not taken back, and takes none."""
+    """A step of a figure, in one of the commits after `since` up to `commit`, that neither was nor is a step back."""
 
     subject: str
     benchmark: str

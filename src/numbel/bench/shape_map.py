@@ -122,12 +122,14 @@ def measure(method: str, rows: int, columns: int, before: Iterable[Cell] = (), l
     need, free = values * about.bytes + samples * 40, _free_memory()
     if need > free:
         return cell | {"skipped": f"peers take up to {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"}
+    left_out = _slow(cell, before, longest) if values > QUICK else {}
+    candidates = {name: prepare for name, prepare in peers(method).items() if name not in left_out}
+    if not candidates:
+        return cell | {"skipped": f"every peer would take more than {longest:g} s a call", "left_out": left_out}
     work = Work(about.task, rows, columns, "float32")
     calls = {"numbel": _OURS.get(about.task, TASKS[about.task]["numbel"].prepare)(work)}
     looks = {"numbel": _look(calls["numbel"])}
     absent: dict[str, str] = {}
-    left_out = _slow(cell, before, longest) if values > QUICK else {}
-    candidates = {name: prepare for name, prepare in peers(method).items() if name not in left_out}
     for name in sorted(candidates, key=lambda name: bool(_floor(name))):
         best = min((looks[rival] for rival in calls if rival != "numbel"), default=math.inf)
         if best < _floor(name):
@@ -330,9 +332,7 @@ def lists(cells: Sequence[Cell]) -> dict[str, list[str]]:
     for cell in cells:
         for peer, reason in cell.get("absent", {}).items():
             reasons.setdefault(reason, set()).add(peer)
-    skipped = [
-        (cell, cell.get("skipped", "every peer would take too long")) for cell, found in judged if not found.peer
-    ]
+    skipped = [(cell, cell.get("skipped", "no peer can do it")) for cell, found in judged if not found.peer]
     return {
         "Slower than the best peer": [name for _, name in below],
         "Undecided, the interval holds 1": [named(cell) for cell, found in judged if found.undecided],
