@@ -119,7 +119,7 @@ def _peer(
         x, shapes = logits(work), [(dtype, shape(work)) for dtype, shape in results]
 
         def call(kernel: Any) -> tuple[Array, ...]:
-            made = tuple(np.empty(shape, dtype) for dtype, shape in shapes)
+            made: tuple[Array, ...] = tuple(np.empty(shape, dtype) for dtype, shape in shapes)
             kernel(x.astype(np.float32, copy=False), *made)
             return made
 
