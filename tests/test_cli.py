@@ -395,11 +395,11 @@ def test_info() -> None:
 
 def test_bench(tmp_path: Path) -> None:
     path = tmp_path / "rates.json"
-    result = run("bench", "--quick", "--json", path, "sample 1 x 1000")
+    result = run("bench", "--quick", "--json", path, "multinomial of 2^40")
     assert result.exit_code == 0, result.output
     assert "numbel / it" in result.stdout
     (rates,) = json.loads(path.read_text())["works"].values()
-    assert rates["numbel"]["items"] == 1000
+    assert rates["numbel"]["items"] == 1 << 20
     assert "no work has such a name; there are: sample 64 x 2^20 float32" in fails(tmp_path, "bench", "nonsense")
 
 
