@@ -45,16 +45,21 @@ def by_rows(function: Callable[[Any], Any], compile: bool = False, of: Callable[
 
 
 def _exponential(x: Any) -> Any:
-    return x.new_empty(x.shape).exponential_()
+    """Of float32 whatever the logits are: in half precision there would be ties."""
+    import torch
+
+    return torch.empty_like(x, dtype=torch.float32).exponential_()
 
 
 def gumbel_argmax(x: Any) -> Any:
-    return (x - _exponential(x).log()).argmax(-1)
+    return (x - _exponential(x).log_()).argmax(-1)
 
 
 def race(x: Any) -> Any:
     """Exponential race: each category arrives after a time of its rate, and the first wins."""
-    return (x.softmax(-1) / _exponential(x)).argmax(-1)
+    import torch
+
+    return (x.softmax(-1, dtype=torch.float32) / _exponential(x)).argmax(-1)
 
 
 def sample(x: Any) -> Any:
@@ -89,7 +94,7 @@ def plain_entropy(x: Any) -> Any:
 
 
 def gumbel_noise(x: Any) -> Any:
-    return -_exponential(x).log()
+    return _exponential(x).log_().neg_()
 
 
 def many_inverse(x: Any) -> Any:
@@ -106,7 +111,7 @@ def many_of_rows(x: Any) -> Any:
 
 def gumbel_top(work: Work) -> Callable[[Any], Any]:
     k = count(work)
-    return lambda x: (x - _exponential(x).log()).topk(k)
+    return lambda x: (x - _exponential(x).log_()).topk(k)
 
 
 def topk_race(work: Work) -> Callable[[Any], Any]:
@@ -163,13 +168,6 @@ def multinomial_top_k(work: Work) -> Call:
     return lambda: torch.multinomial(torch.softmax(x, -1, dtype=torch.float32), k, replacement=False)
 
 
-def top_k(work: Work) -> Call:
-    import torch
-
-    x, k = _tensor(work), count(work)
-    return lambda: (x - torch.empty_like(x, dtype=torch.float32).exponential_().log_()).topk(k)
-
-
 def inverse(work: Work) -> Call:
     import torch
 
@@ -180,13 +178,6 @@ def inverse(work: Work) -> Call:
         return torch.searchsorted(sums, torch.rand(len(x), 1) * sums[:, -1:], right=True)
 
     return call
-
-
-def gumbel_max(work: Work) -> Call:
-    import torch
-
-    x = _tensor(work)
-    return lambda: (x - torch.empty_like(x, dtype=torch.float32).exponential_().log_()).argmax(-1)
 
 
 def truncated(work: Work) -> Call:
