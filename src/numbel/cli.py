@@ -462,7 +462,7 @@ def benchmark(
 
 
 def _map(parts: list[str], quick: bool, whole: bool, names: bool, path: Path, plot: Path | None) -> None:
-    """Measure what a file lacks of the map, write it after each cell, and print the whole."""
+    """Measure what a file lacks of the map, and print the whole."""
     methods = [name for name in bench.shape_map.METHODS if any(part in name for part in parts)]
     if not methods:
         raise ValueError(f"no method has such a name; there are: {'; '.join(bench.shape_map.METHODS)}")
@@ -470,41 +470,49 @@ def _map(parts: list[str], quick: bool, whole: bool, names: bool, path: Path, pl
         typer.echo("\n".join(methods))
         return
     _needs_matplotlib(plot)
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as above
     shapes = bench.shape_map.whole() if whole else bench.shape_map.coarse()
     if quick:
         shapes = [(rows, columns) for rows, columns in shapes if rows * columns <= _QUICK_VALUES]
     config = _map_config()
-    cells: list[dict[str, Any]] = []
-    if path.exists():
-        known = json.loads(path.read_text())
-        if known.get("config") != config:
-            raise ValueError(f"{path} is of another numbel, package or machine: remove it, or name another with --json")
-        cells = known["cells"]
-    done = {(cell["method"], cell["rows"], cell["columns"]) for cell in cells}
-    wanted = [(method, *shape) for shape in shapes for method in methods]
-    due = [one for one in wanted if one not in done]
-    for i, (method, rows, columns) in enumerate(due):
-        try:
-            cell = bench.shape_map.measure(method, rows, columns, cells)
-        except KeyboardInterrupt:
-            kept = f"{path} keeps {len(cells)} cells, and the same command goes on" if cells else "nothing was written"
-            typer.echo(f"numbel: interrupted; {kept}", err=True)
-            raise typer.Exit(130) from None
-        cells.append(cell)
-        head = json.dumps({"config": config, "time": time.strftime("%FT%TZ", time.gmtime())})
-        with _files.replacing(path) as (beside,):
-            assert beside is not None
-            # a line for each cell
-            beside.write_text(f'{head[:-1]}, "cells": [\n' + ",\n".join(map(json.dumps, cells)) + "\n]}\n")
-        found = f"{bench.shape_map.text(cell)} {bench.shape_map.verdict(cell).peer}"
-        typer.echo(f"{i + 1} of {len(due)}: {method} {bench.shape_map.shape(cell)}: {found}", err=True)
-    shown = [cell for cell in cells if (cell["method"], cell["rows"], cell["columns"]) in set(wanted)]
+    known = json.loads(path.read_text()) if path.exists() else {"config": config, "cells": []}
+    if known.get("config") != config:
+        raise ValueError(f"{path} is of another numbel, package or machine: remove it, or name another with --json")
+    cells: list[dict[str, Any]] = known["cells"]
+    wanted = [(method, rows, columns) for rows, columns in shapes for method in methods]
+    try:
+        _measure_map(path, config, cells, wanted)
+    except KeyboardInterrupt:
+        kept = f"{path} keeps {len(cells)} cells, and the same command goes on" if cells else "nothing was written"
+        typer.echo(f"numbel: interrupted; {kept}", err=True)
+        raise typer.Exit(130) from None
+    shown = [cell for cell in cells if _place(cell) in wanted]
     _print_map(shown)
     if plot is not None:
         with _files.replacing(plot) as (picture,):
             assert picture is not None
             bench.shape_plot.plot(picture, shown, f"numbel {__version__}, {config['cpu']}, {config['threads']} threads")
+
+
+def _place(cell: dict[str, Any]) -> tuple[str, int, int]:
+    return cell["method"], cell["rows"], cell["columns"]
+
+
+def _measure_map(
+    path: Path, config: dict[str, str], cells: list[dict[str, Any]], wanted: list[tuple[str, int, int]]
+) -> None:
+    """Add the cells that are missing, and write the file after each: a line for a cell."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in `benchmark`
+    due = [one for one in wanted if one not in set(map(_place, cells))]
+    for i, one in enumerate(due):
+        cell = bench.shape_map.measure(*one, cells)
+        head = json.dumps({"config": config, "time": time.strftime("%FT%TZ", time.gmtime())})
+        lines = ",\n".join(map(json.dumps, [*cells, cell]))
+        with _files.replacing(path) as (beside,):
+            assert beside is not None
+            beside.write_text(f'{head[:-1]}, "cells": [\n{lines}\n]}}\n')
+        cells.append(cell)
+        found = f"{bench.shape_map.text(cell)} {bench.shape_map.verdict(cell).peer}"
+        typer.echo(f"{i + 1} of {len(due)}: {one[0]} {bench.shape_map.shape(cell)}: {found}", err=True)
 
 
 def _map_config() -> dict[str, str]:
