@@ -474,7 +474,9 @@ def _map(parts: list[str], quick: bool, whole: bool, names: bool, path: Path, pl
     if quick:
         shapes = [(rows, columns) for rows, columns in shapes if rows * columns <= _QUICK_VALUES]
     config = _map_config()
-    known = json.loads(path.read_text()) if path.exists() else {"config": config, "cells": []}
+    known: dict[str, Any] = {"config": config, "cells": []}
+    if path.exists():
+        known = json.loads(path.read_text())
     if known.get("config") != config:
         raise ValueError(f"{path} is of another numbel, package or machine: remove it, or name another with --json")
     cells: list[dict[str, Any]] = known["cells"]
