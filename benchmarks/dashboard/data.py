@@ -300,7 +300,7 @@ _LEAST = {"time": 0.01, "compile time": 0.01}
 
 
 class Change(NamedTuple):
-    """A step of a figure, in one of the commits after `since` up to `commit`, that neither was nor is a step back."""
+    """A step of a figure that later commits have not taken back: in one of those after `since` up to `commit`."""
 
     subject: str
     benchmark: str
@@ -352,7 +352,8 @@ def changes(known: list[Benchmark], order: list[str]) -> tuple[list[Change], lis
                 half = abs(step) / 2
                 kept = all(_log(later.value, a.value) * step > 0 for later in values[i + 1 :])
                 kept &= all(abs(_log(later.value, a.value)) >= half for later in values[i + 1 :])
-                returns = any(abs(_log(earlier.value, b.value)) < half for earlier in values[:i])
+                # better only than what had just got worse
+                returns = step < 0 and any(abs(_log(earlier.value, b.value)) < half for earlier in values[:i])
                 scatters = abs(step) / scatter if scatter else math.inf
                 slack = subject == "memory" and abs(b.value - a.value) <= rule.SLACK * 2**20
                 if abs(step) > _STEP and scatters > _TOLD and kept and not returns and not slack:
