@@ -3,19 +3,22 @@
 python -m benchmarks.figures            # rewrite them
 python -m benchmarks.figures --check    # 1 if they differ from the results
 
-A table stands between `<!-- figures: KIND MACHINE -->` and `<!-- end -->`; MACHINE is that of a `numbel bench` report.
+A table stands between `<!-- figures: KIND MACHINE -->` and `<!-- end -->`; MACHINE is that of a `numbel bench` report,
+or of a map (`numbel bench --map`).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
+import statistics
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from .dashboard.data import parts, reports
-from .suite.common import LIMITS, ROOT
+from .dashboard.data import RESULTS, parts, reports
+from .suite.common import LIMITS, ROOT, bench
 
 PAGES = ("README.md", "docs/performance.md")
 _BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+) -->\n)(.*?)(<!-- end -->)", re.S)
@@ -92,43 +95,12 @@ def limits(works: Works) -> str:
     return _table(*lines)
 
 
-def peers(works: Works) -> str:
-    """How many times as fast as each peer."""
-    lines = [["work", *_PEERS]]
-    for work, row in works.items():
-        ratios = [_times(row, libraries) for libraries in _PEERS.values()]
-        if any(ratios) and not work.startswith("gumbel_softmax"):
-            lines.append([f"`{work}`", *ratios])
-    return _table(*lines)
-
-
-def relaxed(works: Works) -> str:
-    """Relaxed samples and their gradients."""
-    lines = [["work, float32", "numbel M/s", "numbel.torch M/s", "of Philox", "numbel / torch", "numbel / jax"]]
-    for work, row in works.items():
-        if not work.startswith("gumbel_softmax"):
-            continue
-        task, size, _ = parts(work)
-        philox = row.get("philox")
-        of = f"{row['numbel']['per_second'] / philox['per_second']:.2f}" if philox else ""
-        ratios = [_times(row, (name,)) for name in ("torch gumbel_softmax", "jax softmax(x + gumbel)")]
-        through = _millions(row["numbel.torch"]) if "numbel.torch" in row else ""
-        lines.append([f"`{task}`, {size}", _millions(row["numbel"]), through, of, *ratios])
-    return _table(*lines)
-
-
 _LONG = ("64 x 2^20", "1 x 2^26")
-_SHORT = ("65536 x 128", "2^20 x 8")
-_TORCH_CDF, _MULTINOMIAL = "torch softmax + cumsum + searchsorted", "torch softmax + multinomial"
-_TORCH_RELAXED, _JAX_RELAXED = "torch gumbel_softmax", "jax softmax(x + gumbel)"
-_SORT = "torch sort + cumsum + multinomial"
 #: What is to be reached: its name, the works and what they are compared with (a library, "M/s", "us" a call, or the
-#: float32 work), the least (for "us" the most).
+#: float32 work), the least (for "us" the most). What peers do is in the map.
 GOALS: tuple[tuple[str, tuple[str, ...], str, float], ...] = (
     ("`sample`, of reading memory", tuple(f"sample {size} float32" for size in _LONG), "read", 0.8),
     ("`categorical`, of reading memory", tuple(f"categorical {size} float32" for size in _LONG), "read", 0.8),
-    ("the same over torch's inverse CDF", tuple(f"categorical {size} float32" for size in _LONG), _TORCH_CDF, 20),
-    ("over `torch.multinomial`", tuple(f"categorical {size} float32" for size in _LONG), _MULTINOMIAL, 120),
     (
         "bfloat16, float16 over float32",
         ("categorical 64 x 2^20 bfloat16", "categorical 64 x 2^20 float16"),
@@ -137,55 +109,14 @@ GOALS: tuple[tuple[str, tuple[str, ...], str, float], ...] = (
     ),
     ('`method="gumbel_max"`, of Philox', ("gumbel_max 64 x 2^20 float32",), "philox", 0.75),
     ("`gumbel`, of Philox", ("gumbel 1 x 2^26 float32",), "philox", 0.4),
-    ("`gumbel` over jax's", ("gumbel 1 x 2^26 float32",), "jax gumbel", 20),
-    ("short rows over `torch.multinomial`", tuple(f"categorical {size} float32" for size in _SHORT), _MULTINOMIAL, 25),
-    ("short rows over jax", tuple(f"categorical {size} float32" for size in _SHORT), "jax categorical", 10),
-    (
-        "`gumbel_softmax` over torch's",
-        tuple(f"gumbel_softmax {size} float32" for size in (_LONG[0], *_SHORT)),
-        _TORCH_RELAXED,
-        25,
-    ),
-    (
-        "`gumbel_softmax` over jax's",
-        tuple(f"gumbel_softmax {size} float32" for size in (_LONG[0], *_SHORT)),
-        _JAX_RELAXED,
-        10,
-    ),
-    (
-        "with its gradient over torch's",
-        tuple(f"gumbel_softmax and gradient {size} float32" for size in (_LONG[0], *_SHORT)),
-        _TORCH_RELAXED,
-        20,
-    ),
     ("`gumbel_top_k`, k = 100, of gumbel_max", ("gumbel_top_k 100 64 x 2^20 float32",), "numbel gumbel_max", 0.5),
-    (
-        "over `torch.multinomial(replacement=False)`",
-        ("gumbel_top_k 100 64 x 2^20 float32",),
-        "torch multinomial(replacement=False)",
-        20,
-    ),
-    (
-        "over `jax.random.choice(replace=False)`",
-        ("gumbel_top_k 100 64 x 2^20 float32",),
-        "jax choice(replace=False)",
-        20,
-    ),
     (
         "`top_k=50`, `top_p=0.9`, `min_p=0.05`, of the untruncated rate",
         ("top_k 256 x 2^17 float32", "top_p 256 x 2^17 float32", "min_p 256 x 2^17 float32"),
         "numbel untruncated",
         0.4,
     ),
-    (
-        "the same over torch's sort",
-        ("top_k 256 x 2^17 float32", "top_p 256 x 2^17 float32", "min_p 256 x 2^17 float32"),
-        _SORT,
-        15,
-    ),
-    ("4M draws of one row over numpy's choice", ("4 samples a category 1 x 2^20 float32",), "numpy choice", 15),
     ("building a table, M/s", ("table 1 x 2^20 float32",), "M/s", 100),
-    ("`multinomial(2^40)` over numpy's", ("multinomial of 2^40 1 x 2^20 float32",), "numpy multinomial", 5),
     ("a warm call of 1 x 1000, us", ("sample 1 x 1000 float32",), "us", 25),
 )
 
@@ -224,13 +155,80 @@ def goals(works: Works) -> str:
     return _table(*lines)
 
 
-KINDS: dict[str, Callable[[Works], str]] = {
-    "measured": measured,
-    "limits": limits,
-    "peers": peers,
-    "relaxed": relaxed,
-    "goals": goals,
-}
+Cells = list[dict[str, Any]]
+
+
+def _by_shape(cells: Cells) -> dict[str, dict[str, dict[str, Any]]]:
+    """Cells as {shape: {method: cell}}, in the order of the map."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for cell in sorted(cells, key=lambda cell: (cell["rows"], cell["columns"])):
+        found.setdefault(bench.shape_map.shape(cell), {})[cell["method"]] = cell
+    return found
+
+
+def ratios(cells: Cells) -> str:
+    """Every method at every shape, over the best peer there."""
+    methods = list(dict.fromkeys(cell["method"] for cell in cells))
+    shapes = _by_shape(cells).items()
+    rows = ([at, *(bench.shape_map.text(row.get(method)) for method in methods)] for at, row in shapes)
+    return _table(["rows x columns", *methods], *rows)
+
+
+def strongest(cells: Cells) -> str:
+    """`categorical` beside the best peer of each shape, by its name, and the best of each kind at a first look."""
+    kinds = ("numba", "numpy", "torch", "torch compiled", "jax")
+    lines = [
+        ["rows x columns", "numbel, us", "best peer", "times its speed", "of reading", *(f"/ {kind}" for kind in kinds)]
+    ]
+    for at, row in _by_shape(cells).items():
+        cell = row.get("categorical", {})
+        found = bench.shape_map.verdict(cell)
+        if found.ratio is None:
+            continue
+        ours = statistics.median(cell["seconds"]["numbel"])
+        best: dict[str, float] = {}
+        for name, seconds in cell["looked"].items():
+            kind = next(kind for kind in reversed(kinds) if name.replace("scipy", "numpy").startswith(kind))
+            best[kind] = min(seconds, best.get(kind, seconds))
+        low, median, high = map(_two_digits, found.ratio)
+        fraction = f"{found.fraction.median:.2f}" if found.fraction else ""
+        others = (_two_digits(best[kind] / ours) if kind in best else "" for kind in kinds)
+        lines.append([at, _two_digits(1e6 * ours), found.peer, f"{median} ({low} to {high})", fraction, *others])
+    return _table(*lines)
+
+
+def slower(cells: Cells) -> str:
+    """The cells of each method that are slower than the best peer, by name."""
+    lines = [["method", "slower than the best peer", "undecided"]]
+    for method in dict.fromkeys(cell["method"] for cell in cells):
+        own = [(cell, bench.shape_map.verdict(cell)) for row in _by_shape(cells).values() if (cell := row.get(method))]
+
+        def named(some: list[tuple[dict[str, Any], Any]]) -> str:
+            return ", ".join(f"{bench.shape_map.shape(cell)} ({found.ratio.median:.2f})" for cell, found in some)
+
+        below = named([one for one in own if one[1].below])
+        lines.append([method, below or "none", named([one for one in own if one[1].undecided]) or "none"])
+    return _table(*lines)
+
+
+KINDS: dict[str, Callable[[Works], str]] = {"measured": measured, "limits": limits, "goals": goals}
+#: Kinds of tables from a map.
+MAPS: dict[str, Callable[[Cells], str]] = {"ratios": ratios, "strongest": strongest, "slower": slower}
+
+
+def _of_map(kind: str, machine: str) -> str:
+    path = RESULTS / "map" / f"{machine}.json"
+    if not path.exists():
+        name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name
+        return f"Not measured yet: `numbel bench --map --json {name}`.\n"
+    report = json.loads(path.read_text())
+    config = report["config"]
+    about = ", ".join(
+        f"{name} {config[name]}" for name in ("numba", "numpy", "torch", "jax", "scipy") if name in config
+    )
+    return (
+        MAPS[kind](report["cells"]) + f"\n({machine}, {report['time'][:10]}, {config['threads']} threads, {about}.)\n"
+    )
 
 
 def rewritten(text: str) -> str:
@@ -239,6 +237,8 @@ def rewritten(text: str) -> str:
 
     def block(match: re.Match[str]) -> str:
         start, kind, machine, _, end = match.groups()
+        if kind in MAPS:
+            return f"{start}\n{_of_map(kind, machine)}\n{end}"
         if kind not in KINDS or machine not in known:
             raise SystemExit(f"figures: {kind} {machine}: there are {', '.join(KINDS)}, of {', '.join(known)}")
         works: dict[str, Any] = {work: row for work, row in known[machine]["works"].items() if "numbel" in row}

@@ -9,7 +9,10 @@ import numbel.bench as bench
 
 
 def pytest_generate_tests(metafunc: Any) -> None:
-    metafunc.parametrize(("work", "library"), [(work, library) for work, row in bench.WORKS.items() for library in row])
+    # what compiles for seconds is run by the long tests of tests/test_bench.py
+    slow = () if metafunc.config.getoption("benchmark_enable", False) else ("torch compiled", "numba ")
+    cases = [(work, library) for work, row in bench.WORKS.items() for library in row if not library.startswith(slow)]
+    metafunc.parametrize(("work", "library"), cases)
 
 
 def test_call(benchmark: Any, work: str, library: str) -> None:

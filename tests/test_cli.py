@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 
 import numbel
 from numbel import _files, _zipf, cli
+from numbel.bench import with_numpy
 
 LOGITS = np.random.default_rng(1).standard_normal((5, 300)).astype(np.float32)
 
@@ -394,12 +395,57 @@ def test_info() -> None:
 
 def test_bench(tmp_path: Path) -> None:
     path = tmp_path / "rates.json"
-    result = run("bench", "--quick", "--json", path, "sample 1 x 1000")
+    result = run("bench", "--quick", "--json", path, "multinomial of 2^40")
     assert result.exit_code == 0, result.output
     assert "numbel / it" in result.stdout
     (rates,) = json.loads(path.read_text())["works"].values()
-    assert rates["numbel"]["items"] == 1000
+    assert rates["numbel"]["items"] == 1 << 20
     assert "no work has such a name; there are: sample 64 x 2^20 float32" in fails(tmp_path, "bench", "nonsense")
+
+
+def test_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table, a picture and JSON; what is in the JSON already is not measured again, unless numbel is another."""
+    path, picture = tmp_path / "map.json", tmp_path / "map.png"
+    monkeypatch.setattr(cli.bench.shape_map, "peers", lambda method: {"numpy": with_numpy.scipy_entropy})
+    command = ("bench", "--map", "--quick", "--json", path, "entropy")
+    result = run(*command, "--plot", picture)
+    assert result.exit_code == 0, result.output
+    assert "3 of 3: entropy 32 x 2: " in result.stderr
+    assert "entropy: times the best peer's speed (of read), by rows and columns" in result.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    report = json.loads(path.read_text())
+    assert report["config"]["numbel"].startswith(numbel.__version__)
+    assert [(cell["rows"], cell["columns"]) for cell in report["cells"]] == [(1, 2), (1, 32), (32, 2)]
+    assert len(report["cells"][0]["seconds"]["numpy"]) >= 8
+
+    report["cells"] = report["cells"][:2]
+    path.write_text(json.dumps(report))
+    assert run(*command).stderr.splitlines()[-1].startswith("1 of 1: entropy 32 x 2: ")
+    assert json.loads(path.read_text())["cells"][:2] == report["cells"]
+    assert run(*command).stderr == ""
+
+    monkeypatch.setattr(cli, "_map_config", lambda: report["config"] | {"numba": "0.0"})
+    assert f"{path} is of another numbel, package or machine" in run(*command).stderr
+    assert run("bench", "--map", "--list", "entropy").stdout == "entropy\n"
+    assert "no method has such a name; there are: categorical; " in fails(tmp_path, "bench", "--map", "nonsense")
+    assert "--whole and --plot are of --map" in fails(tmp_path, "bench", "--whole")
+
+
+def test_a_map_that_is_interrupted_keeps_its_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[tuple[int, int]] = []
+
+    def measure(method: str, rows: int, columns: int, before: object) -> dict[str, object]:
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        measured.append((rows, columns))
+        return {"method": method, "rows": rows, "columns": columns, "skipped": "too large"}
+
+    monkeypatch.setattr(cli.bench.shape_map, "measure", measure)
+    path = tmp_path / "map.json"
+    result = run("bench", "--map", "--json", path, "entropy")
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1] == f"numbel: interrupted; {path} keeps 2 cells, and the same command goes on"
+    assert len(json.loads(path.read_text())["cells"]) == 2
 
 
 def test_missing_extras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,6 +92,84 @@ def test_regressions_from_nothing(tmp_path):
     assert [(each.what, each.times) for each in data.regressions(tmp_path)] == [("'c'", float("inf")), ("", 2.0)]
 
 
+def test_what_changed_is_told_with_its_scatter():
+    """A step that stays is told, times before code; one that was taken back, one as large as the scatter, and a page of
+    memory are not."""
+    from benchmarks.dashboard import data
+
+    order = list("abcdef")
+
+    def one(name, **rows):
+        values = [
+            data.Value("m", commit, (what,), value)
+            for what, row in rows.items()
+            for commit, value in zip(order, row, strict=True)
+        ]
+        return data.Benchmark(name, "", ("work",), values)
+
+    known = [
+        one("code.CpuCode.track_spills", spills=[0, 0, 0, 0, 5, 5], none=[3, 3, 3, 3, 3, 3]),
+        one("memory.Beyond.track_bytes", page=[1e4, 1e4, 1e4, 2e4, 2e4, 2e4], much=[1e6, 1e6, 1e6, 1e6, 4e6, 4e6]),
+        one(
+            "speed.Speed.track_time",
+            up=[1, 1, 1.2, 1.2, 1.21, 1.2],
+            back=[1, 1, 1.2, 1, 1, 1],
+            down=[2, 2, 2, 2, 2, 1.9],
+        ),
+        one("speed.Noisy.track_time", a=[1, 1.2, 1, 1.2, 1, 1.2], b=[1, 1.2, 1, 1.2, 1, 1.5]),
+    ]
+    worse, better = data.changes(known, order)
+    found = [(each.subject, each.what, each.since, each.commit, round(each.times, 3)) for each in worse]
+    assert found == [
+        ("time", "up", "b", "c", 1.2),
+        ("memory", "much", "d", "e", 4.0),
+        ("code counts", "spills", "d", "e", float("inf")),
+    ]
+    assert [each.sure for each in worse] == [
+        "beyond doubt: 18 times the usual scatter",
+        "beyond doubt: it never moved before",
+        "beyond doubt: it never moved before",
+    ]
+    assert [(each.what, each.sure) for each in better] == [("down", "likely: 5 times the usual scatter")]
+
+
+MAP_CELL = {
+    "method": "entropy",
+    "rows": 1,
+    "columns": 1 << 20,
+    "absent": {},
+    "left_out": {},
+    "looked": {"torch a": 8e-4},
+}
+MAP = {
+    "config": {"numbel": "0", "numba": "1", "threads": "2 of 2", "source": "abc"},
+    "time": "2026-01-01T00:00:00Z",
+    "cells": [
+        MAP_CELL | {"seconds": {"numbel": [1e-3] * 8, "torch a": [8e-4] * 8, "read": [5e-4] * 8}},
+        MAP_CELL | {"method": "categorical", "seconds": {"numbel": [1e-3] * 8, "torch a": [0.03] * 8}},
+        {"method": "entropy", "rows": 1, "columns": 1 << 28, "skipped": "peers take up to 10.7 GB, 1.0 GB are free"},
+    ],
+}
+
+
+def test_tables_of_a_map(tmp_path, monkeypatch):
+    """A map gives its tables, with the machine and versions; before there is one, the page says how to make it."""
+    from benchmarks import figures
+
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    page = "<!-- figures: slower a-machine -->\n{}<!-- end -->"
+    assert "Not measured yet: `numbel bench --map --json a-machine.json`." in figures.rewritten(page.format("old\n"))
+    (tmp_path / "map").mkdir()
+    (tmp_path / "map" / "a-machine.json").write_text(json.dumps(MAP))
+    text = figures.rewritten(page.format("old\n"))
+    assert "| entropy | 1 x 2^20 (0.80) | none |" in text
+    assert "| categorical | none | none |" in text
+    assert "(a-machine, 2026-01-01, 2 of 2 threads, numba 1.)" in text
+    assert "| 1 x 2^20 | 0.80! | 30 |" in figures.ratios(MAP["cells"])
+    assert "| 1 x 2^28 | - |  |" in figures.ratios(MAP["cells"])
+    assert "| 1 x 2^20 | 1000 | torch a | 30 (30 to 30) |  |  |  | 0.80 |  |  |" in figures.strongest(MAP["cells"])
+
+
 def test_the_suites_seconds_are_those_of_pytests_report(tmp_path):
     from benchmarks.dashboard import data
 
@@ -211,6 +289,8 @@ def site(tmp_path_factory):
         planted["result_columns"] = ["result", "params", "version", "started_at", "duration"]
         planted["date"] = int(git("log", "-1", "--format=%ct", commit)[0]) * 1000
         (results / "asv" / MACHINE / f"{commit[:8]}-planted.json").write_text(json.dumps(planted))
+    (results / "map").mkdir(exist_ok=True)
+    (results / "map" / f"{MACHINE}.json").write_text(json.dumps(MAP))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "RESULTS", results)
         patch.setattr(data, "LOCAL", folder / "none")
@@ -306,9 +386,35 @@ def test_the_regression_is_listed_and_leads_to_its_commit(site, visit):
 
 
 @in_browser
+def test_the_first_screen_tells_what_changed(site, visit):
+    page = visit("index.html")
+    first = page.locator("main h2").first
+    assert first.inner_text() == "What changed"
+    row = page.locator("main table").first.locator("tbody tr", has_text=MACHINE)
+    text = row.inner_text()
+    assert PLANTED in text
+    assert "2.00" in text
+    assert "beyond doubt" in text
+    assert site[1][:8] in text
+    assert f"Beside peers on {MACHINE}: 1 cells" in page.inner_text("main")
+
+
+@in_browser
+def test_the_map_names_what_is_slower(visit):
+    page = visit("map.html")
+    text = page.inner_text("main")
+    assert "Out of date" in text
+    assert "entropy 1 x 2^20: 0.80 (0.80 to 0.80) of torch a" in text
+    assert "entropy 1 x 2^28: peers take up to 10.7 GB, 1.0 GB are free" in text
+    assert [cell.inner_text().split() for cell in page.query_selector_all("td.heat")][:1] == [
+        ["0.80!", "torch", "a;", "0.50", "of", "read"]
+    ]
+
+
+@in_browser
 @pytest.mark.parametrize("width", [390, 820, 1440])
 def test_pages_fit_their_width(visit, width):
-    for path in ("index.html", f"benchmarks/{STEP}.html", "asv/index.html"):
+    for path in ("index.html", "map.html", f"benchmarks/{STEP}.html", "asv/index.html"):
         page = visit(path, width)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
         assert page.inner_text("body").strip()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import tempfile
 from pathlib import Path
@@ -37,6 +38,11 @@ def _rate(value: float) -> str:
         if value >= 1e7
         else f"{value / 1e6:.1f} M/s"
     )
+
+
+def _warmth(ratio: float) -> int:
+    """Percent of a colour scale that is half way at 1 and at its ends at a quarter and at four times."""
+    return round(min(100, max(0, 50 + 25 * math.log2(ratio))))
 
 
 def _table(cells: dict[str, data.Cell]) -> dict[str, Any]:
@@ -105,8 +111,10 @@ def build(out: Path, tests: list[Path] | None = None) -> None:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": _number, "rate": _rate, "tojson": _json}
+    environment.filters |= {"number": _number, "rate": _rate, "tojson": _json, "power": bench.shape_map.power}
     environment.globals |= {"commits": commits, "benchmarks": {one.name: one for one in known}}
+
+    environment.globals |= {"shape_map": bench.shape_map, "warmth": _warmth}
 
     def write(path: str, template: str, **values: Any) -> None:
         depth = path.count("/")
@@ -114,9 +122,16 @@ def build(out: Path, tests: list[Path] | None = None) -> None:
         (out / path).parent.mkdir(parents=True, exist_ok=True)
         (out / path).write_text(page, encoding="utf-8")
 
+    maps = data.maps()
+    worse, better = data.changes(known, order)
+    measured_by = {machine: (commits[one], data.unmeasured(one)) for machine, one in data.newest(known, order).items()}
     write(
         "index.html",
         "index.html",
+        worse=worse,
+        better=better,
+        measured_by=measured_by,
+        slower={name: bench.shape_map.lists(one.cells) for name, one in maps.items()},
         newest=shown[-1],
         tables={
             name: _table(cells) for name, cells in sorted(machines.items(), key=lambda one: (-len(one[1]), one[0]))
@@ -138,6 +153,7 @@ def build(out: Path, tests: list[Path] | None = None) -> None:
         known=known,
         shown=shown,
     )
+    write("map.html", "map.html", maps=maps)
     for one in known:
         steps = [each for each in regressions if each.benchmark == one.name]
         write(one.page, "benchmark.html", one=one, histories=_histories(one, shown), regressions=steps)

@@ -7,6 +7,7 @@ import json
 import math
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -287,6 +288,138 @@ def first_calls(known: list[Benchmark], order: list[str]) -> dict[str, dict[str,
             kind = "cold" if "cold" in one.name else "warm"
             for value in sorted(one.values, key=lambda each: order.index(each.commit)):
                 found.setdefault(value.machine, {}).setdefault(value.parameters[0], {})[kind] = value.value
+    return found
+
+
+#: What figures are of, in the order in which people ask; the first part of a benchmark's name tells.
+SUBJECTS = {"speed": "time", "memory": "memory", "start": "compile time", "accuracy": "accuracy", "code": "code counts"}
+#: A step is beyond doubt from this many times the scatter on, and told from this many on, if it is as large as this.
+_SURE, _TOLD, _STEP = 6.0, 3.0, math.log(1.05)
+#: Least scatter of a figure: a percent of a time, which no machine repeats better.
+_LEAST = {"time": 0.01, "compile time": 0.01}
+
+
+class Change(NamedTuple):
+    """A step of a figure that later commits have not taken back: in one of those after `since` up to `commit`."""
+
+    subject: str
+    benchmark: str
+    what: str
+    machine: str
+    since: str
+    commit: str
+    before: float
+    after: float
+    scatters: float
+
+    @property
+    def times(self) -> float:
+        """How many times the figure became what it was."""
+        return self.after / self.before if self.before else math.inf
+
+    @property
+    def sure(self) -> str:
+        """How sure a reader can be."""
+        if math.isinf(self.scatters):
+            return "beyond doubt: it never moved before"
+        return f"{'beyond doubt' if self.scatters >= _SURE else 'likely'}: {self.scatters:.0f} times the usual scatter"
+
+    @property
+    def suspects(self) -> str:
+        """How many commits it may have come with."""
+        return _git("rev-list", "--count", f"{self.since}..{self.commit}") or "unknown"
+
+
+def changes(known: list[Benchmark], order: list[str]) -> tuple[list[Change], list[Change]]:
+    """What got worse and what got better, times first, the largest step first."""
+    found: list[Change] = []
+    for one in known:
+        subject = SUBJECTS.get(one.name.partition(".")[0])
+        if subject is None:
+            continue
+        series: dict[tuple[str, tuple[str, ...]], list[Value]] = {}
+        for value in sorted(one.values, key=lambda each: order.index(each.commit)):
+            series.setdefault((value.machine, value.parameters), []).append(value)
+        steps: dict[str, list[float]] = {}
+        for (machine, _), values in series.items():
+            pairs = itertools.pairwise(values)
+            steps.setdefault(machine, []).extend(abs(_log(b.value, a.value)) for a, b in pairs)
+        for (machine, parameters), values in series.items():
+            # half of a figure's steps are smaller than this; most commits change nothing, so that it is scatter
+            scatter = max(statistics.median(steps[machine] or [0.0]), _LEAST.get(subject, 0.0))
+            for i, (a, b) in enumerate(itertools.pairwise(values)):
+                step = _log(b.value, a.value)
+                half = abs(step) / 2
+                kept = all(_log(later.value, a.value) * step > 0 for later in values[i + 1 :])
+                kept &= all(abs(_log(later.value, a.value)) >= half for later in values[i + 1 :])
+                # better only than what had just got worse
+                returns = step < 0 and any(abs(_log(earlier.value, b.value)) < half for earlier in values[:i])
+                scatters = abs(step) / scatter if scatter else math.inf
+                slack = subject == "memory" and abs(b.value - a.value) <= rule.SLACK * 2**20
+                if abs(step) > _STEP and scatters > _TOLD and kept and not returns and not slack:
+                    what = ", ".join(parameters)
+                    at = (machine, a.commit, b.commit, a.value, b.value)
+                    found.append(Change(subject, one.name, what, *at, scatters))
+    subjects = list(SUBJECTS.values())
+    found.sort(key=lambda each: (subjects.index(each.subject), -abs(_log(each.after, each.before))))
+    return [each for each in found if each.times > 1], [each for each in found if each.times < 1]
+
+
+def _log(after: float, before: float) -> float:
+    """Of their ratio; infinite where one is nothing."""
+    if after == before:
+        return 0.0
+    return math.log(after / before) if after > 0 and before > 0 else math.copysign(math.inf, after - before)
+
+
+def unmeasured(commit: str) -> int:
+    """Commits since one that changed the library."""
+    return int(_git("rev-list", "--count", f"{commit}..HEAD", "--", "src/numbel") or 0)
+
+
+def newest(known: list[Benchmark], order: list[str]) -> dict[str, str]:
+    """The newest commit that each machine measured."""
+    found: dict[str, str] = {}
+    for value in sorted((value for one in known for value in one.values), key=lambda each: order.index(each.commit)):
+        found[value.machine] = value.commit
+    return found
+
+
+class Map(NamedTuple):
+    """A report of `numbel bench --map`."""
+
+    about: str
+    time: str
+    later: int
+    cells: list[dict[str, Any]]
+
+    @property
+    def columns(self) -> list[int]:
+        """Those of the tables."""
+        return sorted({cell["columns"] for cell in self.cells})
+
+    @property
+    def methods(self) -> dict[str, list[tuple[int, list[dict[str, Any] | None]]]]:
+        """Of each method, rows and their cells."""
+        found: dict[str, dict[tuple[int, int], dict[str, Any]]] = {}
+        for cell in self.cells:
+            found.setdefault(cell["method"], {})[cell["rows"], cell["columns"]] = cell
+        return {
+            method: [
+                (rows, [own.get((rows, column)) for column in self.columns]) for rows in sorted({r for r, _ in own})
+            ]
+            for method, own in found.items()
+        }
+
+
+def maps() -> dict[str, Map]:
+    """Committed maps, by their machine."""
+    found = {}
+    for path in sorted((RESULTS / "map").glob("*.json")):
+        report = json.loads(path.read_text())
+        about = ", ".join(f"{name} {value}" for name, value in report["config"].items() if name != "source")
+        later = int(_git("rev-list", "--count", f"--since={report['time']}", "HEAD", "--", "src/numbel") or 0)
+        found[path.stem] = Map(about, report["time"], later, report["cells"])
     return found
 
 

@@ -36,6 +36,7 @@ def read(work: Work) -> Call:
 
 @functools.cache
 def _philox_kernel() -> Callable[[int], int]:
+    from numbel._cpu.blocks import RowStream
     from numbel._cpu.noise import TILE, fill_noise
     from numbel._scalar.address import NOISE
 
@@ -45,8 +46,9 @@ def _philox_kernel() -> Callable[[int], int]:
         for chunk in prange(64):
             x = np.empty(TILE, np.uint32)
             last = 0
+            stream = RowStream(uint64(0), uint64(5), uint64(7))
             for tile in range(chunk, tiles, 64):
-                fill_noise(x, TILE, tile * TILE, uint64(0), uint64(0), uint64(NOISE), uint64(5), uint64(7))
+                fill_noise(x, TILE, tile * TILE, uint64(0), uint64(NOISE), stream)
                 last ^= x[tile % TILE]
             check += last
         return check

@@ -9,7 +9,7 @@ import numpy as np
 
 import numbel
 
-from .works import MANY, TRIALS, TRUNCATIONS, Call, Work, cotangent, count, logits, tokens
+from .works import COUNTS, MANY, SAMPLES, TRIALS, Call, Work, cotangent, count, logits, tokens, truncation
 
 
 def sample(work: Work) -> Call:
@@ -33,7 +33,7 @@ def top_k(work: Work) -> Call:
 
 
 def truncated(work: Work) -> Call:
-    rng, x, settings = numbel.default_rng(5), tokens(work), TRUNCATIONS[work.task]
+    rng, x, settings = numbel.default_rng(5), tokens(work), truncation(work)
     return lambda: rng.categorical(x, **settings)
 
 
@@ -119,3 +119,26 @@ def multinomial(work: Work) -> Call:
     rng, x = numbel.default_rng(5), logits(work)
     out = np.zeros(x.shape, np.int64)
     return lambda: rng.multinomial(TRIALS, x, out=out)
+
+
+# As peers do it, into arrays that each call makes.
+
+
+def new_gumbel(work: Work) -> Call:
+    rng, size = numbel.default_rng(5), (work.rows, work.columns)
+    return lambda: rng.gumbel(size=size)
+
+
+def new_gumbel_softmax(work: Work) -> Call:
+    rng, x = numbel.default_rng(5), logits(work)
+    return lambda: rng.gumbel_softmax(x)
+
+
+def new_counts(work: Work) -> Call:
+    rng, x = numbel.default_rng(5), logits(work)
+    return lambda: rng.multinomial(COUNTS, x)
+
+
+def many_of_rows(work: Work) -> Call:
+    rng, x = numbel.default_rng(5), logits(work)
+    return lambda: rng.categorical(x, SAMPLES)

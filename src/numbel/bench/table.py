@@ -7,123 +7,191 @@ import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
-from . import limits, ours, with_jax, with_numpy, with_torch
+from . import limits, ours, with_jax, with_numba, with_numpy, with_torch
 from .works import FULL, QUICK, TRUNCATIONS, Call, Case, Work
 
 # Peers below some 0.1 G/s: more would take seconds a call and show the same rate.
 _SLOW = 1 << 22
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
+    """How a library does a task, and the categories that one call of the table handles at most."""
+
     prepare: Callable[[Work], Call]
     most: int = FULL
 
 
-_LIMITS = {"read": _Entry(limits.read)}
+_LIMITS = {"read": Entry(limits.read)}
 _CATEGORICAL = {
-    "numpy exp + cumsum + searchsorted": _Entry(with_numpy.inverse, _SLOW),
-    "numpy gumbel + argmax": _Entry(with_numpy.gumbel_max, _SLOW),
-    "scipy softmax + cumsum + searchsorted": _Entry(with_numpy.scipy_inverse, _SLOW),
-    "torch softmax + cumsum + searchsorted": _Entry(with_torch.inverse),
-    "torch softmax + multinomial": _Entry(with_torch.multinomial, _SLOW),
-    "torch gumbel + argmax": _Entry(with_torch.gumbel_max, _SLOW),
-    "jax categorical": _Entry(with_jax.categorical, _SLOW),
+    "numba inverse CDF": Entry(with_numba.inverse),
+    "numba gumbel-max": Entry(with_numba.gumbel_max, _SLOW),
+    "numpy exp + cumsum + searchsorted": Entry(with_numpy.inverse, _SLOW),
+    "numpy gumbel + argmax": Entry(with_numpy.gumbel_max, _SLOW),
+    "scipy softmax + cumsum + searchsorted": Entry(with_numpy.scipy_inverse, _SLOW),
+    "torch softmax + cumsum + searchsorted": Entry(with_torch.inverse),
+    "torch softmax + multinomial": Entry(with_torch.multinomial, _SLOW),
+    "torch gumbel + argmax": Entry(with_torch.by_rows(with_torch.gumbel_argmax), _SLOW),
+    "torch softmax / exponential + argmax": Entry(with_torch.by_rows(with_torch.race), _SLOW),
+    "torch compiled gumbel + argmax": Entry(with_torch.by_rows(with_torch.gumbel_argmax, True), _SLOW),
+    "torch compiled softmax / exponential + argmax": Entry(with_torch.by_rows(with_torch.race, True), _SLOW),
+    "jax categorical": Entry(with_jax.categorical, _SLOW),
+    "jax softmax + cumsum + searchsorted": Entry(with_jax.inverse, _SLOW),
+}
+#: What returns index, log-probability and log-sum-exp alike.
+SAMPLE = {
+    "numba inverse CDF": Entry(with_numba.sample),
+    "scipy logsumexp + cumsum + searchsorted": Entry(with_numpy.scipy_sample, _SLOW),
+    "torch logsumexp + cumsum + searchsorted": Entry(with_torch.by_rows(with_torch.sample_inverse)),
+    "torch logsumexp + exponential + argmax": Entry(with_torch.by_rows(with_torch.sample), _SLOW),
+    "torch compiled logsumexp + exponential + argmax": Entry(with_torch.by_rows(with_torch.sample, True), _SLOW),
+    "jax categorical + logsumexp": Entry(with_jax.sample, _SLOW),
 }
 _GUMBEL = {
-    "numpy gumbel, float64": _Entry(with_numpy.gumbel, _SLOW),
-    "mkl_random gumbel, float64, 1 thread": _Entry(with_numpy.mkl_gumbel, _SLOW),
-    "torch -log(exponential)": _Entry(with_torch.gumbel, _SLOW),
+    "numba gumbel": Entry(with_numba.gumbel, _SLOW),
+    "numpy gumbel, float64": Entry(with_numpy.gumbel, _SLOW),
+    "mkl_random gumbel, float64, 1 thread": Entry(with_numpy.mkl_gumbel, _SLOW),
+    "torch -log(exponential)": Entry(with_torch.gumbel, _SLOW),
+    "torch compiled -log(exponential)": Entry(with_torch.by_rows(with_torch.gumbel_noise, True), _SLOW),
 }
 _TOP_K = {
-    "numbel": _Entry(ours.top_k),
-    "numbel gumbel_max": _Entry(ours.gumbel_max),
-    "philox": _Entry(limits.philox),
-    "numpy gumbel + argpartition": _Entry(with_numpy.top_k, _SLOW),
-    "torch multinomial(replacement=False)": _Entry(with_torch.multinomial_top_k, _SLOW),
-    "torch gumbel + topk": _Entry(with_torch.top_k, _SLOW),
-    "jax choice(replace=False)": _Entry(with_jax.choice, _SLOW),
-    "jax gumbel + top_k": _Entry(with_jax.top_k, _SLOW),
+    "numbel": Entry(ours.top_k),
+    "numbel gumbel_max": Entry(ours.gumbel_max),
+    "philox": Entry(limits.philox),
+    "numpy gumbel + argpartition": Entry(with_numpy.top_k, _SLOW),
+    "torch multinomial(replacement=False)": Entry(with_torch.multinomial_top_k, _SLOW),
+    "torch gumbel + topk": Entry(with_torch.of_work(with_torch.gumbel_top), _SLOW),
+    "torch compiled gumbel + topk": Entry(with_torch.of_work(with_torch.gumbel_top, True), _SLOW),
+    "jax choice(replace=False)": Entry(with_jax.choice, _SLOW),
+    "jax gumbel + top_k": Entry(with_jax.top_k, _SLOW),
 }
 _TRUNCATED = {
-    "numbel": _Entry(ours.truncated),
-    "numbel untruncated": _Entry(ours.untruncated),
-    "torch sort + cumsum + multinomial": _Entry(with_torch.truncated, _SLOW),
+    "numbel": Entry(ours.truncated),
+    "numbel untruncated": Entry(ours.untruncated),
+    "torch sort + cumsum + multinomial": Entry(with_torch.truncated, _SLOW),
 }
-_TASKS: dict[str, dict[str, _Entry]] = {
-    "top_k": {**_TRUNCATED, "torch topk + multinomial": _Entry(with_torch.topk_first, _SLOW)},
-    "top_p": _TRUNCATED,
+#: {task: {library: entry}}.
+TASKS: dict[str, dict[str, Entry]] = {
+    "top_k": {
+        **_TRUNCATED,
+        "torch topk + multinomial": Entry(with_torch.topk_first, _SLOW),
+        "torch topk + softmax / exponential + argmax": Entry(
+            with_torch.of_work(with_torch.topk_race, of=with_torch.token_tensor), _SLOW
+        ),
+        "torch compiled topk + softmax / exponential + argmax": Entry(
+            with_torch.of_work(with_torch.topk_race, True, with_torch.token_tensor), _SLOW
+        ),
+        "numpy argpartition + gumbel + argmax": Entry(with_numpy.partition_top_k, _SLOW),
+        "jax top_k + categorical": Entry(with_jax.truncated_top_k, _SLOW),
+    },
+    "top_p": {
+        **_TRUNCATED,
+        "torch sort + cumsum + exponential + argmax": Entry(
+            with_torch.of_work(with_torch.top_p_race, of=with_torch.token_tensor), _SLOW
+        ),
+        "torch compiled sort + cumsum + exponential + argmax": Entry(
+            with_torch.of_work(with_torch.top_p_race, True, with_torch.token_tensor), _SLOW
+        ),
+    },
     "min_p": _TRUNCATED,
     "sample": {
-        "numbel": _Entry(ours.sample),
+        "numbel": Entry(ours.sample),
         **_LIMITS,
-        "scipy logsumexp + cumsum + searchsorted": _Entry(with_numpy.scipy_sample, _SLOW),
-        **_CATEGORICAL,
+        **SAMPLE,
+        **{name: entry for name, entry in _CATEGORICAL.items() if name not in SAMPLE},  # these do less
     },
-    "categorical": {"numbel": _Entry(ours.categorical), **_LIMITS, **_CATEGORICAL},
-    "gumbel_max": {"numbel": _Entry(ours.gumbel_max), "philox": _Entry(limits.philox), **_LIMITS, **_CATEGORICAL},
+    "categorical": {"numbel": Entry(ours.categorical), **_LIMITS, **_CATEGORICAL},
+    "gumbel_max": {"numbel": Entry(ours.gumbel_max), "philox": Entry(limits.philox), **_LIMITS, **_CATEGORICAL},
     "gumbel_top_k 10": _TOP_K,
     "gumbel_top_k 100": _TOP_K,
     "gumbel_top_k 65536": _TOP_K,
-    "gumbel": {"numbel": _Entry(ours.gumbel), "philox": _Entry(limits.philox), **_GUMBEL},
+    "gumbel": {"numbel": Entry(ours.gumbel), "philox": Entry(limits.philox), **_GUMBEL},
     "gumbel_softmax": {
-        "numbel": _Entry(ours.gumbel_softmax),
-        "philox": _Entry(limits.philox),
-        "numbel gumbel alone": _Entry(ours.gumbel),
-        "numbel.torch": _Entry(functools.partial(with_torch.by_numbel, with_torch.relaxed)),
-        "numbel.jax": _Entry(functools.partial(with_jax.by_numbel, with_jax.relaxed)),
-        "torch gumbel_softmax": _Entry(functools.partial(with_torch.by_torch, with_torch.relaxed), _SLOW),
-        "jax softmax(x + gumbel)": _Entry(functools.partial(with_jax.by_jax, with_jax.relaxed), _SLOW),
+        "numbel": Entry(ours.gumbel_softmax),
+        "philox": Entry(limits.philox),
+        "numbel gumbel alone": Entry(ours.gumbel),
+        "numbel.torch": Entry(functools.partial(with_torch.by_numbel, with_torch.relaxed)),
+        "numbel.jax": Entry(functools.partial(with_jax.by_numbel, with_jax.relaxed)),
+        "numba gumbel_softmax": Entry(with_numba.gumbel_softmax, _SLOW),
+        "torch gumbel_softmax": Entry(functools.partial(with_torch.by_torch, with_torch.relaxed), _SLOW),
+        "torch compiled gumbel_softmax": Entry(with_torch.by_rows(with_torch.gumbel_softmax, True), _SLOW),
+        "jax softmax(x + gumbel)": Entry(functools.partial(with_jax.by_jax, with_jax.relaxed), _SLOW),
     },
-    "conditional_gumbel": {"numbel": _Entry(ours.conditional), "philox": _Entry(limits.philox)},
+    "conditional_gumbel": {"numbel": Entry(ours.conditional), "philox": Entry(limits.philox)},
     "gumbel_softmax and gradient": {
-        "numbel": _Entry(ours.backward),
-        "numbel.torch": _Entry(functools.partial(with_torch.by_numbel, with_torch.backward)),
-        "numbel.jax": _Entry(functools.partial(with_jax.by_numbel, with_jax.gradient)),
-        "torch gumbel_softmax": _Entry(functools.partial(with_torch.by_torch, with_torch.backward), _SLOW),
-        "jax softmax(x + gumbel)": _Entry(functools.partial(with_jax.by_jax, with_jax.gradient), _SLOW),
+        "numbel": Entry(ours.backward),
+        "numbel.torch": Entry(functools.partial(with_torch.by_numbel, with_torch.backward)),
+        "numbel.jax": Entry(functools.partial(with_jax.by_numbel, with_jax.gradient)),
+        "torch gumbel_softmax": Entry(functools.partial(with_torch.by_torch, with_torch.backward), _SLOW),
+        "torch compiled gumbel_softmax": Entry(functools.partial(with_torch.by_compiled, with_torch.backward), _SLOW),
+        "jax softmax(x + gumbel)": Entry(functools.partial(with_jax.by_jax, with_jax.gradient), _SLOW),
     },
     "logsumexp": {
-        "numbel": _Entry(ours.by_row("logsumexp")),
+        "numbel": Entry(ours.by_row("logsumexp")),
         **_LIMITS,
-        "scipy logsumexp": _Entry(with_numpy.scipy_logsumexp, _SLOW),
-        "torch logsumexp": _Entry(with_torch.logsumexp),
-        "jax logsumexp": _Entry(with_jax.logsumexp),
+        "scipy logsumexp": Entry(with_numpy.scipy_logsumexp, _SLOW),
+        "torch logsumexp": Entry(with_torch.logsumexp),
+        "jax logsumexp": Entry(with_jax.logsumexp),
     },
     "log_prob": {
-        "numbel": _Entry(ours.log_prob),
+        "numbel": Entry(ours.log_prob),
         **_LIMITS,
-        "scipy log_softmax": _Entry(with_numpy.scipy_log_prob, _SLOW),
-        "torch Categorical": _Entry(with_torch.log_prob),
+        "numba log_prob": Entry(with_numba.log_prob),
+        "scipy log_softmax": Entry(with_numpy.scipy_log_prob, _SLOW),
+        "scipy logsumexp": Entry(with_numpy.first_log_prob, _SLOW),
+        "torch Categorical": Entry(with_torch.log_prob),
+        "torch logsumexp": Entry(with_torch.by_rows(with_torch.log_prob_of_first)),
+        "torch compiled logsumexp": Entry(with_torch.by_rows(with_torch.log_prob_of_first, True)),
+        "jax logsumexp": Entry(with_jax.log_prob),
     },
     "entropy": {
-        "numbel": _Entry(ours.by_row("entropy")),
+        "numbel": Entry(ours.by_row("entropy")),
         **_LIMITS,
-        "scipy softmax + entr": _Entry(with_numpy.scipy_entropy, _SLOW),
-        "torch Categorical": _Entry(with_torch.entropy),
+        "numba entropy": Entry(with_numba.entropy),
+        "scipy softmax + entr": Entry(with_numpy.scipy_entropy, _SLOW),
+        "torch Categorical": Entry(with_torch.entropy),
+        "torch log_softmax": Entry(with_torch.by_rows(with_torch.plain_entropy)),
+        "torch compiled log_softmax": Entry(with_torch.by_rows(with_torch.plain_entropy, True)),
+        "jax log_softmax": Entry(with_jax.entropy),
     },
     "sample in pieces of 2^22": {
-        "numbel": _Entry(ours.pieces),
-        "numbel sample": _Entry(ours.sample),
+        "numbel": Entry(ours.pieces),
+        "numbel sample": Entry(ours.sample),
         **_LIMITS,
     },
     "4 samples a category": {
-        "numbel": _Entry(ours.many),
-        "numpy choice": _Entry(with_numpy.many),
-        "torch softmax + multinomial": _Entry(with_torch.many),
+        "numbel": Entry(ours.many),
+        "numpy choice": Entry(with_numpy.many),
+        "torch softmax + multinomial": Entry(with_torch.many),
     },
     "table": {
-        "numbel": _Entry(ours.table),
-        "scipy DiscreteAliasUrn": _Entry(with_numpy.scipy_table("DiscreteAliasUrn")),
-        "scipy DiscreteGuideTable": _Entry(with_numpy.scipy_table("DiscreteGuideTable")),
+        "numbel": Entry(ours.table),
+        "scipy DiscreteAliasUrn": Entry(with_numpy.scipy_table("DiscreteAliasUrn")),
+        "scipy DiscreteGuideTable": Entry(with_numpy.scipy_table("DiscreteGuideTable")),
     },
     "4 table draws a category": {
-        "numbel": _Entry(ours.table_draws),
-        "scipy DiscreteAliasUrn": _Entry(with_numpy.scipy_table_draws("DiscreteAliasUrn")),
-        "scipy DiscreteGuideTable": _Entry(with_numpy.scipy_table_draws("DiscreteGuideTable")),
+        "numbel": Entry(ours.table_draws),
+        "scipy DiscreteAliasUrn": Entry(with_numpy.scipy_table_draws("DiscreteAliasUrn")),
+        "scipy DiscreteGuideTable": Entry(with_numpy.scipy_table_draws("DiscreteGuideTable")),
     },
     "multinomial of 2^40": {
-        "numbel": _Entry(ours.multinomial),
-        "numpy multinomial": _Entry(with_numpy.multinomial),
+        "numbel": Entry(ours.multinomial),
+        "numpy multinomial": Entry(with_numpy.multinomial),
+    },
+    "multinomial of 10^6": {
+        "numbel": Entry(ours.new_counts),
+        **_LIMITS,
+        "numpy multinomial": Entry(with_numpy.counts),
+        "numpy cumsum + searchsorted + bincount": Entry(with_numpy.drawn_counts),
+        "jax multinomial": Entry(with_jax.counts),
+    },
+    "1000 samples": {
+        "numbel": Entry(ours.many_of_rows),
+        **_LIMITS,
+        "numba cumsum + searchsorted": Entry(with_numba.many),
+        "numpy cumsum + searchsorted": Entry(with_numpy.many_of_rows),
+        "torch softmax + cumsum + searchsorted": Entry(with_torch.by_rows(with_torch.many_inverse)),
+        "torch softmax + multinomial": Entry(with_torch.by_rows(with_torch.many_of_rows)),
+        "vose alias table": Entry(with_numpy.vose_many),
     },
 }
 
@@ -173,21 +241,21 @@ _WORKS = (
 )
 
 
-def _make(work: Work, entry: _Entry, limit: int = FULL) -> Case:
+def _make(work: Work, entry: Entry, limit: int = FULL) -> Case:
     """Prepare one entry on as much of the work as it may have."""
     part = work.within(min(limit, entry.most))
     return Case(entry.prepare(part), part.rows * part.columns)
 
 
-def _entries(work: Work) -> dict[str, _Entry]:
-    entries = dict(_TASKS[work.task])
+def _entries(work: Work) -> dict[str, Entry]:
+    entries = dict(TASKS[work.task])
     if work.rows * work.columns < QUICK:
         # a fraction of a bandwidth means nothing for what lies in a cache, nor that of a rate for a few words
         entries.pop("read", None)
         entries.pop("philox", None)
     if work.task == "gumbel" and work.dtype == "float32":
         # JAX has no float64 unless the whole process is told so
-        entries["jax gumbel"] = _Entry(with_jax.gumbel, _SLOW)
+        entries["jax gumbel"] = Entry(with_jax.gumbel, _SLOW)
     return entries
 
 

@@ -15,7 +15,13 @@ _SHORTEST = 0.01
 _PAUSE = 0.01
 
 
-def measure(work: str, libraries: Iterable[str] | None = None, rounds: int = 7, limit: int = FULL) -> dict[str, Rate]:
+def measure(
+    work: str,
+    libraries: Iterable[str] | None = None,
+    rounds: int = 7,
+    limit: int = FULL,
+    absent: dict[str, list[str]] | None = None,
+) -> dict[str, Rate]:
     """Time libraries on a work, taking turns, and leave out those that are not installed.
 
     Parameters
@@ -28,6 +34,8 @@ def measure(work: str, libraries: Iterable[str] | None = None, rounds: int = 7, 
         Measurements of each; the median counts.
     limit : int, optional
         Categories that one call handles at most, from 2**17.
+    absent : dict, optional
+        Gets the libraries that were left out, under the reason.
 
     Returns
     -------
@@ -46,7 +54,9 @@ def measure(work: str, libraries: Iterable[str] | None = None, rounds: int = 7, 
     for library in table if libraries is None else libraries:
         try:
             case = table[library](limit)
-        except ImportError:
+        except ImportError as error:
+            if absent is not None:
+                absent.setdefault(str(error), []).append(library)
             continue
         case.call()
         cases[library] = case, max(1, round(_SHORTEST / max(_seconds(case.call, 1), 1e-7)))

@@ -9,48 +9,48 @@ from typing import Any
 
 import numpy as np
 
-from .works import Call, Work, cotangent, count, logits
+from .works import COUNTS, Call, Work, cotangent, count, logits, tokens, truncation
 
 
-def _keys() -> Callable[[], Any]:
+def _by(function: Callable[[Any, Any], Any], work: Work, of: Callable[[Work], Any] = logits) -> Call:
+    """Jitted, of a key and the logits. The key is made inside: outside it takes 20 to 60 us."""
     import jax
 
-    counter = itertools.count()
-    return lambda: jax.random.key(next(counter))
+    draws, x = itertools.count(), jax.numpy.asarray(of(work))
+    call = jax.jit(lambda draw, x: function(jax.random.key(draw), x))
+    return lambda: jax.block_until_ready(call(np.uint32(next(draws)), x))
 
 
 def categorical(work: Work) -> Call:
     import jax
 
-    keys, x, draw = _keys(), jax.numpy.asarray(logits(work)), jax.jit(jax.random.categorical)
-    return lambda: draw(keys(), x).block_until_ready()
+    return _by(jax.random.categorical, work)
 
 
 def choice(work: Work) -> Call:
     import jax
 
-    keys, x, k = _keys(), jax.numpy.asarray(logits(work)), count(work)
+    k = count(work)
 
     def one(key: Any, p: Any) -> Any:
         return jax.random.choice(key, len(p), (k,), replace=False, p=p)
 
-    draw = jax.jit(lambda key, x: jax.vmap(one)(jax.random.split(key, len(x)), jax.nn.softmax(x)))
-    return lambda: draw(keys(), x).block_until_ready()
+    return _by(lambda key, x: jax.vmap(one)(jax.random.split(key, len(x)), jax.nn.softmax(x)), work)
 
 
 def top_k(work: Work) -> Call:
     import jax
 
-    keys, x, k = _keys(), jax.numpy.asarray(logits(work)), count(work)
-    draw = jax.jit(lambda key, x: jax.lax.top_k(x + jax.random.gumbel(key, x.shape), k)[1])
-    return lambda: draw(keys(), x).block_until_ready()
+    k = count(work)
+    return _by(lambda key, x: jax.lax.top_k(x + jax.random.gumbel(key, x.shape), k)[1], work)
 
 
 def gumbel(work: Work) -> Call:
     import jax
 
-    keys, draw = _keys(), jax.jit(functools.partial(jax.random.gumbel, shape=(work.rows, work.columns)))
-    return lambda: draw(keys()).block_until_ready()
+    draws, shape = itertools.count(), (work.rows, work.columns)
+    call = jax.jit(lambda draw: jax.random.gumbel(jax.random.key(draw), shape))
+    return lambda: call(np.uint32(next(draws))).block_until_ready()
 
 
 def relaxed(work: Work, function: Callable[[Any, Any], Any]) -> Call:
@@ -86,3 +86,58 @@ def logsumexp(work: Work) -> Call:
 
     x, call = jax.numpy.asarray(logits(work)), jax.jit(functools.partial(jax.nn.logsumexp, axis=-1))
     return lambda: call(x).block_until_ready()
+
+
+def inverse(work: Work) -> Call:
+    import jax
+
+    def draw(key: Any, x: Any) -> Any:
+        sums = jax.numpy.cumsum(jax.nn.softmax(x), -1)
+        targets = jax.random.uniform(key, (len(x), 1)) * sums[:, -1:]
+        return jax.vmap(functools.partial(jax.numpy.searchsorted, side="right"))(sums, targets)
+
+    return _by(draw, work)
+
+
+def sample(work: Work) -> Call:
+    import jax
+
+    def draw(key: Any, x: Any) -> Any:
+        index, logsumexp = jax.random.categorical(key, x)[:, None], jax.nn.logsumexp(x, -1, keepdims=True)
+        return index, jax.numpy.take_along_axis(x, index, -1) - logsumexp, logsumexp
+
+    return _by(draw, work)
+
+
+def log_prob(work: Work) -> Call:
+    import jax
+
+    return _by(lambda key, x: x[:, 0] - jax.nn.logsumexp(x, -1), work)
+
+
+def entropy(work: Work) -> Call:
+    import jax
+
+    def of(key: Any, x: Any) -> Any:
+        log_p = jax.nn.log_softmax(x)
+        return -(jax.numpy.exp(log_p) * log_p).sum(-1)
+
+    return _by(of, work)
+
+
+def counts(work: Work) -> Call:
+    import jax
+
+    return _by(lambda key, x: jax.random.multinomial(key, COUNTS, jax.nn.softmax(x)), work)
+
+
+def truncated_top_k(work: Work) -> Call:
+    import jax
+
+    k = truncation(work)["top_k"]
+
+    def draw(key: Any, x: Any) -> Any:
+        values, order = jax.lax.top_k(x, k)
+        return jax.numpy.take_along_axis(order, jax.random.categorical(key, values)[:, None], -1)
+
+    return _by(draw, work, tokens)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .works import MANY, TRIALS, Array, Call, Work, count, logits
+from .works import COUNTS, MANY, SAMPLES, TRIALS, Array, Call, Work, count, logits, tokens, truncation
 
 
 def _choose(weights: Array, u: Array) -> Array:
@@ -83,8 +83,8 @@ def mkl_gumbel(work: Work) -> Call:
 
 def _softmax(x: Array) -> Array:
     """In float64, since NumPy wants sums of 1."""
-    p: Array = np.exp(x.astype(np.float64) - x.max())
-    p /= p.sum()
+    p: Array = np.exp(x.astype(np.float64) - x.max(axis=-1, keepdims=True))
+    p /= p.sum(axis=-1, keepdims=True)
     return p
 
 
@@ -137,3 +137,52 @@ def scipy_table_draws(name: str) -> Callable[[Work], Call]:
 def multinomial(work: Work) -> Call:
     rng, x = np.random.default_rng(5), logits(work)[0]
     return lambda: rng.multinomial(TRIALS, _softmax(x))
+
+
+def counts(work: Work) -> Call:
+    rng, x = np.random.default_rng(5), logits(work)
+    return lambda: rng.multinomial(COUNTS, _softmax(x))
+
+
+def _draws(x: Array, u: Array) -> Array:
+    """Samples of each row at its uniform numbers."""
+    sums = np.cumsum(np.exp(x - x.max(axis=-1, keepdims=True)), axis=-1)
+    return np.array([np.searchsorted(row, at * row[-1], "right") for row, at in zip(sums, u, strict=True)])
+
+
+def many_of_rows(work: Work) -> Call:
+    rng, x = np.random.default_rng(5), logits(work)
+    return lambda: _draws(x, rng.random((work.rows, SAMPLES), np.float32))
+
+
+def drawn_counts(work: Work) -> Call:
+    """Counts of single draws, which are few beside the categories of a long row."""
+    rng, x, size = np.random.default_rng(5), logits(work), work.columns
+    if work.rows > 1:
+        raise ValueError("30 ms a row: timed for one row only")
+    return lambda: np.bincount(_draws(x, rng.random((1, COUNTS)))[0], minlength=size)
+
+
+def vose_many(work: Work) -> Call:
+    import vose
+
+    x = logits(work)
+    return lambda: np.array([vose.Sampler(p, seed=i).sample(SAMPLES) for i, p in enumerate(_softmax(x))])
+
+
+def partition_top_k(work: Work) -> Call:
+    rng, x, k = np.random.default_rng(5), tokens(work), truncation(work)["top_k"]
+
+    def call() -> Array:
+        chosen = np.argpartition(x, -k, axis=-1)[:, -k:]
+        values = np.take_along_axis(x, chosen, -1)
+        return np.take_along_axis(chosen, np.argmax(values + rng.gumbel(size=values.shape), -1)[:, None], -1)
+
+    return call
+
+
+def first_log_prob(work: Work) -> Call:
+    from scipy import special
+
+    x = logits(work)
+    return lambda: x[:, 0] - special.logsumexp(x, axis=-1)

@@ -74,9 +74,19 @@ def logits(work: Work) -> Array:
     return whole_logits(work.rows, work.columns, work.dtype)
 
 
+#: Columns up to which tokens are shuffled: the ranks of more come from a multiplication, which takes no memory.
+_SHUFFLED = 1 << 20
+
+
 @functools.lru_cache(maxsize=1)
 def _whole_tokens(rows: int, columns: int, dtype: str) -> Array:
     rng = np.random.default_rng(0)
+    if columns > _SHUFFLED:
+        ranks = np.arange(columns, dtype=np.uint32) * np.uint32(2654435761)  # each once, where columns divide 2^32
+        ranks %= np.uint32(columns)
+        row = np.resize(rng.standard_normal(_SHUFFLED, dtype=np.float32), columns)
+        row -= 2 * np.log1p(ranks, dtype=np.float32)
+        return np.resize(row.astype(_dtype(dtype), copy=False), (rows, columns))
     block = np.empty((min(rows, 16), columns), np.float32)
     for row in block:
         row[:] = rng.normal(size=columns) - 2 * np.log1p(rng.permutation(columns))
@@ -89,8 +99,8 @@ def tokens(work: Work) -> Array:
 
 
 def count(work: Work) -> int:
-    """The k at the end of a task's name."""
-    return int(work.task.rpartition(" ")[2])
+    """The k at the end of a task's name, or half of a short row."""
+    return min(int(work.task.rpartition(" ")[2]), max(1, work.columns // 2))
 
 
 def cotangent(work: Work) -> Array:
@@ -99,7 +109,17 @@ def cotangent(work: Work) -> Array:
 
 #: Samples of each category in the works on many samples of one row, preparation included.
 MANY = 4
-#: Draws that the works on counts stand for.
+#: Samples of each row in the works on as many, whatever its length.
+SAMPLES = 1000
+#: Draws that a row of counts stands for, where peers are asked that draw each of them.
+COUNTS = 1_000_000
+#: And where none is.
 TRIALS = 1 << 40
 #: Settings of the truncated tasks.
 TRUNCATIONS: dict[str, dict[str, Any]] = {"top_k": {"top_k": 50}, "top_p": {"top_p": 0.9}, "min_p": {"min_p": 0.05}}
+
+
+def truncation(work: Work) -> dict[str, Any]:
+    """Settings of a truncated work; short rows keep half of their categories, since 50 would be all."""
+    settings = TRUNCATIONS[work.task]
+    return {"top_k": min(50, max(1, work.columns // 2))} if "top_k" in settings else settings
