@@ -65,3 +65,24 @@ def check_captured_uploads():
         cuda.current_context().memory_manager.deallocations.clear()
     DRIVER.replay(launches)
     same(out, expected, "a captured call with temperatures of the host")
+
+
+@check
+def check_arrays_without_elements():
+    """What is not given is an array without elements, of which the second call makes none."""
+    from numbel._libraries import Span
+
+    array, made, plain = on_device(logits((3, 40), np.float32)), [], Span.view
+
+    def view(self, offset, shape, strides):
+        made.append(0 in shape)
+        return plain(self, offset, shape, strides)
+
+    rng().sample(array)
+    Span.view = view
+    try:
+        rng().sample(array)
+    finally:
+        Span.view = plain
+    assert made, "no array is made"
+    assert not any(made), f"{sum(made)} of {len(made)} without elements"

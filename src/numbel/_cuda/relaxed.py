@@ -71,12 +71,8 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """The kernels of one element format and layout, and the types of their arguments."""
     form = FORMS[name]
     wide, load, keep, zero = form.wide, form.load, form.store, form.zero
-    block_max, noise, scale_of, scratch_of_block = (
-        functions(form).block_max,
-        noise_of(form),
-        scale_function(form),
-        block_scratch(form),
-    )
+    block_max, noise = functions(form).block_max, noise_of(form)
+    scale_of, scratch_of_block = scale_function(form), block_scratch(form)
     order, unorder, weight = form.arithmetic.order, form.arithmetic.unorder, form.arithmetic.weight
     lowest = order(type(zero)(-_INF))
 
