@@ -1,0 +1,76 @@
+"""How the site is built: `python -m sphinx -W docs build/site`, without a network."""
+
+import importlib.metadata
+import re
+from pathlib import Path
+
+import numbel
+
+project = "numbel"
+author = copyright = "The numbel developers"
+version = release = numbel.__version__
+
+extensions = [
+    "myst_nb",  # Markdown pages, and notebooks, which the build runs
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
+exclude_patterns = ["_build"]
+suppress_warnings = ["config.cache"]  # a function below is part of the configuration
+
+# Explicit references must lead somewhere. `name` in a docstring is a link where there is such a name, else code.
+nitpicky = True
+default_role = "py:obj"
+nitpick_ignore_regex = [("py:obj", ".*")]
+
+# Pages
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+myst_links_external_new_tab = False
+highlight_language = "default"
+copybutton_exclude = ".linenos, .gp, .go"
+
+# Notebooks are kept without results
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+nb_merge_streams = True
+
+# API
+autodoc_typehints = "none"  # the types stand in the text, and overloads would be listed one by one
+autodoc_preserve_defaults = True
+autodoc_member_order = "bysource"
+numpydoc_show_class_members = False
+
+# Other projects: only the names that pages link to, in Sphinx's plain format; nothing is fetched
+intersphinx_mapping = {
+    name: (url, str(Path(__file__).parent / "inventories" / f"{name}.inv"))
+    for name, url in {
+        "numpy": "https://numpy.org/doc/stable/",
+        "scipy": "https://docs.scipy.org/doc/scipy/",
+        "torch": "https://docs.pytorch.org/docs/stable/",
+        "jax": "https://docs.jax.dev/en/latest/",
+        "dask": "https://docs.dask.org/en/stable/",
+    }.items()
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = f"numbel {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = True
+html_copy_source = True
+html_theme_options = {
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "show_prev_next": True,
+    "navbar_end": ["theme-switcher"],
+    "footer_start": ["copyright"],
+    "footer_end": ["theme-version"],
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}
