@@ -1,6 +1,5 @@
 """How the site is built: `python -m sphinx -W docs build/site`, without a network."""
 
-import importlib.metadata
 import re
 from pathlib import Path
 
@@ -20,12 +19,11 @@ extensions = [
     "sphinx_design",
 ]
 exclude_patterns = ["_build"]
-suppress_warnings = ["config.cache"]  # a function below is part of the configuration
 
 # Explicit references must lead somewhere. `name` in a docstring is a link where there is such a name, else code.
 nitpicky = True
 default_role = "py:obj"
-nitpick_ignore_regex = [("py:obj", ".*")]
+nitpick_ignore_regex = [("py:obj", "(?s).*")]
 
 # Pages
 myst_enable_extensions = ["colon_fence", "deflist"]
@@ -74,3 +72,20 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
+
+
+def setup(app):
+    """Pages that lie elsewhere in the repository are pages of the site, too: links to them stay within it."""
+
+    def relink(text):
+        return re.sub(r"\]\((?:\.\./)?benchmarks/README\.md", "](/benchmarks.md", text)
+
+    def read(app, docname, source):
+        source[0] = relink(source[0])
+
+    def include(app, path, docname, source):
+        source[0] = relink(source[0])
+
+    app.connect("source-read", read)
+    app.connect("include-read", include)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
+import browsers
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,9 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 _NEEDED = ("asv", "asv_tachyon", "jinja2", "vl_convert", "playwright")
 MISSING = [name for name in _NEEDED if not importlib.util.find_spec(name)]
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 needs_dashboard = pytest.mark.skipif(bool(MISSING), reason=f'needs pip install ".[dashboard]": no {", ".join(MISSING)}')
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs Chromium, such as Debian's package chromium")
 MACHINE, STEP, PLANTED = (
     "planted-machine-2-cores",
     "speed.Speed.track_time_per_category",
@@ -220,56 +216,34 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
+    yield from browsers.launched()
 
 
 @pytest.fixture(scope="module")
 def address(site):
-    handler = functools.partial(_Quiet, directory=str(site[0]))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    with browsers.served(site[0]) as address:
+        yield address
 
 
 @pytest.fixture
 def visit(browser, address):
-    """Open a page, wait for its charts, and hold it to silence: no message, no failure, nothing from elsewhere."""
-    contexts, complaints = [], []
+    """Open a page, and wait for its charts."""
+    with browsers.quiet(browser, address) as go:
 
-    def go(path, width=1440, **options):
-        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
-        page.on("request", lambda request: request.url.startswith((address, "data:")) or complaints.append(request.url))
-        page.goto(address + path, wait_until="networkidle")
-        page.wait_for_function(
-            "document.querySelectorAll('figure.chart').length === document.querySelectorAll('figure.drawn svg').length"
-        )
-        return page
+        def opened(path, width=1440, **options):
+            page = go(path, width, **options)
+            page.wait_for_function(
+                "document.querySelectorAll('figure.chart').length"
+                " === document.querySelectorAll('figure.drawn svg').length"
+            )
+            return page
 
-    yield go
-    for context in contexts:
-        context.close()
-    assert complaints == []
+        yield opened
 
 
 def in_browser(test):
     """A test that needs a browser; building the site takes ten seconds."""
-    return pytest.mark.long(needs_browser(needs_dashboard(test)))
+    return pytest.mark.long(browsers.needs_browser(needs_dashboard(test)))
 
 
 @in_browser
