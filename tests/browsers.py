@@ -47,14 +47,14 @@ def quiet(browser, address, tolerated=()):
             complaints.append(f"{message.type}: {message.text}")
 
     def go(path, width=1440, **options):
-        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        context = browser.new_context(base_url=address, viewport={"width": width, "height": 900}, **options)
         contexts.append(context)
         page = context.new_page()
         page.on("console", heard)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
         page.on("request", lambda request: request.url.startswith((address, "data:")) or complaints.append(request.url))
-        page.goto(address + path, wait_until="networkidle")
+        page.goto(path, wait_until="networkidle")
         return page
 
     try:

@@ -28,14 +28,7 @@ pytestmark = [
 ]
 ADAPTERS = ("numbel.torch", "numbel.jax", "numbel.dask", "numbel.cuda", "numbel.estimators")
 #: A page of each kind, which is held to everything at both widths, in light and dark; other pages at one of the four.
-KINDS = (
-    "index.html",
-    "search.html",
-    "errors.html",
-    "guide/serving.html",
-    "reference/functions.html",
-    "notebooks/relaxed-samples.html",
-)
+KINDS = ("index.html", "search.html", "errors.html", "reference/dask.html", "notebooks/relaxed-samples.html")
 LOOKS = [(width, scheme) for width in (1440, 390) for scheme in ("light", "dark")]
 
 
@@ -172,17 +165,17 @@ def test_pages_can_be_read_by_everyone(visit, site):
 
     axe = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
     wrong = []
-    for at, path in enumerate(site.pages):
-        for look, (width, scheme) in enumerate(LOOKS):
-            if path not in KINDS and look != at % 4:
+    for look, (width, scheme) in enumerate(LOOKS):
+        page = visit("index.html", width, color_scheme=scheme)
+        for at, path in enumerate(site.pages):
+            if path not in KINDS and look != at % len(LOOKS):
                 continue
-            page = visit(path, width, color_scheme=scheme)
+            page.goto(path)
             if page.evaluate("document.documentElement.scrollWidth") > width:
                 wrong.append((path, width, "wider than the window"))
             page.evaluate(axe)
             answer = page.evaluate("axe.run(document, {resultTypes: ['violations'], preload: false})")
             wrong += [(path, width, scheme, one["id"], one["nodes"][0]["html"]) for one in answer["violations"]]
-            page.close()
     assert wrong == []
     assert set(KINDS) <= set(site.pages)
 
