@@ -40,6 +40,7 @@ SET_ASIDE = (
     (r"python -m http\.server", "serves until it is stopped", "python -m http.server --help"),
     (r"python examples/categorical_vae\.py", "trains for three minutes: tests/test_examples.py", None),
     (r"python -m tests\.fuzz --seconds 3600", "takes an hour", "python -m tests.fuzz --seconds 1"),
+    (r"python -m tests\.make_golden", "writes all golden values anew: tests/test_bits.py computes them", None),
     (r"python -m (build|twine)", "is for a release: its workflow runs it on a tag", None),
 )
 _PROGRAM = r"(?:[A-Z_]+=\S+ )*(?:numbel|python3?|pip|asv|bash) "
