@@ -10,8 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import browsers
 import pytest
+
+import browsers
 
 ROOT = Path(__file__).resolve().parent.parent
 if not (ROOT / "benchmarks" / "dashboard").is_dir():

@@ -10,10 +10,10 @@ import sys
 import urllib.parse
 from pathlib import Path
 
-import browsers
-import checkout
 import pytest
 
+import browsers
+import checkout
 import numbel
 
 ROOT = checkout.ROOT
