@@ -59,13 +59,17 @@ intersphinx_mapping = {
 html_theme = "pydata_sphinx_theme"
 html_title = f"numbel {release}"
 html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_favicon = "_static/mark.svg"
 html_context = {"default_mode": "auto"}
 html_show_sourcelink = True
 html_copy_source = True
+#: Pages whose tables need the room.
+WIDE = ("index", *(f"coming-from/{name}" for name in ("numpy", "torch", "jax", "flashinfer")))
 html_theme_options = {
     "logo": {"text": "numbel", "image_light": "_static/mark.svg", "image_dark": "_static/mark.svg", "alt_text": ""},
     "show_toc_level": 2,
+    "secondary_sidebar_items": {"**": ["page-toc", "sourcelink"]} | dict.fromkeys(WIDE, []),
     "navigation_with_keys": False,
     "show_prev_next": True,
     "navbar_end": ["theme-switcher"],
