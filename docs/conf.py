@@ -52,7 +52,6 @@ intersphinx_mapping = {
         "scipy": "https://docs.scipy.org/doc/scipy/",
         "torch": "https://docs.pytorch.org/docs/stable/",
         "jax": "https://docs.jax.dev/en/latest/",
-        "dask": "https://docs.dask.org/en/stable/",
     }.items()
 }
 

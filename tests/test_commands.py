@@ -204,3 +204,9 @@ def test_a_first_sample(tmp_path):
     assert done.returncode == 0, done.stderr
     assert re.search(r"^G-test .* p = ", done.stdout, re.MULTILINE)
     print(f"a first sample after {time.perf_counter() - start:.0f} s")
+
+
+def test_the_workflow_builds_the_documented_site():
+    (documented,) = (each for each in commands()["CONTRIBUTING.md"] if each.startswith("python -m sphinx"))
+    # with a link to the dashboard, which lies beside it there
+    assert documented.replace(" -W ", " -W -t dashboard ") in commands()[".github/workflows/site.yml"]

@@ -115,6 +115,13 @@ def test_no_link_within_the_site_is_broken(site):
     assert followed > 1000
 
 
+def test_inventories_hold_what_pages_link_to(site):
+    text = "".join((site.folder / page).read_text(encoding="utf-8") for page in site.pages)
+    for path in (ROOT / "docs" / "inventories").iterdir():
+        for line in path.read_text().splitlines()[3:]:
+            assert f'#{line.split()[0]}"' in text, f"{path.name}: no page links to it"
+
+
 def test_notebooks_were_run(site):
     for path in (ROOT / "docs" / "notebooks").glob("*.ipynb"):
         page = (site.folder / "notebooks" / f"{path.stem}.html").read_text(encoding="utf-8")
