@@ -1,4 +1,4 @@
-"""How the site is built: `python -m sphinx -W docs build/site`, without a network."""
+"""How the site is built, without a network; CONTRIBUTING.md has the command."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,6 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
 ]
-exclude_patterns = ["_build"]
 
 # Explicit references must lead somewhere. `name` in a docstring is a link where there is such a name, else code.
 nitpicky = True
@@ -26,9 +25,8 @@ default_role = "py:obj"
 nitpick_ignore_regex = [("py:obj", "(?s).*")]
 
 # Pages
-myst_enable_extensions = ["colon_fence", "deflist"]
+myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
-myst_links_external_new_tab = False
 highlight_language = "default"
 copybutton_exclude = ".linenos, .gp, .go"
 
@@ -61,8 +59,6 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_favicon = "_static/mark.svg"
 html_context = {"default_mode": "auto"}
-html_show_sourcelink = True
-html_copy_source = True
 #: Pages whose tables need the room.
 WIDE = ("index", *(f"coming-from/{name}" for name in ("numpy", "torch", "jax", "flashinfer")))
 html_theme_options = {
@@ -70,7 +66,6 @@ html_theme_options = {
     "show_toc_level": 2,
     "secondary_sidebar_items": {"**": ["page-toc", "sourcelink"]} | dict.fromkeys(WIDE, []),
     "navigation_with_keys": False,
-    "show_prev_next": True,
     "navbar_end": ["theme-switcher"],
     "footer_start": ["copyright"],
     "footer_end": ["theme-version"],
@@ -80,17 +75,12 @@ html_theme_options = {
 
 
 def setup(app):
-    """Pages that lie elsewhere in the repository are pages of the site, too: links to them stay within it."""
+    """Links to a page that lies elsewhere in the repository lead to its copy in the site."""
 
-    def relink(text):
-        return re.sub(r"\]\((?:\.\./)?benchmarks/README\.md", "](/benchmarks.md", text)
+    def relink(*given):
+        source = given[-1]
+        source[0] = re.sub(r"\]\((?:\.\./)?benchmarks/README\.md", "](/benchmarks.md", source[0])
 
-    def read(app, docname, source):
-        source[0] = relink(source[0])
-
-    def include(app, path, docname, source):
-        source[0] = relink(source[0])
-
-    app.connect("source-read", read)
-    app.connect("include-read", include)
+    app.connect("source-read", relink)
+    app.connect("include-read", relink)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -238,7 +238,7 @@ def test_examples_of_a_page(page, tmp_path, monkeypatch):
     A page whose first block imports what is not installed is skipped; another page does without such a block.
     """
     monkeypatch.chdir(tmp_path)
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     if page.name == "gpu.md":  # in the simulator, which must be chosen before Numba is imported
         blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
         assert len(blocks) >= 3
@@ -270,10 +270,10 @@ def test_links_lead_somewhere(name):
     page = ROOT / name
     if not page.exists():
         pytest.skip("in a checkout only")
-    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
     for path, _, anchor in (link.partition("#") for link in links if "://" not in link):
         target = page.parent / path
         assert target.exists(), path
         if anchor:
-            heads = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            heads = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
             assert anchor in {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}, anchor

@@ -4,7 +4,6 @@ import html.parser
 import importlib.util
 import os
 import re
-import resource
 import subprocess
 import sys
 import urllib.parse
@@ -37,17 +36,18 @@ class Site:
 
     def __init__(self, folder):
         checkout.copied(folder, "docs", "src", "examples", "benchmarks/README.md", "*.md")
-        (line,) = re.findall(r"^python -m sphinx .*$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+        (line,) = re.findall(
+            r"^python -m sphinx .*$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE
+        )
         words = line.split()
         assert words[-2:] == ["docs", "site"]
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        before = checkout.processor_seconds()
         environment = os.environ | {"PYTHONPATH": str(folder / "src"), "http_proxy": "http://127.0.0.1:9"}
         environment |= {"https_proxy": environment["http_proxy"]}
         self.done = subprocess.run(
             [sys.executable, *words[1:]], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
         )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        self.seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        self.seconds = checkout.processor_seconds() - before
         self.folder = folder / "site"
         found = sorted(self.folder.rglob("*.html"))
         self.pages = [path.relative_to(self.folder).as_posix() for path in found if "_static" not in path.parts]
@@ -118,7 +118,7 @@ def test_no_link_within_the_site_is_broken(site):
 def test_inventories_hold_what_pages_link_to(site):
     text = "".join((site.folder / page).read_text(encoding="utf-8") for page in site.pages)
     for path in (ROOT / "docs" / "inventories").iterdir():
-        for line in path.read_text().splitlines()[3:]:
+        for line in path.read_text(encoding="utf-8").splitlines()[3:]:
             assert f'#{line.split()[0]}"' in text, f"{path.name}: no page links to it"
 
 
@@ -127,7 +127,7 @@ def test_notebooks_were_run(site):
         page = (site.folder / "notebooks" / f"{path.stem}.html").read_text(encoding="utf-8")
         assert page.count("cell_output") >= 3, path.name
         assert 'src="../_images/' in page, path.name
-        assert '"outputs": []' in path.read_text(), "kept without results"
+        assert '"outputs": []' in path.read_text(encoding="utf-8"), "kept without results"
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_pages_can_be_read_by_everyone(visit, site):
     """No violation that axe knows, and nothing wider than the window."""
     import axe_playwright_python
 
-    axe = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
+    axe = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
     wrong = []
     for look, (width, scheme) in enumerate(LOOKS):
         page = visit("index.html", width, color_scheme=scheme)
@@ -194,6 +194,6 @@ def test_axe_sees_what_is_wrong(visit):
 
     page = visit("index.html", color_scheme="light")
     page.evaluate("document.querySelector('article p').style.color = '#eee'")
-    page.evaluate((Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text())
+    page.evaluate((Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8"))
     answer = page.evaluate("axe.run(document, {resultTypes: ['violations'], preload: false})")
     assert [one["id"] for one in answer["violations"]] == ["color-contrast"]
