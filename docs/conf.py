@@ -64,7 +64,7 @@ WIDE = ("index", *(f"coming-from/{name}" for name in ("numpy", "torch", "jax", "
 html_theme_options = {
     "logo": {"text": "numbel", "image_light": "_static/mark.svg", "image_dark": "_static/mark.svg", "alt_text": ""},
     "show_toc_level": 2,
-    "secondary_sidebar_items": {"**": ["page-toc", "sourcelink"]} | dict.fromkeys(WIDE, []),
+    "secondary_sidebar_items": {"**": ["page-toc", "sourcelink"]} | {page: [] for page in WIDE},
     "navigation_with_keys": False,
     "navbar_end": ["theme-switcher"],
     "footer_start": ["copyright"],

@@ -144,7 +144,7 @@ def test_extras_that_commands_name_exist():
         for group in re.findall(r"(?:\.|numbel)\[([\w,]+)\]", command)
         for extra in group.split(",")
     }
-    assert {"cli", "test"} <= named <= extras
+    assert {"cli", "test"} <= named <= set(project["optional-dependencies"])
 
 
 def run(command, folder):
