@@ -134,9 +134,7 @@ def test_what_is_set_aside_is_there():
 
 
 def test_extras_that_commands_name_exist():
-    extras = set(
-        tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    )
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     named = {
         extra
         for each in commands().values()
