@@ -43,6 +43,12 @@ _GOALS = {
     "gumbel 1 x 2^26 float32": "0.40",
 }
 _FLOAT32 = "categorical 64 x 2^20 float32"
+#: What the README shows of a map: cells of each kind, those that fall short included.
+_CHOSEN = (
+    *(("categorical", shape) for shape in ("1 x 32", "1 x 1024", "32 x 1024", "32 x 2^15", "32 x 2^20", "2^20 x 2")),
+    *((method, "32 x 2^15") for method in ("top_k", "top_p", "gumbel_top_k", "multinomial")),
+    *((method, "32 x 2^20") for method in ("sample", "gumbel", "gumbel_softmax", "log_prob", "entropy")),
+)
 
 
 def _millions(rate: dict[str, float]) -> str:
@@ -66,19 +72,6 @@ def _limit(row: dict[str, dict[str, float]]) -> str:
 def _table(*lines: list[str]) -> str:
     head, *rest = lines
     return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *rest)) + "\n"
-
-
-def measured(works: Works) -> str:
-    """Rates beside the limit and the three peers that people use."""
-    lines = [["work", "numbel M/s", "of its limit", "torch inverse CDF", "torch multinomial", "jax"]]
-    for work, row in works.items():
-        limit = _limit(row)
-        if not limit or work.startswith("gumbel_softmax"):
-            continue
-        of = f"{row['numbel']['per_second'] / row[limit]['per_second']:.2f} of {limit}"
-        ratios = [text and f"{text} x" for text in (_times(row, _PEERS[name]) for name in lines[0][3:])]
-        lines.append([f"`{work}`", _millions(row["numbel"]), of, *ratios])
-    return _table(*lines)
 
 
 def limits(works: Works) -> str:
@@ -197,6 +190,20 @@ def strongest(cells: Cells) -> str:
     return _table(*lines)
 
 
+def chosen(cells: Cells) -> str:
+    """Some cells, each beside the strongest of its peers."""
+    lines = [["method", "rows x columns", "numbel, us", "strongest peer", "times its speed"]]
+    found = _by_shape(cells)
+    for method, at in _CHOSEN:
+        cell = found.get(at, {}).get(method, {})
+        verdict = bench.shape_map.verdict(cell)
+        if verdict.ratio is not None:
+            ours = _two_digits(1e6 * statistics.median(cell["seconds"]["numbel"]))
+            low, median, high = map(_two_digits, verdict.ratio)
+            lines.append([f"`{method}`", at, ours, verdict.peer, f"{median} ({low} to {high})"])
+    return _table(*lines)
+
+
 def slower(cells: Cells) -> str:
     """The cells of each method that are slower than the best peer, by name."""
     lines = [["method", "slower than the best peer", "undecided"]]
@@ -211,9 +218,9 @@ def slower(cells: Cells) -> str:
     return _table(*lines)
 
 
-KINDS: dict[str, Callable[[Works], str]] = {"measured": measured, "limits": limits, "goals": goals}
+KINDS: dict[str, Callable[[Works], str]] = {"limits": limits, "goals": goals}
 #: Kinds of tables from a map.
-MAPS: dict[str, Callable[[Cells], str]] = {"ratios": ratios, "strongest": strongest, "slower": slower}
+MAPS: dict[str, Callable[[Cells], str]] = {"ratios": ratios, "strongest": strongest, "slower": slower, "chosen": chosen}
 
 
 def _of_map(kind: str, machine: str) -> str:

@@ -110,15 +110,16 @@ def main() -> None:
     parser.add_argument("--plant", action="append", help="part of a plant's name; all without")
     parser.add_argument("--repeats", type=int, default=5, help="comparisons of each plant that is found by the clock")
     parser.add_argument("--unchanged", type=int, default=20, help="unchanged pairs")
-    parser.add_argument("--cache", type=Path, required=True, help="where machine code is kept")
+    parser.add_argument("--cache", type=Path, help="where machine code is kept; without, a new temporary folder")
     options = parser.parse_args()
+    cache = options.cache or Path(tempfile.mkdtemp(prefix="numbel-proof-"))
     rates = {}
     for name, one in PLANTS.items():
         if options.plant and not any(part in name for part in options.plant):
             continue
         seen, repeats = 0, options.repeats if one.works else min(1, options.repeats)
         for _ in range(repeats):
-            rows = compare(options.cache, one, list(one.works), not one.works)
+            rows = compare(cache, one, list(one.works), not one.works)
             meant = [row for row in alarms(rows) if any(part in row.what for part in (*one.works, one.figure) if part)]
             seen += bool(meant)
             texts = "; ".join(
@@ -129,7 +130,7 @@ def main() -> None:
             rates[name] = seen, repeats
     false = 0
     for i in range(options.unchanged):
-        found = alarms(compare(options.cache, None, list(FAST), i < 3))
+        found = alarms(compare(cache, None, list(FAST), i < 3))
         false += bool(found)
         text = "; ".join(f"{row.what} {row.change}" for row in found)
         print(f"{time.strftime('%T')} unchanged pair {i + 1}: {'ALARM ' + text if found else 'silent'}", flush=True)

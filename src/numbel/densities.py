@@ -271,7 +271,7 @@ def log_prob(
     Notes
     -----
     logits / T - logsumexp at the index, the large parts cancelled before they are rounded, so that it stays accurate
-    where |logits| / T is huge. A category of a float32 row that has nearly all the probability gets 0 within 1e-7.
+    where ``|logits| / T`` is huge. A category of a float32 row that has nearly all the probability gets 0 within 1e-7.
 
     Examples
     --------
