@@ -33,7 +33,7 @@ CALLS = {
     "min_p": lambda rng, x: rng.sample(x, min_p=0.1, method="gumbel_max"),
     "all three": lambda rng, x: rng.categorical(x, top_k=5, top_p=0.9, min_p=0.01),
     "limits that are off": lambda rng, x: rng.sample(x, top_k=-1, top_p=1.0, min_p=0.0),
-    "log_prob": lambda rng, x: numbel.log_prob(x, 0 if x.ndim == 1 else np.zeros(x.shape[:-1], np.int64)),
+    "log_prob": lambda rng, x: numbel.log_prob(x, 0 if np.ndim(x) == 1 else np.zeros(np.shape(x)[:-1], np.int64)),
     "log_prob of all": lambda rng, x: numbel.log_prob(x, np.indices(x.shape)[-1], temperature=0.5),
     "chosen": lambda rng, x: rng.gumbel_top_k(x, 1, temperature=0.5),
     "counts": lambda rng, x: rng.multinomial(1000, x),

@@ -181,7 +181,7 @@ def test_an_entry_point_runs_without_python():
     assert symbol == "numbel_test_double"
     kept = np.zeros(1, np.int64)
     made = _jit.Entry(entry, "test_double", 2)
-    made.address = _compiler.load_entry(code, symbol)
+    made._address = _compiler.load_entry(code, symbol)
     made(kept.ctypes.data, 21)
     assert kept[0] == 42
 

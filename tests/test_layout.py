@@ -121,7 +121,10 @@ def test_no_private_function_takes_more_than_eight_arguments(module):
 
 
 def test_fastmath_is_nowhere():
+    """But in peers: a user's ten lines may have it."""
     for path in MODULES.values():
+        if path.name == "with_numba.py":
+            continue
         for node in ast.walk(ast.parse(path.read_text())):
             assert not (isinstance(node, ast.keyword) and node.arg == "fastmath")
 

@@ -21,7 +21,7 @@ from scipy import stats
 import make_golden
 import numbel
 import oracle
-from numbel import _dispatch
+from numbel import _dispatch, _requests
 from statistics_helpers import ALPHA, assert_fits
 
 DTYPES = make_golden.dtypes()
@@ -140,7 +140,8 @@ def test_softmax_without_noise_is_the_oracles(dtype, columns):
     for _, logits in special((3, columns), dtype):
         for temperature in (0.1, 1.0, 30.0):
             out = np.empty_like(logits)
-            assert _dispatch.softmax(logits, np.array([temperature]), False, out) is None
+            rows = _requests.LogitRows(logits, _requests.Temperature(np.array([temperature]), False))
+            assert _dispatch.relaxed(rows, None, out) is None
             for row in range(3):
                 due = oracle.relaxed(logits[row], temperature, np.zeros(columns, wide(dtype)))
                 assert due.tobytes() == out[row].tobytes()

@@ -39,34 +39,42 @@ class Entry:
         self.arguments = arguments
         self._parallel = parallel
         self._call: Callable[..., Any] | None = None
+        self._address: int | None = None
 
     def __call__(self, *arguments: int) -> None:
         """Run it; the GIL is released meanwhile."""
         (self._call or self.loaded())(*arguments)
 
-    @functools.cached_property
+    @property
     def address(self) -> int:
         """The address of its C function (`_compiler.compile_entry`)."""
-        with global_compiler_lock:
-            path = self._path()
-            kept = load(path) if path is not None else None
-            if kept is not None:
-                name, _, code = kept.partition(b"\0")
-                with contextlib.suppress(ValueError):
-                    return load_entry(code, name.decode(), parallel=self._parallel)
-            with _announced(self.name):
-                if self._parallel:
-                    code, symbol = compile_parallel(self.function, self.arguments)
-                else:
-                    code, symbol = compile_entry(self.function, f"numbel_{self.name}", self.arguments)
-            if path is not None:
-                save(path, symbol.encode() + b"\0" + code)
-            return load_entry(code, symbol, parallel=self._parallel)
+        # no functools.cached_property: Python 3.11 holds a lock of its own meanwhile, which a fork could copy held
+        if self._address is None:
+            with global_compiler_lock:
+                if self._address is None:
+                    self._address = self._load()
+        return self._address
+
+    def _load(self) -> int:
+        path = self._path()
+        kept = load(path) if path is not None else None
+        if kept is not None:
+            name, _, code = kept.partition(b"\0")
+            with contextlib.suppress(ValueError):
+                return load_entry(code, name.decode(), parallel=self._parallel)
+        with _announced(self.name):
+            if self._parallel:
+                code, symbol = compile_parallel(self.function, self.arguments)
+            else:
+                code, symbol = compile_entry(self.function, f"numbel_{self.name}", self.arguments)
+        if path is not None:
+            save(path, symbol.encode() + b"\0" + code)
+        return load_entry(code, symbol, parallel=self._parallel)
 
     def is_kept(self) -> bool:
         """Whether it need not be compiled."""
         path = self._path()
-        return "address" in vars(self) or (path is not None and load(path) is not None)
+        return self._address is not None or (path is not None and load(path) is not None)
 
     def _path(self) -> Path | None:
         folder = cache_folder()

@@ -186,7 +186,10 @@ class _Packer:
         values = list(self._values(parameters))
         for at in self._arrays:
             array = values[at]
-            values[at] = 0 if array is None else address_of(array)
+            if isinstance(array, np.ndarray):
+                values[at] = address_of(array)
+            elif array is None:
+                values[at] = 0
         self._pack(words, FIRST, *values)
 
 
