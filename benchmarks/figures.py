@@ -46,8 +46,8 @@ _FLOAT32 = "categorical 64 x 2^20 float32"
 #: What the README shows of a map: cells of each kind, those that fall short included.
 _CHOSEN = (
     *(("categorical", shape) for shape in ("1 x 32", "1 x 1024", "32 x 1024", "32 x 2^15", "32 x 2^20", "2^20 x 2")),
-    *((method, "32 x 2^15") for method in ("top_k", "top_p", "gumbel_top_k", "multinomial")),
-    *((method, "32 x 2^20") for method in ("sample", "gumbel", "gumbel_softmax", "log_prob", "entropy")),
+    *((f"categorical, {name}", "32 x 2^15") for name in ("top_k=50", "top_p=0.9", "1000 samples")),
+    *((name, "32 x 2^20") for name in ("sample", "gumbel", "gumbel_softmax", "gumbel_top_k, 100", "entropy")),
 )
 
 

@@ -44,7 +44,7 @@ def test_a_figure_that_was_edited_is_seen():
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert figures.rewritten(text) == text
-    wrong = text.replace("| 5.9 x numpy multinomial |", "| 6.9 x numpy multinomial |", 1)
+    wrong = text.replace("| numba inverse CDF | 0.21 (", "| numba inverse CDF | 1.21 (", 1)
     assert wrong != text
     assert figures.rewritten(wrong) == text
 
