@@ -140,11 +140,10 @@ def _block_maker(transform, wide):
         count = run.columns
         read_run(kind, run, arrays.d)
         m, nan = block_max(kind, address_of(arrays.d), count)
-        if nan or m == _INF:
-            return m, m, _NAN
-        if m == -_INF:
+        if nan or abs(m) == _INF:
+            # also in a bad block: what lies there may be a NaN with low bits, which bfloat16 rounds to 0
             fill(arrays.w, first, first + count, zero(kind))
-            return m, m, 0.0
+            return m, m, 0.0 if m == -_INF and not nan else _NAN
         if p.noise != 0:
             column, stream = number * BLOCK, row_stream(p.stream, row)
             arrays.identities[0] = stream.row
