@@ -503,6 +503,16 @@ print(counts.dtype, np.array_equal(counts, numbel.Generator(5).multinomial(10**1
     ]
 
 
+def test_threads_of_the_simulator_take_turns():
+    """A thread that left a device function took `cuda.shared` from those inside: AttributeError in 4 of 4 runs."""
+    assert in_simulator("""
+import sys
+sys.setswitchinterval(1e-5)
+rows = np.tile(x, (1, 15))
+print(np.array_equal(numbel.Generator(5).categorical(cuda.to_device(rows)).copy_to_host(), numbel.Generator(5).categorical(rows)))
+""") == ["True"]
+
+
 def test_scratch_is_freed_when_asked_for():
     """And taken anew; results are the same."""
     assert in_simulator("""

@@ -5,16 +5,21 @@ In Numba's simulator streams have no state: nothing is captured there, and every
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numba import config, cuda
+from numba.core import types
+from numba.np.numpy_support import as_dtype
 
 #: Names in modules of numba-cuda that this module needs; tests say which of them a version lacks.
 INTERNALS = (
@@ -30,6 +35,50 @@ INTERNALS = (
 )
 _LAUNCH = ["self", "args", "griddim", "blockdim", "stream", "sharedmem"]
 _INSTALL = 'pip install "numbel[cu13]" (or "numbel[cu12]" for a driver of CUDA 12)'
+
+
+def _mend_simulator() -> None:
+    """Take two races out of Numba's simulator, whose threads run a device function at the same time.
+
+    It puts a stand-in for `cuda` into the module of a device function while that runs. The thread that left first put
+    the real one back, which has no `shared`, for those inside. And two threads that made a shared array at once got
+    an array each.
+    """
+    from numba.cuda.simulator import kernel, kernelapi
+
+    lock, inside, make = threading.Lock(), collections.Counter[int](), kernelapi.FakeCUDAShared.array
+
+    @contextlib.contextmanager
+    def swapped(function: Any, simulated: Any) -> Iterator[None]:
+        module = function.__globals__
+        with lock:
+            names = [name for name, value in module.items() if value is cuda or value is simulated]
+            inside[id(module)] += 1
+            module.update(dict.fromkeys(names, simulated))
+        try:
+            yield
+        finally:
+            with lock:
+                inside[id(module)] -= 1
+                if not inside[id(module)]:
+                    module.update(dict.fromkeys(names, cuda))
+
+    def array(self: Any, shape: Any, dtype: Any, *rest: Any) -> Any:
+        if isinstance(shape, int) and shape == 0:  # dynamic shared memory, which is made beforehand
+            return make(self, shape, dtype, *rest)
+        frame = sys._getframe(1)  # an array is known by the line that makes it
+        caller = frame.f_code.co_filename, frame.f_lineno
+        with lock:
+            if caller not in self._allocations:
+                self._allocations[caller] = np.empty(shape, as_dtype(dtype) if isinstance(dtype, types.Type) else dtype)
+            return self._allocations[caller]
+
+    kernelapi.FakeCUDAShared.array = array
+    kernel.swapped_cuda_module = swapped
+
+
+if config.ENABLE_CUDASIM:
+    _mend_simulator()
 
 
 def missing() -> str | None:

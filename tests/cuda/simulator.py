@@ -1,27 +1,22 @@
-"""Numba's CUDA simulator, mended: it switches threads often, and two races of its own are taken out.
+"""Numba's CUDA simulator: it switches threads often (`numbel._numba_cuda` takes two races of its own out).
 
 Its polling would halt the threads for 5 ms at each barrier. And what nobody wrote holds random bits, as on a device.
 """
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import threading
-from collections import Counter
 
 import numpy as np
-from numba import cuda
-from numba.cuda.simulator import kernel, kernelapi
+from numba.cuda.simulator import kernelapi
 from numba.np.numpy_support import as_dtype
 
 from numbel._libraries import Library
 
 #: What a shared array is made of.
 shared_kind = np.ndarray
-_REAL = cuda
 _lock = threading.Lock()
-_inside: Counter[int] = Counter()
 _bytes = np.random.default_rng(0)
 
 
@@ -42,23 +37,6 @@ def _array(self, shape, dtype, alignment=None):
         return self._allocations[caller]
 
 
-@contextlib.contextmanager
-def _swapped(function, simulated):
-    """A thread that left would put the real `cuda` back into the module of those inside; here the last one does."""
-    module = function.__globals__
-    with _lock:
-        names = [name for name, value in module.items() if value is _REAL or value is simulated]
-        _inside[id(module)] += 1
-        module.update(dict.fromkeys(names, simulated))
-    try:
-        yield
-    finally:
-        with _lock:
-            _inside[id(module)] -= 1
-            if not _inside[id(module)]:
-                module.update(dict.fromkeys(names, _REAL))
-
-
 def mend():
     """Once for a process, before its first kernel."""
     scratch = Library.scratch
@@ -70,5 +48,4 @@ def mend():
 
     Library.scratch = spoiled
     kernelapi.FakeCUDAShared.array = _array
-    kernel.swapped_cuda_module = _swapped
     sys.setswitchinterval(1e-5)
