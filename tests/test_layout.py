@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -77,6 +78,36 @@ def test_arrows_go_one_way(module):
         if level(here) == ADAPTERS or here == there or (here, there) in BELOW_JIT:
             continue
         assert level(there) < level(here), f"{module} imports {target}"
+
+
+SCRIPTS = [path for name in ("tests", "benchmarks", "examples", "docs") for path in sorted((ROOT / name).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_what_a_script_imports_of_the_package_is_there(path):
+    """Also inside of functions, which a script's other checks do not run: no linter follows them."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "numbel":
+            for alias in node.names:
+                if f"{node.module}.{alias.name}" not in MODULES:
+                    assert alias.name in names_of(node.module), f"{node.module} has no {alias.name}"
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                assert alias.name.partition(".")[0] != "numbel" or alias.name in MODULES, alias.name
+
+
+@functools.cache
+def names_of(module):
+    """What a module's text binds at its top level, imports and `if` blocks included; nothing is imported."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found.update((alias.asname or alias.name).partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+    return found
 
 
 def test_the_leaves_import_nothing():
