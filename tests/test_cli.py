@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 import numbel
 from numbel import _files, _zipf, cli
-from numbel.bench import with_numpy
+from numbel.bench import command, with_numpy
 
 LOGITS = np.random.default_rng(1).standard_normal((5, 300)).astype(np.float32)
 
@@ -406,9 +406,9 @@ def test_bench(tmp_path: Path) -> None:
 def test_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table, a picture and JSON; what is in the JSON already is not measured again, unless numbel is another."""
     path, picture = tmp_path / "map.json", tmp_path / "map.png"
-    monkeypatch.setattr(cli.bench.shape_map, "peers", lambda method: {"numpy": with_numpy.scipy_entropy})
-    command = ("bench", "--map", "--quick", "--json", path, "entropy")
-    result = run(*command, "--plot", picture)
+    monkeypatch.setattr(command.bench.shape_map, "peers", lambda method: {"numpy": with_numpy.scipy_entropy})
+    arguments = ("bench", "--map", "--quick", "--json", path, "entropy")
+    result = run(*arguments, "--plot", picture)
     assert result.exit_code == 0, result.output
     assert "3 of 3: entropy 32 x 2: " in result.stderr
     assert "entropy: times the best peer's speed (of read), by rows and columns" in result.stdout
@@ -420,12 +420,12 @@ def test_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     report["cells"] = report["cells"][:2]
     path.write_text(json.dumps(report))
-    assert run(*command).stderr.splitlines()[-1].startswith("1 of 1: entropy 32 x 2: ")
+    assert run(*arguments).stderr.splitlines()[-1].startswith("1 of 1: entropy 32 x 2: ")
     assert json.loads(path.read_text())["cells"][:2] == report["cells"]
-    assert run(*command).stderr == ""
+    assert run(*arguments).stderr == ""
 
-    monkeypatch.setattr(cli, "_map_config", lambda: report["config"] | {"numba": "0.0"})
-    assert f"{path} is of another numbel, package or machine" in run(*command).stderr
+    monkeypatch.setattr(command, "_map_config", lambda: report["config"] | {"numba": "0.0"})
+    assert f"{path} is of another numbel, package or machine" in run(*arguments).stderr
     assert run("bench", "--map", "--list", "entropy").stdout == "entropy\n"
     assert "no method has such a name; there are: categorical; " in fails(tmp_path, "bench", "--map", "nonsense")
     assert "--whole and --plot are of --map" in fails(tmp_path, "bench", "--whole")
@@ -440,7 +440,7 @@ def test_a_map_that_is_interrupted_keeps_its_cells(tmp_path: Path, monkeypatch: 
         measured.append((rows, columns))
         return {"method": method, "rows": rows, "columns": columns, "skipped": "too large"}
 
-    monkeypatch.setattr(cli.bench.shape_map, "measure", measure)
+    monkeypatch.setattr(command.bench.shape_map, "measure", measure)
     path = tmp_path / "map.json"
     result = run("bench", "--map", "--json", path, "entropy")
     assert result.exit_code == 130
