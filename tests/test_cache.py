@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from numba.core import config
 
 import numbel
-from numbel import _jit, _kernel_cache
+from numbel import _entries, _kernel_cache
 from numbel._cpu import drivers
 
 _SCRIPT = """
@@ -209,7 +210,7 @@ def test_a_folder_that_others_may_write_to_is_not_used(mode, tmp_path, monkeypat
     folder = tmp_path / "numbel" / _kernel_cache.source_stamp()
     folder.mkdir(parents=True)
     folder.chmod(mode)
-    monkeypatch.setattr(_kernel_cache.config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
     assert _kernel_cache.cache_folder.__wrapped__() is None
     assert _kernel_cache.cache_folder.__wrapped__() is None
     assert [record.getMessage() for record in caplog.records] == [
@@ -219,7 +220,7 @@ def test_a_folder_that_others_may_write_to_is_not_used(mode, tmp_path, monkeypat
 
 @posix
 def test_a_folder_below_one_that_others_may_rename_is_not_used(tmp_path, monkeypatch):
-    monkeypatch.setattr(_kernel_cache.config, "CACHE_DIR", str(tmp_path / "shared"))
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "shared"))
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared").chmod(0o777)
     assert _kernel_cache.cache_folder.__wrapped__() is None
@@ -230,7 +231,7 @@ def test_a_folder_below_one_that_others_may_rename_is_not_used(tmp_path, monkeyp
 @posix
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root gives files away")
 def test_another_users_folder_and_files_are_not_used(tmp_path, monkeypatch):
-    monkeypatch.setattr(_kernel_cache.config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
     folder = _kernel_cache.cache_folder.__wrapped__()
     _kernel_cache.save(folder / "kept.bin", b"code")
     assert _kernel_cache.load(folder / "kept.bin") == b"code"
@@ -242,7 +243,7 @@ def test_another_users_folder_and_files_are_not_used(tmp_path, monkeypatch):
 
 @posix
 def test_folders_are_made_for_us_alone_whatever_the_umask(tmp_path, monkeypatch):
-    monkeypatch.setattr(_kernel_cache.config, "CACHE_DIR", str(tmp_path / "a" / "b"))
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "a" / "b"))
     before = os.umask(0)
     try:
         folder = _kernel_cache.cache_folder.__wrapped__()
@@ -256,7 +257,7 @@ def test_a_relative_folder_and_a_home_are_resolved_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for given, meant in (("here", tmp_path / "here"), ("~/there", tmp_path / "home" / "there")):
-        monkeypatch.setattr(_kernel_cache.config, "CACHE_DIR", given)
+        monkeypatch.setattr(config, "CACHE_DIR", given)
         assert _kernel_cache.cache_folder.__wrapped__().parent.parent == meant
 
 
@@ -277,22 +278,22 @@ def test_a_pipe_a_link_or_a_folder_in_a_files_place(tmp_path):
 
 def test_a_body_that_is_no_code_is_compiled_instead(noise, tmp_path):
     """A right digest proves nothing about what it is of."""
-    entry = _jit.Entry(drivers.spawn_seeds.serial.function, "spawn_seeds")
+    entry = _entries.Entry(drivers.spawn_seeds._make, "spawn_seeds")
     path = entry._path()
     try:
         for body in (b"", b"no code", b"symbol\0no code"):
             _kernel_cache.save(path, body)
-            assert _jit.Entry(drivers.spawn_seeds.serial.function, "spawn_seeds").address
+            assert _entries.Entry(drivers.spawn_seeds._make, "spawn_seeds").address
     finally:
         path.unlink(missing_ok=True)
-        assert _jit.Entry(drivers.spawn_seeds.serial.function, "spawn_seeds").address  # and kept again
+        assert _entries.Entry(drivers.spawn_seeds._make, "spawn_seeds").address  # and kept again
 
 
 @pytest.mark.parametrize("name", ["OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK"])
 def test_settings_that_change_code_name_another_file(name, monkeypatch):
-    entry = _jit.Entry(drivers.spawn_seeds.serial.function, "spawn_seeds")
+    entry = _entries.Entry(drivers.spawn_seeds._make, "spawn_seeds")
     before = entry._path()
-    monkeypatch.setattr(_kernel_cache.config, name, "another")
+    monkeypatch.setattr(config, name, "another")
     assert entry._path() != before
 
 

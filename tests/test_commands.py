@@ -26,6 +26,11 @@ SET_ASIDE = (
     (r"numbel bench --json$", "names an option", None),
     (r"numbel bench", "takes minutes, and a clock beside other tests says nothing", "{} --list"),
     (r"(python -m )?pip install ", "installs from the network: the first sample below does, and .ci/run", None),
+    (
+        r"NUMBEL_|python -m numbel\._build",
+        "makes a wheel's kernels, for minutes: tests/test_prebuilt.py",
+        None,
+    ),
     (r"python -m venv ", "makes an environment: the first sample below does", None),
     (r"python -m pytest", "is this suite: .ci/run runs the README's line, and the long tests", None),
     (r"bash \.ci/run", "runs this suite, half an hour", None),

@@ -19,8 +19,8 @@ from numba import float64, int64, types
 
 import numbel
 import numbel.cuda
-from numbel import _compiler, _jit, _warmup
-from numbel._cpu import drivers, parameters
+from numbel import _compiler, _entries, _warmup
+from numbel._cpu import drivers, memory, parameters
 from numbel._jit import inlined, njit
 
 TWO = np.array([[0.0, 1.0], [2.0, 0.0]], np.float32)
@@ -163,7 +163,7 @@ def test_an_entry_point_that_calls_what_nobody_has_is_refused():
 
     def entry(job):
         if nobody_has(float64(job)) > 2.0:
-            drivers.fence()
+            memory.fence()
 
     with pytest.raises(RuntimeError, match="compiled code calls nobody_has_it, which nobody has"):
         _compiler.compile_entry(entry, "numbel_unknown", 1)
@@ -175,12 +175,12 @@ def test_an_entry_point_runs_without_python():
 
     @njit
     def from_job(target, value):
-        drivers.accumulate.store(int64(0), target, int64(0), value * int64(2))
+        memory.store(int64(0), target, int64(0), value * int64(2))
 
     code, symbol = _compiler.compile_entry(entry, "numbel_test_double", 2)
     assert symbol == "numbel_test_double"
     kept = np.zeros(1, np.int64)
-    made = _jit.Entry(entry, "test_double", 2)
+    made = _entries.Entry(lambda: entry, "test_double", 2)
     made._address = _compiler.load_entry(code, symbol)
     made(kept.ctypes.data, 21)
     assert kept[0] == 42
@@ -300,7 +300,7 @@ for more in (250, 330, 410, 490):
 # --- who is told
 
 #: What is compiled soonest, and told of at once.
-_IMPATIENT = "from numbel import _jit; _jit._PATIENCE = 0.01; import numbel; numbel.Generator(5).spawn(1)"
+_IMPATIENT = "from numbel import _entries; _entries._PATIENCE = 0.01; import numbel; numbel.Generator(5).spawn(1)"
 
 
 def heard_on_a_terminal(program, **changes):
@@ -356,10 +356,10 @@ def test_nothing_is_written_where_nobody_watches():
 
 
 def test_a_log_is_told(monkeypatch, caplog):
-    monkeypatch.setattr(_jit, "_announcements", iter([0]))
+    monkeypatch.setattr(_entries, "_announcements", iter([0]))
     monkeypatch.delenv("NUMBEL_QUIET", raising=False)
     with caplog.at_level(logging.INFO, logger="numbel"):
-        _jit._announce("grouped_float32")
+        _entries._announce("grouped_float32")
     assert "compiling grouped_float32" in caplog.text
 
 

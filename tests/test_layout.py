@@ -35,8 +35,14 @@ LAYERS = (
     ("table", "accumulate"),
     ("estimators",),
 )
-LEAVES = ("_compiler", "_jit", "_kernel_cache", "_numba_cuda", "_types")
-BELOW_JIT = {("_jit", "_compiler"), ("_jit", "_kernel_cache")}
+LEAVES = ("_compiler", "_entries", "_jit", "_kernel_cache", "_numba_cuda", "_prebuilt", "_threads", "_types")
+#: What leaves import of each other.
+BETWEEN_LEAVES = {
+    "_entries": {"_compiler", "_kernel_cache", "_prebuilt"},
+    "_jit": {"_compiler", "_kernel_cache"},
+    "_prebuilt": {"_kernel_cache"},
+    "_threads": {"_prebuilt"},
+}
 ADAPTERS = len(LAYERS)
 
 
@@ -75,7 +81,7 @@ def test_arrows_go_one_way(module):
     here = part(module)
     for target in imports(module):
         there = part(target)
-        if level(here) == ADAPTERS or here == there or (here, there) in BELOW_JIT:
+        if level(here) == ADAPTERS or here == there or there in BETWEEN_LEAVES.get(here, ()):
             continue
         assert level(there) < level(here), f"{module} imports {target}"
 
@@ -110,10 +116,10 @@ def names_of(module):
     return found
 
 
-def test_the_leaves_import_nothing():
+def test_the_leaves_import_nothing_else():
     for leaf in LEAVES:
-        found = set(imports(f"numbel.{leaf}"))
-        assert found == ({f"numbel.{there}" for _, there in BELOW_JIT} if leaf == "_jit" else set())
+        found = {part(target) for target in imports(f"numbel.{leaf}")} - {""}
+        assert found == BETWEEN_LEAVES.get(leaf, set())
 
 
 def test_targets_do_not_know_each_other():
@@ -125,7 +131,7 @@ def test_targets_do_not_know_each_other():
 
 def test_the_arrows_are_seen_at_all():
     assert "numbel._cpu.drivers" in set(imports("numbel._dispatch"))
-    assert "numbel._scalar.address" in set(imports("numbel._checks"))
+    assert "numbel._scalar.limits" in set(imports("numbel._checks"))
     assert "numbel._jit" in set(imports("numbel._scalar.philox"))
     assert {"numbel._checks", "numbel._dispatch", "numbel.results"} <= set(imports("numbel._host"))
 
@@ -177,15 +183,15 @@ def script(text):
 
 
 def test_importing_compiles_nothing_and_touches_no_cuda():
-    assert script(
-        "from numba.core import event\n"
-        "counter = event.RecordingListener()\n"
-        "with event.install_listener('numba:compile', counter):\n"
-        "    import numbel\n"
-        "import sys\n"
-        "optional = ('numba.cuda', 'torch', 'jax', 'dask', 'matplotlib', 'typer', 'click', 'rich', 'ml_dtypes')\n"
-        "print(len(counter.buffer), [name for name in optional if name in sys.modules])"
-    ).split(maxsplit=1) == ["0", "[]\n"]
+    """Numba itself is imported with the first kernel that a wheel does not bring."""
+    assert (
+        script(
+            "import numbel, sys\n"
+            "optional = ('numba', 'llvmlite', 'torch', 'jax', 'dask', 'matplotlib', 'typer', 'rich', 'ml_dtypes')\n"
+            "print([name for name in optional if name in sys.modules])"
+        )
+        == "[]\n"
+    )
 
 
 def test_importing_starts_no_threads():
@@ -199,8 +205,7 @@ def test_importing_starts_no_threads():
 
 def test_import_time(record_property):
     text = (
-        "import time, numba, numpy, secrets, concurrent.futures\n"
-        "import numba.core.caching, numba.core.compiler, numba.extending\n"
+        "import time, numpy, secrets, concurrent.futures\n"
         "start = time.process_time()\n"  # which another process beside it does not lengthen as the clock's
         "import numbel\n"
         "print(time.process_time() - start)"

@@ -4,9 +4,12 @@ python -m benchmarks.suite.start    # a table of whichever numbel is on the path
 """
 
 import os
+import shutil
 import statistics
 import subprocess
 import sys
+import zlib
+from pathlib import Path
 
 _ROUNDS = 7
 #: A first call of each public method, on logits that several threads share.
@@ -29,7 +32,8 @@ FIRST = {
     "CategoricalTable": "numbel.CategoricalTable(x[0]).sample(rng, 10)",
     "CategoricalAccumulator": "numbel.CategoricalAccumulator(rng).update(x).result()",
 }
-_BEFORE = "import numpy as np, numbel\nrng, x = numbel.default_rng(5), np.zeros((4, 100_000), np.float32)\n"
+_INPUT = "import numbel; rng, x = numbel.default_rng(5), np.zeros((4, 100_000), np.float32)\n"
+_BEFORE = f"import numba, numpy as np\n{_INPUT}"
 
 
 def first_call(method: str, rounds: int = 1, **environment: str) -> float:
@@ -47,7 +51,11 @@ class Start:
     def track_import_beyond_numba(self) -> float:
         return _seconds("import numba; start = perf_counter(); import numbel")
 
+    def track_import_beyond_numpy(self) -> float:
+        return _seconds("import numpy; start = perf_counter(); import numbel")
+
     track_import_beyond_numba.unit = "seconds"  # type: ignore[attr-defined]
+    track_import_beyond_numpy.unit = "seconds"  # type: ignore[attr-defined]
 
 
 class FirstCall:
@@ -69,11 +77,57 @@ class FirstCall:
     track_warm_seconds.unit = "seconds"  # type: ignore[attr-defined]
 
 
-def _seconds(code: str, rounds: int = _ROUNDS, **environment: str) -> float:
+class _Wheel:
+    """An installation whose wheel brought the machine code."""
+
+    timeout = 3600
+    version = "1"
+
+    def setup_cache(self) -> str:
+        """A folder with the package and its kernels, as a wheel installs them; "" of commits before there were any."""
+        import numbel
+
+        site = Path("wheel").absolute()
+        shutil.copytree(Path(numbel.__file__).parent, site / "numbel", dirs_exist_ok=True)
+        if not (site / "numbel" / "_build.py").exists():
+            return ""
+        subprocess.run([sys.executable, "-m", "numbel._build", "numbel/_kernels"], cwd=site, check=True)
+        return str(site)
+
+
+class Wheel(_Wheel):
+    """Import beyond NumPy and first call together."""
+
+    params = (list(FIRST),)
+    param_names = ("method",)
+
+    def track_import_and_first_call(self, site: str, method: str) -> float:
+        return _seconds(f"import numpy as np; start = perf_counter(); {_INPUT}{FIRST[method]}", site=_known(site))
+
+    track_import_and_first_call.unit = "seconds"  # type: ignore[attr-defined]
+
+
+class WheelSize(_Wheel):
+    """What the kernels weigh in a wheel."""
+
+    def track_bytes(self, site: str) -> int:
+        kernels = Path(_known(site)) / "numbel" / "_kernels"
+        return sum(len(zlib.compress(path.read_bytes(), 6)) for path in kernels.iterdir())
+
+    track_bytes.unit = "bytes"  # type: ignore[attr-defined]
+
+
+def _known(site: str) -> str:
+    if not site:
+        raise NotImplementedError("wheels bring no kernels")
+    return site
+
+
+def _seconds(code: str, rounds: int = _ROUNDS, site: str = "", **environment: str) -> float:
     """Median of fresh processes of the time from `start` to the end of `code`."""
     program = f"from time import perf_counter\nstart = perf_counter()\n{code}\nprint(perf_counter() - start)"
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join(filter(None, [site, root, os.environ.get("PYTHONPATH")]))
     found = []
     for _ in range(rounds):
         done = subprocess.run(

@@ -12,8 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ._requests import Limit, Limits, Temperature
-from ._scalar.address import MAX_COLUMNS, MAX_ROW_ID, MAX_SAMPLES
-from ._scalar.limits import LEAST_TEMPERATURE, MOST_TEMPERATURE
+from ._scalar.limits import LEAST_TEMPERATURE, MAX_COLUMNS, MAX_ROW_ID, MAX_SAMPLES, MOST_TEMPERATURE
 
 _FLOATS = {"float16", "bfloat16", "float32", "float64"}
 METHODS = ("grouped", "gumbel_max")

@@ -7,12 +7,11 @@ import numpy as np
 from . import _dispatch
 from ._cpu import drivers
 from ._cpu.parameters import Split
-from ._cpu.top_k import Choosing, Lists, TopKResults
-from ._cpu.top_k_short import SHORT, ShortChoosing
+from ._cpu.signatures import SHORT_CHOICE, Choosing, Lists, ShortChoosing, TopKResults
 from ._dispatch import Plan
-from ._jit import thread_count
 from ._requests import Draw, LogitRows
-from ._scalar.blocks import BLOCK
+from ._scalar.limits import BLOCK
+from ._threads import thread_count
 
 #: Segments for each thread, where rows are too few: a slow core then holds the others up by an eighth.
 _PER_THREAD = 8
@@ -42,7 +41,7 @@ def plan_choosing(rows: LogitRows, k: int, draw: Draw, results: TopKResults) -> 
     count, columns = logits.rows, logits.columns
     stream, temperatures = _dispatch.stream_of(draw, rows.ids), _dispatch.temperatures(rows.temperature)
     given = stream, temperatures, rows.mask, k, results, logits
-    if columns <= SHORT and count >= _MANY_ROWS:
+    if columns <= SHORT_CHOICE and count >= _MANY_ROWS:
         width = _dispatch.width_of_samples(count, columns)
         driver = drivers.driver("top_k_short", name)
         return Plan(driver, ShortChoosing(*given, width), -(-count // width), width * columns)

@@ -18,11 +18,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from . import _checks, _choices, _counts, _dispatch
-from ._cpu.categorical import Sampling
-from ._cpu.entropy import ShortEntropies
 from ._cpu.parameters import FIRST, Call, Results, address_of, bad_row, lend, places, scratch_needed
-from ._cpu.top_k import Choosing, TopKResults
-from ._cpu.vjp import ShortVjp
+from ._cpu.signatures import Choosing, Sampling, ShortEntropies, ShortVjp, TopKResults
 from ._requests import Draw, Limit, Limits, LogitRows, Outputs, Temperature
 from ._scalar.limits import LEAST_TEMPERATURE, MOST_TEMPERATURE
 from .results import Sample, TopK

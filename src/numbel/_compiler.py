@@ -335,6 +335,24 @@ def compile_entry(function: Callable[..., None], symbol: str, arguments: int) ->
         return codegen._tm.emit_object(module), symbol
 
 
+def compile_shared(function: Callable[..., None], symbol: str, arguments: int) -> bytes:
+    """The same as an object file that a shared library can be linked from."""
+    with global_compiler_lock, _quickly():
+        module, _ = _optimised(function, symbol, arguments)
+        return bytes(shared_machine().emit_object(module))
+
+
+@functools.cache
+def shared_machine() -> Any:
+    """What writes such object files, for the processor that Numba compiles for."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    name = config.CPU_NAME or llvm.get_host_cpu_name()
+    features = llvm.get_host_cpu_features().flatten() if config.CPU_FEATURES is None else config.CPU_FEATURES
+    target_of_process = llvm.Target.from_triple(llvm.get_process_triple())
+    return target_of_process.create_target_machine(cpu=name, features=features, opt=3, reloc="pic", codemodel="small")
+
+
 def assembly_of(function: Callable[..., None], symbol: str, arguments: int) -> str:
     """The assembly of the same."""
     with global_compiler_lock, _quickly():

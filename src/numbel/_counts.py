@@ -6,10 +6,9 @@ import numpy as np
 
 from . import _dispatch
 from ._cpu import drivers
-from ._cpu.multinomial import Counting
-from ._cpu.relaxed import Blocks
+from ._cpu.signatures import Blocks, Counting
 from ._requests import Array, Draw, LogitRows, Outputs
-from ._scalar.blocks import BLOCK
+from ._scalar.limits import BLOCK
 
 
 def multinomial(rows: LogitRows, trials: Array, draw: Draw, out: Array) -> int | None:

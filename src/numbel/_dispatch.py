@@ -14,12 +14,8 @@ import numpy as np
 
 from . import _requests
 from ._cpu import drivers
-from ._cpu.categorical import Found, Sampling
-from ._cpu.conditional import Condition, Conditional, ShortConditional
-from ._cpu.densities import GivenLogProb
-from ._cpu.entropy import Entropies, ShortEntropies
-from ._cpu.noise import TILE, Noise, Spawn
 from ._cpu.parameters import (
+    FORMATS,
     Call,
     Limit,
     Limits,
@@ -33,16 +29,31 @@ from ._cpu.parameters import (
     lend,
     scratch_needed,
 )
-from ._cpu.relaxed import Blocks, Relaxing
-from ._cpu.relaxed_short import ShortRelaxing
-from ._cpu.runs import FORMATS
-from ._cpu.short import SHORT, ShortSampling, ShortTruncatedSampling
-from ._cpu.truncated import TruncatedSampling
-from ._cpu.vjp import ShortVjp, Vjp
-from ._jit import parallel_allowed, thread_count
+from ._cpu.signatures import (
+    SHORT,
+    TILE,
+    Blocks,
+    Condition,
+    Conditional,
+    Entropies,
+    Found,
+    GivenLogProb,
+    Noise,
+    Relaxing,
+    Sampling,
+    ShortConditional,
+    ShortEntropies,
+    ShortRelaxing,
+    ShortSampling,
+    ShortTruncatedSampling,
+    ShortVjp,
+    Spawn,
+    TruncatedSampling,
+    Vjp,
+)
 from ._requests import Array, Draw, LogitRows, Outputs, Progress, Temperature
-from ._scalar.blocks import BLOCK
-from ._scalar.entropy import COUNTED
+from ._scalar.limits import BLOCK, COUNTED
+from ._threads import parallel_allowed, thread_count
 
 #: Below this many categories a thread costs more than it gains (some 20 us of work).
 _PARALLEL_FROM = 1 << 16

@@ -1,4 +1,4 @@
-"""What must be right before anything heavy is imported: Numba's compiler, and the command line's Ctrl-C."""
+"""What must be right before anything heavy is imported: Numba's settings, and the command line's Ctrl-C."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ def start() -> None:
     ours = threading.current_thread() is threading.main_thread()
     if command and ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, leave)
-    import numba
-
-    if numba.config.DISABLE_JIT:
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
         text = "Numba compiles numbel, and NUMBA_DISABLE_JIT=1 turns that off: unset it"
         if command:
             sys.exit(f"numbel: {text}")

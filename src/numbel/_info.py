@@ -5,10 +5,9 @@ from __future__ import annotations
 import platform
 from importlib import metadata
 
-import numba
 import numpy as np
 
-from . import _jit, _kernel_cache
+from . import _kernel_cache, _prebuilt, _threads
 
 
 def show_config() -> None:
@@ -27,23 +26,22 @@ def show_config() -> None:
 def config() -> dict[str, str]:
     """What `show_config` prints."""
     import llvmlite.binding as llvm
+    import numba
 
     from . import BITS_VERSION, __version__
 
-    threads = f"{_jit.thread_count()} of {numba.config.NUMBA_NUM_THREADS}"
-    try:
-        layer = numba.threading_layer()
-    except ValueError:
-        layer = "not started"
+    threads = f"{_threads.thread_count()} of {_threads.most_threads()}"
+    brought = _prebuilt.prebuilt()
     folder = _kernel_cache.cache_folder()
     return {
         "numbel": f"{__version__} (bits version {BITS_VERSION})",
         "python": platform.python_version(),
-        "numba": numba.__version__,
+        "numba": metadata.version("numba"),
         "numpy": np.__version__,
         "llvmlite": metadata.version("llvmlite"),
         "cpu": str(numba.config.CPU_NAME or llvm.get_host_cpu_name()),
-        "threads": "1: a forked process may start none" if _jit.is_serial() else threads,
-        "threading layer": str(layer),
+        "threads": "1: a forked process may start none" if _threads.is_serial() else threads,
+        "threading layer": _threads.layer_name() or "not started",
+        "kernels": f"of the wheel, {brought.target}" if brought.library else f"compiled: {brought.reason}",
         "cache": str(folder) if folder is not None else "off",
     }

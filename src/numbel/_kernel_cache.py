@@ -20,23 +20,28 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numba
-from numba.core import config
-
 _PACKAGE = Path(__file__).parent
 _WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 
 
 @functools.cache
-def source_stamp(kernels: str = "_cpu") -> str:
-    """Hash of every source file that a target's machine code comes from, and of the versions that generate it."""
+def source_hash(kernels: str = "_cpu") -> str:
+    """Hash of every source file that a target's machine code comes from."""
     digest = hashlib.sha256()
     machinery = [_PACKAGE / name for name in ("_jit.py", "_compiler.py", "_kernel_cache.py")]
     for path in sorted([*machinery, *(_PACKAGE / "_scalar").rglob("*.py"), *(_PACKAGE / kernels).rglob("*.py")]):
         digest.update(path.relative_to(_PACKAGE).as_posix().encode())
         digest.update(path.read_bytes())
-    digest.update(repr((numba.__version__, sys.version_info[:3], sys.implementation.cache_tag)).encode())
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()
+
+
+@functools.cache
+def source_stamp(kernels: str = "_cpu") -> str:
+    """Hash of the same, and of the versions that generate the code."""
+    import numba
+
+    versions = repr((numba.__version__, sys.version_info[:3], sys.implementation.cache_tag))
+    return hashlib.sha256((source_hash(kernels) + versions).encode()).hexdigest()[:16]
 
 
 @functools.cache
@@ -44,6 +49,8 @@ def cache_folder(kernels: str = "_cpu") -> Path | None:
     """Where a target's machine code is kept: None with NUMBEL_CACHE=0, or where none can be kept, or not safely."""
     if os.environ.get("NUMBEL_CACHE", "1") == "0":
         return None
+    from numba.core import config
+
     try:
         # once: a relative path means the folder that the first call found itself in
         root = (Path(config.CACHE_DIR).expanduser() if config.CACHE_DIR else _user_cache()).absolute()
@@ -51,7 +58,7 @@ def cache_folder(kernels: str = "_cpu") -> Path | None:
         for each in reversed((folder, *folder.parents)):
             with contextlib.suppress(FileExistsError):
                 each.mkdir(mode=0o700)  # those above, too, whatever the umask
-        danger = _danger(folder)
+        danger = danger_of(folder)
     except (OSError, RuntimeError):  # RuntimeError: no home
         return None
     if danger is not None:
@@ -60,7 +67,7 @@ def cache_folder(kernels: str = "_cpu") -> Path | None:
     return folder
 
 
-def _danger(folder: Path) -> str | None:
+def danger_of(folder: Path) -> str | None:
     """What lets somebody else put code into a folder, if anything does."""
     if not hasattr(os, "getuid"):
         return None

@@ -14,11 +14,11 @@ import numpy as np
 
 from . import _checks, _dispatch
 from ._cpu import drivers
-from ._cpu.accumulate import INTEGERS, REALS, Finishing, Joining, Merging, Piece, Winners
 from ._cpu.parameters import Results, Split
+from ._cpu.signatures import INTEGERS, REALS, Finishing, Joining, Merging, Piece, Winners
 from ._dispatch import Plan, name_of, rows_in_memory, stream_of, temperatures
 from ._requests import Array, Temperature
-from ._scalar.blocks import BLOCK
+from ._scalar.limits import BLOCK
 
 #: Winners of runs at a time: 40 MB, unless there are more rows and samples than that.
 _WINNERS = 1 << 20

@@ -10,13 +10,11 @@ from numpy.typing import NDArray
 
 from . import _checks, _dispatch, _host, _tables
 from ._cpu import drivers
-from ._cpu.categorical import Found, Sampling
 from ._cpu.parameters import Split
-from ._cpu.ragged import Gathering, RaggedSampling
-from ._cpu.short import SHORT
+from ._cpu.signatures import SHORT, Found, Gathering, RaggedSampling, Sampling
 from ._dispatch import Plan
 from ._requests import Draw, Limits, LogitRows, Outputs, RowOptions, SampleOptions
-from ._scalar.blocks import BLOCK
+from ._scalar.limits import BLOCK
 from .results import Sample
 
 #: Lengths to which short rows are padded, so that many are sampled at a time.

@@ -11,11 +11,11 @@ import numpy as np
 
 from . import _dispatch
 from ._cpu import drivers
-from ._cpu import table as kernels
+from ._cpu import signatures as kernels
 from ._dispatch import Plan, name_of, result_dtype, run
-from ._jit import thread_count
 from ._requests import Array, Draw, LogitRows, Outputs, Progress, Temperature
-from ._scalar.blocks import BLOCK
+from ._scalar.limits import BLOCK
+from ._threads import thread_count
 
 #: Draws that one thread takes at a time.
 _PIECE = 1 << 14

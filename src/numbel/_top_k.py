@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import _checks, _choices, _dispatch, _host
 from ._cpu import drivers
-from ._cpu.top_k import TopKResults, Weighting
+from ._cpu.signatures import TopKResults, Weighting
 from ._dispatch import Plan
 from ._requests import Outputs, RowOptions
 from .results import TopK

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import _checks, _jit, _kernel_cache
+from . import _checks, _kernel_cache
 from ._cpu import drivers
+from ._entries import Entry
 
 _TABLES = ("table_weights", "table_head", "table_split", "table_draw", "table_rows")
 _ROWS = ("grouped", "grouped_short")
@@ -56,11 +57,16 @@ Spec = tuple[str, str]
 
 def needed(dtypes: Iterable[DTypeLike], functions: Iterable[str] | None = None) -> list[list[Spec]]:
     """The kernels that functions (None: all) run on logits or noise of these dtypes, those of a worker together."""
+    return kernels([_checks.float_dtype(dtype).name for dtype in dtypes], functions)
+
+
+def kernels(dtypes: Iterable[str], functions: Iterable[str] | None = None) -> list[list[Spec]]:
+    """The same of dtypes by their names: bfloat16 without the package that makes it a dtype."""
     names = list(FUNCTIONS) if functions is None else list(functions)
     unknown = [name for name in names if name not in FUNCTIONS]
     if unknown:
         raise ValueError(f"functions: {unknown[0]!r} is none of {', '.join(FUNCTIONS)}")
-    kinds = [_checks.float_dtype(dtype).name for dtype in dtypes]
+    kinds = list(dtypes)
     workers = {worker for name in names for worker in FUNCTIONS[name]}
     found = []
     for worker in sorted(workers, key=lambda worker: (-_SECONDS.get(worker, 1), worker)):
@@ -73,7 +79,7 @@ def needed(dtypes: Iterable[DTypeLike], functions: Iterable[str] | None = None) 
     return found
 
 
-def entry(spec: Spec) -> _jit.Entry:
+def entry(spec: Spec) -> Entry:
     """The entry point of a worker."""
     return drivers.driver(*spec).serial
 
@@ -91,14 +97,13 @@ def prepare(work: Iterable[list[Spec]], report: Callable[[float], None] = lambda
         report(done / total)
 
     if len(weights) > 2 and _kernel_cache.cache_folder() is not None:
-        _in_processes(missing, finished)
+        in_processes([sys.executable, "-m", "numbel._warmup"], {}, missing, finished)
     for spec in everything:  # what no process did is compiled here
         made = not entry(spec).is_kept()
-        _ = entry(spec).address
+        entry(spec).ready()
         if made and spec in weights:
             finished(spec)
-    for one in drivers.ENTRIES:
-        _ = one.address
+    drivers.ready()
     report(1.0)
 
 
@@ -107,17 +112,19 @@ def _weight(spec: Spec) -> int:
     return _SECONDS.get(spec[0], _SECONDS.get(worker, 1))
 
 
-def _in_processes(work: list[list[Spec]], finished: Callable[[Spec], None]) -> None:
+def in_processes(
+    command: list[str], settings: dict[str, str], work: list[list[Spec]], finished: Callable[[Spec], None]
+) -> None:
     """Have as many processes as there are cores compile: each takes the next worker when it is ready."""
     waiting = collections.deque(work)
     lock = threading.Lock()
     package = str(Path(__file__).parent.parent)
     path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"PYTHONPATH": path, "NUMBEL_QUIET": "1"}
+    environment = os.environ | {"PYTHONPATH": path, "NUMBEL_QUIET": "1"} | settings
 
     def serve() -> None:
         with subprocess.Popen(
-            [sys.executable, "-m", "numbel._warmup"],
+            command,
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -181,13 +188,13 @@ def warmup(dtypes: Iterable[DTypeLike] = (np.float32,), *, functions: Iterable[s
     prepare(needed(dtypes, functions))
 
 
-def _main() -> None:
-    """Compile what is named on standard input, a kernel a line, and say so."""
+def serve(make: Callable[[Entry], None]) -> None:
+    """Make what is named on standard input, a kernel a line, and say so: the other end of `in_processes`."""
     for line in sys.stdin:
         worker, dtype = line.split()
-        _ = entry((worker, dtype)).address
+        make(entry((worker, dtype)))
         print("done", flush=True)
 
 
 if __name__ == "__main__":
-    _main()
+    serve(lambda each: each.ready())

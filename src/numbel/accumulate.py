@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import _checks, _dispatch, _tables
 from ._pieces import Law, Pieces
-from ._scalar.address import MAX_COLUMNS
+from ._scalar.limits import MAX_COLUMNS
 from .generator import Generator
 from .results import Sample
 

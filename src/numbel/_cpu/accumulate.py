@@ -14,8 +14,9 @@ from numba import float64, int64, uint64
 
 from .._jit import inlined, njit
 from .._scalar import blocks as scalar
-from .._scalar.blocks import BLOCK, LANES
+from .._scalar.blocks import LANES
 from .._scalar.gumbel import column_of, goes_first
+from .._scalar.limits import BLOCK
 from .blocks import (
     CHUNKS,
     block_at,
@@ -35,81 +36,14 @@ from .blocks import (
 from .categorical import forget_winners, new_winners, segment_blocks, take
 from .gumbel_max import Columns, Filter, Race, best_of_block, filters, rate_of
 from .memory import atomic_add, load, store, zero
-from .parameters import (
-    Array,
-    Results,
-    Rows,
-    Split,
-    Stream,
-    Temperatures,
-    row_address,
-    row_and_segment,
-    row_temperature,
-    row_wanted,
-)
+from .records import row_address, row_and_segment, row_temperature, row_wanted
 from .results import store_float, write_bad, write_empty, write_logsumexp
 from .scratch import empty, lacks_scratch, open_scratch, workspace
+from .signatures import INTEGERS, REALS, Finishing, Joining, Merging, Piece
 from .workers import each_item
 
 _INF = math.inf
-#: float64 of a winner: key, r (of the race: 0), logit. int64: block (of the race: place), column.
-REALS, INTEGERS = 3, 2
 _F, _I = np.float64(0), np.int64(0)
-
-
-class Winners(NamedTuple):
-    """Winners of samples."""
-
-    reals: Array  # float64, REALS each
-    integers: Array  # int64, INTEGERS each
-
-
-class Piece(NamedTuple):
-    """Whole blocks that are added to rows."""
-
-    logits: Rows
-    stream: Stream
-    temperatures: Temperatures
-    row_mask: Array | None
-    samples: int
-    race: int  # whether the winner is the argmax of the noise
-    split: Split
-    first_block: int  # of the piece
-    ranges: int  # blocks that are nodes of the row's tree, from left to right
-    plan: Array  # int64, first block in the piece and level of each range
-    nodes: Array  # float64, (r, S) of each block of each row
-    found: Array  # float64, (r, S) of each range of each row
-    winners: Winners  # of each segment and sample
-    best: Winners  # of each row and sample, so far
-
-
-class Merging(NamedTuple):
-    """Winners that are taken where they go before the best."""
-
-    pairs: int
-    race: int
-    winners: Winners
-    best: Winners
-
-
-class Joining(NamedTuple):
-    """Nodes (r, S) of rows, float64, joined in place with their right siblings."""
-
-    rows: int
-    left: Array
-    right: Array
-
-
-class Finishing(NamedTuple):
-    """Rows whose columns have all come, and where the results go."""
-
-    rows: int
-    temperatures: Temperatures
-    row_mask: Array | None
-    roots: Array  # float64, (r, S) of each row
-    best: Winners
-    results: Results
-    chunk_size: int  # rows taken at a time
 
 
 @njit

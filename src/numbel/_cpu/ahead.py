@@ -18,8 +18,9 @@ from .._scalar.blocks import LANES
 from .memory import element_size
 
 _LINE = 64
-#: How far ahead a pass over logits asks, in bytes: 512 and 1280 do less. 0: not at all.
-_AHEAD = 0 if (config.CPU_NAME or binding.get_host_cpu_name()).startswith("znver") else 1024
+#: How far ahead a pass over logits asks, in bytes: 512 and 1280 do less. 0: not at all. A wheel's kernels without
+#: AVX-512 do not: most processors that run them are Zen 2 and 3.
+_AHEAD = 0 if (config.CPU_NAME or binding.get_host_cpu_name()).startswith(("znver", "x86-64-v3")) else 1024
 ASKS = _AHEAD > 0
 #: 16 lines, for which a core waits at once: noise that asks for 32 at a time hides a third of what it hides with these.
 BURST = 16 * _LINE

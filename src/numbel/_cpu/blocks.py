@@ -11,10 +11,11 @@ from numba import float64, int64, uint64
 from .._jit import inlined, njit
 from .._scalar import blocks as scalar
 from .._scalar.address import GROUPED, block_words, draw_key
-from .._scalar.blocks import BLOCK, LANES
+from .._scalar.blocks import LANES
+from .._scalar.limits import BLOCK
 from .ahead import ask_ahead
 from .memory import copy, element_size, load, zero
-from .parameters import row_id
+from .records import row_id
 from .scratch import address_of, empty
 
 _INF = math.inf

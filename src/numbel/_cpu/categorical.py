@@ -13,8 +13,9 @@ from numba import float64, int64, uint64
 
 from .._jit import inlined, njit
 from .._scalar import blocks as scalar
-from .._scalar.blocks import BLOCK, LANES
+from .._scalar.blocks import LANES
 from .._scalar.gumbel import exponential_float64
+from .._scalar.limits import BLOCK
 from .blocks import (
     CHUNKS,
     block_at,
@@ -32,45 +33,14 @@ from .blocks import (
     scale_of,
 )
 from .memory import atomic_add, load, store, zero
-from .parameters import (
-    Array,
-    Results,
-    Rows,
-    Split,
-    Stream,
-    Temperatures,
-    row_address,
-    row_and_segment,
-    row_temperature,
-)
+from .records import row_address, row_and_segment, row_temperature
 from .results import is_settled, write_bad, write_logsumexp, write_sample
 from .scratch import empty, lacks_scratch, open_scratch, workspace
+from .signatures import Sampling
 from .workers import each_item
 
 _INF = math.inf
 _NAN = math.nan
-
-
-class Found(NamedTuple):
-    """What the segments of a row leave for its last one: None where a row is one segment."""
-
-    r: Array | None  # float64, one a segment
-    s: Array | None  # float64, one a segment; NaN if it is bad
-    keys: Array | None  # float64, one a segment and sample
-    winner_r: Array | None  # float64, one a segment and sample
-    winners: Array | None  # int64, one a segment and sample
-
-
-class Sampling(NamedTuple):
-    """What is sampled, and where the results go."""
-
-    stream: Stream
-    temperatures: Temperatures
-    row_mask: Array | None
-    results: Results
-    logits: Rows
-    split: Split
-    found: Found
 
 
 class Winners(NamedTuple):

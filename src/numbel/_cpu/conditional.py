@@ -10,65 +10,23 @@ from numba import float64, int64, uint64
 
 from .._jit import inlined, njit
 from .._scalar.address import CONDITIONAL, CONDITIONAL_REFINEMENT, draw_key, noise_word
-from .._scalar.blocks import BLOCK
 from .._scalar.gumbel import gumbel_float64
+from .._scalar.limits import BLOCK
 from .._scalar.relaxed import truncated
 from .blocks import row_stream
 from .categorical import segment_blocks
 from .memory import load
 from .noise import fill_across, fill_noise
-from .parameters import (
-    Array,
-    Rows,
-    Split,
-    Stream,
-    Temperatures,
-    row_address,
-    row_and_segment,
-    row_id,
-    row_temperature,
-    row_wanted,
-)
+from .records import row_address, row_and_segment, row_id, row_temperature, row_wanted
 from .results import note_bad
 from .runs import below_top, block_run, fill_run, read_one, read_run, write_run
 from .scratch import empty, lacks_scratch, open_scratch, workspace
+from .signatures import Conditional, ShortConditional
 from .tiles import read_tile, write_tile
 from .workers import each_item, each_tile
 
 _INF = math.inf
 _NAN = math.nan
-
-
-class Condition(NamedTuple):
-    """What each row is conditioned on."""
-
-    category: Array  # int64, the category whose perturbed logit is the largest
-    logsumexp: Array  # float64
-
-
-class Conditional(NamedTuple):
-    """What is perturbed, and where the results go."""
-
-    logits: Rows
-    out: Rows
-    stream: Stream
-    temperatures: Temperatures
-    row_mask: Array | None
-    condition: Condition
-    split: Split
-    nontemporal: int  # whether results go past the caches
-
-
-class ShortConditional(NamedTuple):
-    """The same, many short rows at a time."""
-
-    logits: Rows
-    out: Rows
-    stream: Stream
-    temperatures: Temperatures
-    row_mask: Array | None
-    condition: Condition
-    width: int  # rows of a tile
 
 
 @inlined

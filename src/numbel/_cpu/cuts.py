@@ -18,7 +18,7 @@ from .._scalar import truncation as rules
 from .._scalar.bits import select
 from .._scalar.elementary import log_float64
 from .memory import opaque
-from .parameters import row_limits
+from .records import row_limits
 from .scratch import empty, workspace
 
 _INF = math.inf

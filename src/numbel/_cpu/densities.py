@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 from numba import float64, int64
 
@@ -11,25 +10,13 @@ from .._jit import inlined, njit
 from .._scalar import blocks as scalar
 from .._scalar.elementary import log_float64
 from .memory import load
-from .parameters import Array, Rows, Temperatures, row_address, row_temperature
+from .records import row_address, row_temperature
 from .results import store_float
+from .signatures import GivenLogProb
 from .workers import each_item
 
 _INF = math.inf
 _NAN = math.nan
-
-
-class GivenLogProb(NamedTuple):
-    """Which categories are looked up, and where the results go."""
-
-    temperatures: Temperatures
-    given: Array  # int64, `samples` of each row
-    argmaxes: Array  # int64, of each row: it has all the probability of a row of temperature 0
-    roots: Array  # float64, (r, S) of each row
-    log_prob: Array  # result dtype, one a given category
-    samples: int
-    logits: Rows
-    chunk_size: int  # of all categories, an item
 
 
 @inlined

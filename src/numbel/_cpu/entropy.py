@@ -15,36 +15,16 @@ from .._scalar.entropy import LONE, entropy_of_node, join_entropy, terms
 from .blocks import LEVELS, block_at, block_max, halve, new_buffer, scale_of
 from .categorical import segment_blocks
 from .memory import atomic_add, load, store, zero
-from .parameters import Array, Rows, Split, Temperatures, row_address, row_and_segment, row_temperature, row_wanted
+from .records import row_address, row_and_segment, row_temperature, row_wanted
 from .results import note_bad, store_float
 from .scratch import empty, fill, lacks_scratch, open_scratch, workspace
 from .short import common_factors, halve_columns, new_factors, row_factors
+from .signatures import Entropies, ShortEntropies
 from .tiles import read_tile_of
 from .workers import each_item, each_tile
 
 _INF = math.inf
 _NAN = math.nan
-
-
-class Entropies(NamedTuple):
-    """Rows, and where their entropies go."""
-
-    temperatures: Temperatures
-    row_mask: Array | None
-    out: Array  # result dtype, one a row
-    logits: Rows
-    split: Split
-    nodes: Array | None  # float64, three a segment; None where a row is one segment
-
-
-class ShortEntropies(NamedTuple):
-    """The same, many short rows at a time."""
-
-    temperatures: Temperatures
-    row_mask: Array | None
-    out: Array
-    logits: Rows
-    width: int  # rows of a tile
 
 
 @njit

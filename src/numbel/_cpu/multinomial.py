@@ -14,36 +14,20 @@ from numba import float64, int64, uint64
 from .._jit import inlined, njit
 from .._scalar import binomial as scalar
 from .._scalar.bits import product
-from .._scalar.blocks import BLOCK, scale
+from .._scalar.blocks import scale
+from .._scalar.limits import BLOCK
 from .._scalar.table import probability
 from .blocks import count_blocks, row_stream
 from .categorical import segment_blocks
 from .memory import load, store
-from .parameters import Array, Rows, Split, Stream, Temperatures, row_address, row_and_segment, row_temperature
-from .relaxed import Blocks, is_last_segment, nodes_of_row
+from .records import row_address, row_and_segment, row_temperature
+from .relaxed import is_last_segment, nodes_of_row
 from .runs import block_run, read_run
 from .scratch import empty, fill, lacks_scratch, open_scratch
+from .signatures import Counting
 from .workers import each_item
 
 _I = np.int64(0)
-
-
-class Counting(NamedTuple):
-    """Rows, how many draws of each are counted, and where the counts go.
-
-    Phase 0 weighs blocks, and splits a row over them once its last segment is weighed; phase 1 does the rest. A lone
-    segment does both at once. What is kept of a block is its mass and its count.
-    """
-
-    stream: Stream
-    temperatures: Temperatures
-    trials: Array  # int64, one a row
-    argmaxes: Array  # int64, one a row: where all go that have no law; -1 for none
-    roots: Array  # float64, (r, S) of each row; S is NaN where there is no law
-    logits: Rows
-    counts: Rows  # int64
-    split: Split
-    blocks: Blocks
 
 
 class _Tree(NamedTuple):

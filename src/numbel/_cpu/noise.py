@@ -12,7 +12,6 @@ from numba import int64, uint32, uint64
 
 from .._jit import inlined, njit
 from .._scalar.address import NOISE, REFINEMENT, SPAWN, block_words, draw_key, noise_word
-from .._scalar.blocks import BLOCK
 from .._scalar.gumbel import (
     REFINE,
     gumbel_begun_float32,
@@ -21,17 +20,17 @@ from .._scalar.gumbel import (
     gumbel_refined_float32,
     needs_refinement,
 )
+from .._scalar.limits import BLOCK
 from .ahead import ASKS, BURST, ask_later
 from .blocks import row_stream
 from .memory import opaque, store, zero
-from .parameters import Array, Rows, Stream, Word, row_address
+from .records import row_address
 from .runs import stream_run
 from .scratch import address_of, empty, lacks_scratch, local, open_scratch, tail, workspace
+from .signatures import TILE, Noise, Spawn
 from .tiles import write_tile_of
 from .workers import each_item, each_tile
 
-#: Columns of a row made at a time.
-TILE = 4096
 _STRETCH = 1024
 #: How far ahead noise asks, in blocks: 1 and 4 do as well.
 _BLOCKS = 2
@@ -173,17 +172,6 @@ def transform_float64(kind, target, words, count, law):
         store(kind, target, int64(i), g * law.scale + law.loc)
 
 
-class Noise(NamedTuple):
-    """What is filled with noise."""
-
-    stream: Stream
-    loc: float
-    scale: float
-    out: Rows
-    nontemporal: int  # whether results go past the caches, which they would only flush
-    width: int  # rows of a tile; 0: an item is TILE columns of a row
-
-
 class _Arrays(NamedTuple):
     x: Any
     y: Any
@@ -271,15 +259,6 @@ def noise_float32(kind, work, p: Noise):
 def noise_float64(kind, work, p: Noise):
     """One worker: float64 noise."""
     _noise(kind, work, p, _stretch_float64, _tile_float64, True)
-
-
-class Spawn(NamedTuple):
-    """Where seeds of child generators go."""
-
-    seeds: Array  # int64
-    children: int
-    seed: Word
-    draw: Word
 
 
 @njit

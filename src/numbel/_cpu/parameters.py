@@ -2,6 +2,7 @@
 
 A kernel is a function `kernel(kind, work, p)`. Its class of parameters is what `p` is annotated with. All fields are
 required. A group of fields that several kernels share is a NamedTuple of its own (`Rows`, `Stream`, `Results`, ...).
+The classes of single kernels are in `signatures`, how kernels read them in `records`. Nothing here needs Numba.
 
 | annotation      | on the host                          | in the kernel                        |
 | --------------- | ------------------------------------ | ------------------------------------ |
@@ -25,16 +26,13 @@ import typing
 from typing import Any, NamedTuple, NewType
 
 import numpy as np
-from numba import float64, from_dtype, int64, uint8
-from numba.core import types
-from numba.extending import intrinsic
-
-from .._jit import inlined, njit
-from .memory import load
 
 Array = np.ndarray[Any, Any]
 Word = NewType("Word", int)
 NO_ROW = (1 << 63) - 1
+#: Formats of elements in memory: that of the arithmetic, float16, bfloat16.
+SAME, HALF, BRAIN = range(3)
+FORMATS = {"float32": SAME, "float64": SAME, "float16": HALF, "bfloat16": BRAIN}
 
 
 # ------------------------------------------------------------------------------------------------------------ groups
@@ -55,7 +53,7 @@ class Rows(NamedTuple):
     """Rows of an array, the categories last. Batch axes are merged where one stride reaches all rows."""
 
     data: Array
-    format: int  # of an element (`runs`)
+    format: int  # of an element (`FORMATS`)
     rows: int
     columns: int
     item_size: int  # bytes
@@ -140,7 +138,7 @@ address_of = _read if sys.implementation.name == "cpython" and _read(_probe) == 
 
 _FORMATS = {int: "i8", bool: "i8", float: "f8", Word: "u8", Array: "i8"}
 _CODES = {"i8": "q", "u8": "Q", "f8": "d"}
-_WORK_WORDS = len(Work._fields)
+WORK_WORDS = len(Work._fields)
 
 
 @functools.cache
@@ -169,7 +167,7 @@ def layout(parameters: Any) -> np.dtype[Any]:
 @functools.cache
 def places(parameters: Any) -> dict[str, int]:
     """The word at which each number or address lies, behind the words of `Work`."""
-    return {name: at for at, name in enumerate(_leaves(parameters), _WORK_WORDS)}
+    return {name: at for at, name in enumerate(_leaves(parameters), WORK_WORDS)}
 
 
 class _Packer:
@@ -198,17 +196,17 @@ _packer = functools.cache(_Packer)
 
 def lend(words: memoryview, address: int, size: int) -> None:
     """Lend a call scratch: so many bytes at `address` to the first worker, as many behind it to the next."""
-    words[_NEXT_SCRATCH], words[_SCRATCH_SIZE], words[_SCRATCH_NEEDED] = address, size, 0
+    words[NEXT_SCRATCH], words[SCRATCH_SIZE], words[SCRATCH_NEEDED] = address, size, 0
 
 
 def scratch_needed(words: memoryview) -> int:
     """Bytes that each worker of a call needs, if it was lent less, and has therefore done nothing."""
-    return words[_SCRATCH_NEEDED]
+    return words[SCRATCH_NEEDED]
 
 
 def bad_row(words: memoryview) -> int | None:
     """The smallest bad row of a call, if there is one."""
-    row = words[_BAD_ROW]
+    row = words[BAD_ROW]
     return None if row == NO_ROW else row
 
 
@@ -220,139 +218,18 @@ class Call:
     def __init__(self, parameters: Any) -> None:
         form: Any = type(parameters)
         pack = _packer(form)
-        memory = np.empty(_WORK_WORDS + pack.words, np.int64)
+        memory = np.empty(WORK_WORDS + pack.words, np.int64)
         self.address = address_of(memory)
         self.words = memory.data
         self._kept = parameters
-        self.words[_BAD_ROW] = NO_ROW
+        self.words[BAD_ROW] = NO_ROW
         pack(self.words, parameters)
 
     def limit(self, start: int, end: int) -> None:
         """Let workers take items start .. end - 1."""
-        self.words[_NEXT_ITEM], self.words[_END_ITEM] = start, end
+        self.words[NEXT_ITEM], self.words[END_ITEM] = start, end
 
 
-_NEXT_ITEM, _END_ITEM, _BAD_ROW, _NEXT_SCRATCH, _SCRATCH_SIZE, _SCRATCH_NEEDED = range(_WORK_WORDS)
+NEXT_ITEM, END_ITEM, BAD_ROW, NEXT_SCRATCH, SCRATCH_SIZE, SCRATCH_NEEDED = range(WORK_WORDS)
 #: The byte at which parameters begin, behind the shared words.
-FIRST = 8 * _WORK_WORDS
-
-
-# ------------------------------------------------------------------------------------------------------- in a kernel
-
-
-def reader(parameters: type, words: int = 0) -> Any:
-    """An intrinsic: the record of a class of parameters that lies so many words behind an address."""
-    record: Any = from_dtype(layout(parameters))
-
-    @intrinsic
-    def record_at(typingctx: Any, address: Any) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            at = builder.add(args[0], context.get_constant(types.int64, 8 * words))
-            return builder.inttoptr(at, context.get_value_type(record))
-
-        return record(types.int64), codegen
-
-    return record_at
-
-
-#: The shared words of a call.
-work_at = reader(Work)
-
-
-def parameters_at(parameters: type) -> Any:
-    """An intrinsic: the parameters of a call, which lie behind its shared words."""
-    return reader(parameters, _WORK_WORDS)
-
-
-@intrinsic
-def address_of_record(typingctx: Any, record: Any) -> Any:
-    """The address of a record, for atomics."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.ptrtoint(args[0], context.get_value_type(types.int64))
-
-    return types.int64(record), codegen
-
-
-@inlined
-def next_item_address(work):
-    """Where the next item is kept."""
-    return address_of_record(work) + 8 * _NEXT_ITEM
-
-
-@inlined
-def bad_row_address(work):
-    """Where the smallest bad row is kept."""
-    return address_of_record(work) + 8 * _BAD_ROW
-
-
-@inlined
-def next_scratch_address(work):
-    """Where the address of the next worker's scratch is kept."""
-    return address_of_record(work) + 8 * _NEXT_SCRATCH
-
-
-@inlined
-def scratch_needed_address(work):
-    """Where the bytes are kept that a worker lacked."""
-    return address_of_record(work) + 8 * _SCRATCH_NEEDED
-
-
-@inlined
-def row_address(rows, row):
-    """Byte address of a row's first column."""
-    return rows.data + row_offset(rows, row)
-
-
-@inlined
-def row_offset(rows, row):
-    """Bytes from the first row to this one."""
-    return row * rows.row_stride if rows.axes == 0 else _unmerged_offset(rows, row)
-
-
-@njit
-def _unmerged_offset(rows, row):
-    offset = int64(0)
-    for axis in range(rows.axes - 1, -1, -1):
-        length = load(int64(0), rows.geometry, int64(2 * axis))
-        offset += (row % length) * load(int64(0), rows.geometry, int64(2 * axis + 1))
-        row //= length
-    return offset
-
-
-@inlined
-def row_id(stream, row):
-    """What stands for the row in the address of its random bits."""
-    return load(int64(0), stream.row_ids, int64(row)) if stream.row_ids != 0 else int64(row)
-
-
-@inlined
-def row_temperature(temperatures, row):
-    """The row's temperature; 0 asks for its argmax."""
-    return load(float64(0), temperatures.each, int64(row)) if temperatures.each != 0 else temperatures.common
-
-
-@inlined
-def row_limits(limits, row):
-    """(columns that the row keeps, mass that it keeps of 1, least probability that it keeps of its largest)."""
-    return (
-        load(int64(0), limits.top_k.values + int64(row) * limits.top_k.stride, int64(0)),
-        load(float64(0), limits.top_p.values + int64(row) * limits.top_p.stride, int64(0)),
-        load(float64(0), limits.min_p.values + int64(row) * limits.min_p.stride, int64(0)),
-    )
-
-
-@inlined
-def row_wanted(row_mask, row):
-    """Whether the mask, if there is one, lets the row be read."""
-    return row_mask == 0 or load(uint8(0), row_mask, int64(row)) != uint8(0)
-
-
-@inlined
-def row_and_segment(split, rows, item):
-    """What an item stands for: the segments of `row_interleave` rows lie side by side, row by row."""
-    team = int64(item) // (split.row_interleave * split.segments)
-    rest = int64(item) - team * split.row_interleave * split.segments
-    width = min(split.row_interleave, rows - team * split.row_interleave)
-    segment = rest // width
-    return team * split.row_interleave + rest - segment * width, segment
+FIRST = 8 * WORK_WORDS

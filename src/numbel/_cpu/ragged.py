@@ -13,36 +13,17 @@ import numpy as np
 from numba import int64
 
 from .._jit import inlined, njit
-from .._scalar.blocks import BLOCK
+from .._scalar.limits import BLOCK
 from . import categorical, gumbel_max
-from .categorical import Sampling
 from .memory import copy, load, store, zero
-from .parameters import Array, Rows, address_of_record, layout, reader
+from .parameters import layout
+from .records import address_of_record, reader
 from .scratch import address_of, empty, lacks_scratch, open_scratch
+from .signatures import Gathering, RaggedSampling, Sampling
 from .workers import each_item
 
 _INF = math.inf
 _I = np.int64(0)
-
-
-class Gathering(NamedTuple):
-    """Which rows are copied side by side."""
-
-    logits: Rows  # all of them, one behind the other: a single row
-    offsets: Array  # int64, where each begins in it, and the last ends
-    chosen: Array  # int64, the rows
-    out: Rows
-    chunk_size: int
-
-
-class RaggedSampling(NamedTuple):
-    """What is sampled of ragged rows, in segments."""
-
-    sampling: Sampling  # `logits` is all of them, a single row; `found` has an entry for each item
-    offsets: Array  # int64, where each begins in it, and the last ends
-    chosen: Array  # int64, the rows
-    item_rows: Array  # int64, the place in `chosen` of each item's row
-    first_items: Array  # int64, the first item of each of these rows
 
 
 _WORDS = layout(Sampling).itemsize // 8
@@ -63,7 +44,7 @@ def _gather_row(kind, work, p, item, arrays):
 
 
 @njit
-def gather(kind, work, p: Gathering):
+def ragged_gather(kind, work, p: Gathering):
     """Copy rows side by side, each padded with -inf."""
     each_item(kind, work, p, p.chunk_size, _gather_row, None)
 

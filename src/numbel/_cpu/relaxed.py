@@ -18,52 +18,22 @@ from .._scalar import blocks as scalar
 from .._scalar import relaxed
 from .._scalar.address import REFINEMENT
 from .._scalar.bits import fma
-from .._scalar.blocks import BLOCK, LANES
+from .._scalar.blocks import LANES
+from .._scalar.limits import BLOCK
 from .blocks import block_max, count_blocks, halve, row_stream, scale_of
 from .categorical import segment_blocks
 from .memory import atomic_add, load, store, zero
 from .noise import Words, fill_noise, fill_noise_and_ask, standard_law, transform_float32, transform_float64
-from .parameters import (
-    Array,
-    Rows,
-    Split,
-    Stream,
-    Temperatures,
-    row_address,
-    row_and_segment,
-    row_temperature,
-    row_wanted,
-)
+from .parameters import SAME
+from .records import row_address, row_and_segment, row_temperature, row_wanted
 from .results import note_bad
-from .runs import SAME, block_run, fill_run, read_run, write_run
+from .runs import block_run, fill_run, read_run, write_run
 from .scratch import address_of, empty, fill, lacks_scratch, open_scratch, workspace
+from .signatures import Relaxing
 from .workers import each_item
 
 _INF = math.inf
 _NAN = math.nan
-
-
-class Blocks(NamedTuple):
-    """What is kept of the blocks of long rows between two visits."""
-
-    nodes: Array | None  # float64, three a block of each row; None where a row is one segment
-    first_row: int  # of this pass: rows before it have none
-    phase: int  # which of two visits this is
-
-
-class Relaxing(NamedTuple):
-    """What is relaxed, and where the results go."""
-
-    stream: Stream
-    temperatures: Temperatures
-    row_mask: Array | None
-    logits: Rows
-    out: Rows
-    noise: int  # whether there is any
-    split: Split
-    blocks: Blocks
-    max_cached_columns: int  # of a row whose weights a worker may keep
-    nontemporal: int  # whether results go past the caches
 
 
 @inlined

@@ -19,10 +19,11 @@ from .._scalar.bits import larger
 from .._scalar.blocks import LANES
 from .memory import zero
 from .noise import Words, fill_across, standard_law, transform_float32, transform_float64
-from .parameters import Array, Rows, Stream, Temperatures, row_address, row_id, row_temperature, row_wanted
+from .records import row_address, row_id, row_temperature, row_wanted
 from .results import note_bad
 from .runs import block_run, fill_run
 from .scratch import address_of, empty, lacks_scratch, open_scratch, workspace
+from .signatures import ShortRelaxing
 from .tiles import read_tile, write_tile
 from .workers import each_tile
 
@@ -81,18 +82,6 @@ def _divide(w, columns, width, sums):
     for c in range(uint64(columns)):
         for i in range(width):
             w[c * width + i] /= sums[i]
-
-
-class ShortRelaxing(NamedTuple):
-    """What is relaxed, many short rows at a time, and where the results go."""
-
-    stream: Stream
-    temperatures: Temperatures
-    row_mask: Array | None
-    logits: Rows
-    out: Rows
-    noise: int  # whether there is any
-    width: int  # rows of a tile
 
 
 class _Arrays(NamedTuple):

@@ -9,7 +9,7 @@ from numba import float64, int64
 from .._jit import njit
 from .._scalar import blocks as scalar
 from .memory import atomic_min, load, store, zero
-from .parameters import bad_row_address, row_address, row_temperature, row_wanted
+from .records import bad_row_address, row_address, row_temperature, row_wanted
 
 _NAN = math.nan
 

@@ -13,16 +13,14 @@ import numpy as np
 from numba import float64, int64, uint64
 
 from .._jit import inlined, njit
-from .._scalar.blocks import BLOCK
+from .._scalar.limits import BLOCK
 from .._scalar.relaxed import below
 from .memory import LINE, element_size, load, rounded, spacing, store, stream, zero
+from .parameters import BRAIN, HALF
 from .scratch import address_of
 
 _INF = math.inf
 
-#: Formats in memory: that of the arithmetic, float16, bfloat16.
-SAME, HALF, BRAIN = range(3)
-FORMATS = {"float32": SAME, "float64": SAME, "float16": HALF, "bfloat16": BRAIN}
 #: The scalars that stand for the half formats (`memory`).
 _HALF, _BRAIN = np.int16(0), np.uint16(0)
 

@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 
 from .._jit import inlined
 from .memory import atomic_add, atomic_max, load, store
-from .parameters import next_scratch_address, scratch_needed_address
+from .records import next_scratch_address, scratch_needed_address
 
 #: Arrays start at multiples of a cache line, so that vectors of 64 bytes do not straddle two.
 ALIGN = 64

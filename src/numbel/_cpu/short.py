@@ -21,49 +21,14 @@ from .._scalar.gumbel import ABSORBING, gumbel_float64, place_of
 from .cuts import cut_rows, new_cuts, read_limits
 from .memory import load, store, zero
 from .noise import fill_across
-from .parameters import (
-    Array,
-    Limits,
-    Results,
-    Rows,
-    Stream,
-    Temperatures,
-    row_address,
-    row_id,
-    row_temperature,
-    row_wanted,
-)
+from .records import row_address, row_id, row_temperature, row_wanted
 from .results import store_float, store_logsumexp, store_node, write_argmax, write_bad, write_empty
 from .scratch import empty, lacks_scratch, open_scratch, workspace
+from .signatures import ShortSampling, ShortTruncatedSampling
 from .tiles import read_tile_of
 from .workers import each_tile
 
 _INF = math.inf
-#: Rows up to this long are sampled across rows (at 256 columns 0.55 against 0.46 G/s, at 512 0.55 against 0.70).
-SHORT = 256
-
-
-class ShortSampling(NamedTuple):
-    """What is sampled, many short rows at a time, and where the results go."""
-
-    stream: Stream
-    temperatures: Temperatures
-    row_mask: Array | None
-    results: Results
-    logits: Rows
-    width: int  # rows of a tile
-
-
-class ShortTruncatedSampling(NamedTuple):
-    """The same with limits."""
-
-    stream: Stream
-    temperatures: Temperatures
-    row_mask: Array | None
-    results: Results
-    logits: Rows
-    limits: Limits
-    width: int
 
 
 class Factors(NamedTuple):

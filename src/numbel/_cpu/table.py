@@ -17,15 +17,16 @@ from numba import float64, int64, uint64
 
 from .._jit import inlined, njit
 from .._scalar import blocks as scalar
-from .._scalar.blocks import BLOCK
 from .._scalar.elementary import log_float64
+from .._scalar.limits import BLOCK
 from .._scalar.table import MASS, draw_words, mass, pack, settle, shares, split_word
 from .blocks import count_blocks, row_stream
 from .memory import load, store
-from .parameters import Array, Results, Rows, Stream, Temperatures, row_address, row_temperature
+from .records import row_address, row_temperature
 from .results import store_float
 from .runs import block_run, read_one, read_run
 from .scratch import address_of, empty, lacks_scratch, open_scratch
+from .signatures import FIELDS, HEAD, Drawing, Heading, Splitting, Table, TablesOfRows, Weighing
 from .workers import each_item
 
 _I = np.int64(0)
@@ -36,67 +37,9 @@ _RUN = 1024
 #: The head of a plan: C, bits of an alias, what every possible column gets more, how many of the first get one more
 #: than that; light and heavy columns.
 UNIT, BITS, EACH, EXTRA, LIGHTS, HEAVIES = range(6)
-HEAD = 8
 #: Of a block: masses and possible columns, both summed over the blocks before; the same of light and heavy columns, of
 #: what the light ones lack and the heavy ones have too much.
 SUM, POSSIBLE, LIGHT, HEAVY, LACK, EXCESS = range(6)
-FIELDS = 6
-
-
-class Table(NamedTuple):
-    """A table in the making: addresses of arrays of int64, in a kernel."""
-
-    columns: int
-    masses: Array  # one a column
-    plan: Array  # the head, and FIELDS numbers a block
-    entries: Array  # one a column
-
-
-class Weighing(NamedTuple):
-    """A row whose columns get their masses; the plan gets what blocks hold."""
-
-    logits: Rows
-    temperatures: Temperatures
-    roots: Array  # float64, (r, S) of each row
-    table: Table
-
-
-class Heading(NamedTuple):
-    """Between two steps: what is known of all blocks."""
-
-    table: Table
-    phase: int  # 0: all are weighed; 1: all are classified
-
-
-class Splitting(NamedTuple):
-    """The masses are split into entries."""
-
-    table: Table
-    phase: int  # 0: an item is a block to classify; 1: one of `pieces` parts to fill
-    pieces: int
-
-
-class Drawing(NamedTuple):
-    """Draws from a table."""
-
-    columns: int
-    plan: Array  # its head is read
-    entries: Array
-    stream: Stream  # of one row
-    indices: Array  # int64
-    samples: int
-    chunk_size: int  # draws of an item
-
-
-class TablesOfRows(NamedTuple):
-    """Rows whose tables are made, drawn from and forgotten."""
-
-    logits: Rows
-    temperatures: Temperatures
-    roots: Array  # float64, (r, S) of each row
-    chosen: Array  # int64, the rows
-    stream: Stream
-    results: Results
 
 
 class _Factors(NamedTuple):

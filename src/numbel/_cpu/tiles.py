@@ -7,8 +7,8 @@ from numba import int64, uint64
 
 from .._jit import njit
 from .memory import TILE, element_size, load, store, transpose_in, transpose_out, zero
-from .parameters import row_offset
-from .runs import BRAIN, HALF
+from .parameters import BRAIN, HALF
+from .records import row_offset
 from .scratch import address_of
 
 

@@ -18,9 +18,10 @@ from .._jit import inlined, njit
 from .._scalar import blocks as scalar
 from .._scalar.address import REFINEMENT
 from .._scalar.bits import bits_to_float, fma, from_ordered_float64, ordered_float64
-from .._scalar.blocks import BLOCK, LANES, join, log_prob
+from .._scalar.blocks import LANES, join, log_prob
 from .._scalar.elementary import LOG2E, exp_float64
 from .._scalar.gumbel import ABSORBING, COLUMN_BITS, column_of, goes_first, gumbel_float64, place_of
+from .._scalar.limits import BLOCK
 from .._scalar.top_k import category_node, limit_at_zero, log_weight, rank_below
 from .blocks import (
     block_at,
@@ -37,19 +38,10 @@ from .categorical import segment_blocks
 from .gumbel_max import Columns, Race, _below, _smallest, filters, race_key
 from .memory import atomic_add, atomic_max, copy, element_size, load, store, zero
 from .noise import fill_noise, fill_noise_and_ask
-from .parameters import (
-    Array,
-    Rows,
-    Split,
-    Stream,
-    Temperatures,
-    row_address,
-    row_and_segment,
-    row_temperature,
-    row_wanted,
-)
+from .records import row_address, row_and_segment, row_temperature, row_wanted
 from .results import note_bad, store_float
 from .scratch import address_of, empty, lacks_scratch, open_scratch, tail, workspace
+from .signatures import Choosing, Weighting
 from .workers import each_item
 
 _INF = math.inf
@@ -69,51 +61,6 @@ _SAMPLE = 63
 _NONE = -(1 << 63)
 #: In place of log2(e) / T where the logits decide: no finite one is out of range.
 _ANY = 2.0**-4
-
-
-class Lists(NamedTuple):
-    """What the segments of a row leave for its last one: None where a row is one segment."""
-
-    keys: Array | None  # float64, a list for each segment
-    places: Array | None  # int64, the same
-    lengths: Array | None  # int64, one a segment; -1 if it is bad
-    limits: Array | None  # ordered int64, one a row: a bound of the threshold, which its segments share
-    nodes: Array | None  # float64, r of each block of a row, then S of each
-    first_row: int  # of this pass: rows before it have none
-
-
-class TopKResults(NamedTuple):
-    """Contiguous outputs."""
-
-    indices: Array  # int64, k a row
-    perturbed: Array  # float64, k a row
-    log_prob: Array  # result dtype, one a row
-    threshold: Array  # float64, one a row
-
-
-class Choosing(NamedTuple):
-    """What is sampled without replacement, and where the results go."""
-
-    stream: Stream
-    temperatures: Temperatures
-    row_mask: Array | None
-    k: int
-    results: TopKResults
-    logits: Rows
-    split: Split
-    keeps_nodes: int  # whether blocks' nodes are kept, for the sum of what is left
-    lists: Lists
-
-
-class Weighting(NamedTuple):
-    """Chosen logits, which become inclusion weights."""
-
-    chosen: Rows  # float64
-    temperatures: Temperatures
-    threshold: Array  # float64, one a row
-    logsumexp: Array | None  # float64, one a row
-    normalized: int  # whether weights are to sum to 1
-    chunk_size: int  # rows taken at a time
 
 
 class List(NamedTuple):

@@ -21,7 +21,7 @@ from .._scalar.top_k import category_node, limit_at_zero
 from .cuts import padded_columns, sort_columns
 from .memory import store
 from .noise import fill_across
-from .parameters import Array, Rows, Stream, Temperatures, row_id, row_temperature, row_wanted
+from .records import row_id, row_temperature, row_wanted
 from .results import note_bad, store_float
 from .scratch import empty, lacks_scratch, open_scratch, workspace
 from .short import (
@@ -35,14 +35,12 @@ from .short import (
     row_factors,
     tile_weights,
 )
+from .signatures import ShortChoosing
 from .tiles import read_tile_of
-from .top_k import TopKResults
 from .workers import each_tile
 
 _INF = math.inf
 _NAN = math.nan
-#: Rows up to this long are done across rows.
-SHORT = 128
 #: What is added to the columns of impossible categories, so that they come last among equal keys.
 _IMPOSSIBLE = 1 << 20
 #: As in `top_k`.
@@ -58,18 +56,6 @@ def _exchange(lists, a, b, width):
         swap = (y > x) | ((y == x) & (q < p))
         keys[a + i], keys[b + i] = select(swap, y, x), select(swap, x, y)
         places[a + i], places[b + i] = select(swap, q, p), select(swap, p, q)
-
-
-class ShortChoosing(NamedTuple):
-    """What is sampled without replacement, many short rows at a time, and where the results go."""
-
-    stream: Stream
-    temperatures: Temperatures
-    row_mask: Array | None
-    k: int
-    results: TopKResults
-    logits: Rows
-    width: int  # rows of a tile
 
 
 class _Arrays(NamedTuple):

@@ -14,9 +14,10 @@ from numba import float64, int64, uint64
 from .._jit import apart, inlined, njit
 from .._scalar import blocks as scalar
 from .._scalar.address import GROUPED, NOISE, TRUNCATED, block_words, noise_word
-from .._scalar.blocks import BLOCK, LANES
+from .._scalar.blocks import LANES
 from .._scalar.elementary import exp_float64
 from .._scalar.gumbel import column_of, exponential_float64, goes_first
+from .._scalar.limits import BLOCK
 from .blocks import (
     CHUNKS,
     block_max,
@@ -35,26 +36,14 @@ from .blocks import (
 from .categorical import contest, forget_winners, new_winners
 from .gumbel_max import Columns, Filter, Race, best_of_block, filters, race_key, rate_of
 from .memory import load, zero
-from .parameters import Array, Limits, Results, Rows, Stream, Temperatures, row_address, row_limits, row_temperature
+from .records import row_address, row_limits, row_temperature
 from .results import is_settled, write_bad, write_logsumexp, write_sample
 from .scratch import address_of, empty, lacks_scratch, open_scratch, workspace
+from .signatures import TruncatedSampling
 from .truncation import LIST, Question, Row, block_of, find_cut, new_arrays, new_groups, reaches, survey
 from .workers import each_item
 
 _INF = math.inf
-
-
-class TruncatedSampling(NamedTuple):
-    """What is truncated and sampled, and where the results go."""
-
-    stream: Stream
-    temperatures: Temperatures
-    row_mask: Array | None
-    results: Results
-    logits: Rows
-    limits: Limits
-    race: int  # whether the draw is the argmax of the noise
-    chunk_size: int  # rows taken at a time
 
 
 class _Kept(NamedTuple):

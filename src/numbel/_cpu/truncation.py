@@ -18,8 +18,9 @@ from .._jit import apart, inlined
 from .._scalar import blocks as scalar
 from .._scalar import truncation as rules
 from .._scalar.bits import larger
-from .._scalar.blocks import BLOCK, LANES
+from .._scalar.blocks import LANES
 from .._scalar.elementary import log_float64, power_of_two_float64
+from .._scalar.limits import BLOCK
 from .ahead import ask_ahead
 from .blocks import block_at, block_node, collapse, count_blocks, push
 from .memory import element_size, load, zero

@@ -16,40 +16,18 @@ from .._jit import inlined, njit
 from .._scalar import blocks as scalar
 from .._scalar import relaxed
 from .._scalar.bits import fma
-from .._scalar.blocks import BLOCK, LANES
+from .._scalar.blocks import LANES
+from .._scalar.limits import BLOCK
 from .blocks import count_blocks, halve
 from .memory import load, store
-from .parameters import Array, Rows, Split, Temperatures, row_address, row_and_segment, row_temperature
-from .relaxed import Blocks, is_last_segment, nodes_of_row
+from .records import row_address, row_and_segment, row_temperature
+from .relaxed import is_last_segment, nodes_of_row
 from .relaxed_short import row_sums
 from .runs import block_run, read_run, write_run
 from .scratch import empty, fill, lacks_scratch, open_scratch, workspace
+from .signatures import ShortVjp, Vjp
 from .tiles import read_tile, write_tile
 from .workers import each_item, each_tile
-
-
-class Vjp(NamedTuple):
-    """Relaxed samples and their cotangents, and where the gradients go."""
-
-    temperatures: Temperatures
-    in_temperature: Array | None  # float64, the derivative in each row's temperature
-    y: Rows
-    cotangent: Rows
-    out: Rows
-    split: Split
-    blocks: Blocks
-    nontemporal: int  # whether results go past the caches
-
-
-class ShortVjp(NamedTuple):
-    """The same, many short rows at a time."""
-
-    temperatures: Temperatures
-    in_temperature: Array | None
-    y: Rows
-    cotangent: Rows
-    out: Rows
-    width: int  # rows of a tile
 
 
 @njit

@@ -10,7 +10,7 @@ from numba import int64
 
 from .._jit import inlined, njit
 from .memory import atomic_add
-from .parameters import next_item_address
+from .records import next_item_address
 
 
 @njit

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from numba import cuda, float64, int64, uint64
 
 from .._scalar import blocks as scalar
-from .._scalar.blocks import BLOCK, LANES
+from .._scalar.blocks import LANES
+from .._scalar.limits import BLOCK
 from .forms import THREADS, Form, device
 from .quads import QUAD, aligned, quad
 

@@ -10,8 +10,8 @@ from numba import cuda, float64, int64, uint64
 
 from .._scalar import blocks as scalar
 from .._scalar.address import GROUPED
-from .._scalar.blocks import BLOCK
 from .._scalar.gumbel import exponential_float64
+from .._scalar.limits import BLOCK
 from .blocks import functions, scale_function
 from .forms import FORMS, THREADS, block_items, device, matrix
 from .rows import (

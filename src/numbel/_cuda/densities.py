@@ -9,9 +9,10 @@ from typing import Any
 from numba import cuda, float64, int64, uint64
 
 from .._scalar import blocks as scalar
-from .._scalar.blocks import BLOCK, LANES
+from .._scalar.blocks import LANES
 from .._scalar.elementary import log_float64
-from .._scalar.entropy import COUNTED, LONE, entropy_of_node, join_entropy
+from .._scalar.entropy import LONE, entropy_of_node, join_entropy
+from .._scalar.limits import BLOCK, COUNTED
 from .blocks import functions, halve, scale_function
 from .categorical import BlockSums, join_blocks
 from .forms import FORMS, THREADS, block_items, device, matrix, vector

@@ -13,7 +13,8 @@ import numpy as np
 from numba import config, cuda
 
 from .. import _numba_cuda
-from .._scalar.blocks import BLOCK, LANES
+from .._scalar.blocks import LANES
+from .._scalar.limits import BLOCK
 from . import categorical as _categorical
 from . import conditional as _conditional
 from . import densities as _densities

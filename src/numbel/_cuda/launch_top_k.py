@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._scalar.blocks import BLOCK
+from .._scalar.limits import BLOCK
 from . import top_k as _top_k
 from . import top_k_weights as _top_k_weights
 from .forms import THREADS

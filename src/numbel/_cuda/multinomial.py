@@ -15,7 +15,7 @@ from numba import cuda, float64, int64, types, uint64
 from .._scalar import blocks as scalar
 from .._scalar.binomial import share
 from .._scalar.bits import bits_of, float_of
-from .._scalar.blocks import BLOCK
+from .._scalar.limits import BLOCK
 from .._scalar.table import probability
 from .forms import FORMS, THREADS, block_items, device, matrix, vector
 from .roots import LAW, ROOTS

@@ -15,7 +15,8 @@ from .._scalar import blocks as scalar
 from .._scalar import relaxed
 from .._scalar.address import NOISE
 from .._scalar.bits import multiply_add
-from .._scalar.blocks import BLOCK, LANES
+from .._scalar.blocks import LANES
+from .._scalar.limits import BLOCK
 from .blocks import find_extremes, functions, halve, scale_function
 from .forms import FORMS, THREADS, block_items, device, matrix, thread_items, vector
 from .noise import noise_of

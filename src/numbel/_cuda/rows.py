@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from numba import cuda, float64, int64, types, uint8, uint64
 
-from .._scalar.address import MAX_COLUMNS, MAX_ROW_ID, block_words, draw_key, noise_word
-from .._scalar.blocks import BLOCK
-from .._scalar.limits import allows
+from .._scalar.address import block_words, draw_key, noise_word
+from .._scalar.limits import BLOCK, MAX_COLUMNS, MAX_ROW_ID
+from .._scalar.temperatures import allows
 from .forms import device, vector
 
 _INF = math.inf

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from numba import cuda, float64, int64, types, uint64
 
 from .._scalar import blocks as scalar
-from .._scalar.blocks import BLOCK
 from .._scalar.elementary import log_float64
+from .._scalar.limits import BLOCK
 from .._scalar.table import MASS, draw_words, mass, pack, settle, shares, split_word
 from .forms import FORMS, THREADS, block_items, device, matrix, vector
 from .roots import LAW, ROOTS

@@ -17,8 +17,8 @@ from numba import cuda, float64, int64, types, uint8, uint64
 
 from .._scalar import blocks as scalar
 from .._scalar.address import NOISE, REFINEMENT
-from .._scalar.blocks import BLOCK
 from .._scalar.gumbel import cannot_exceed, column_of, goes_first, gumbel_float64, place_of
+from .._scalar.limits import BLOCK
 from .._scalar.top_k import category_node, limit_at_zero, rank_below
 from .blocks import best_of, functions, scale_function
 from .categorical import BlockSums, join_blocks

@@ -13,8 +13,8 @@ from numba import cuda, float64, int64, uint64
 
 from .._scalar import blocks as scalar
 from .._scalar.address import GROUPED, NOISE, REFINEMENT, TRUNCATED
-from .._scalar.blocks import BLOCK
 from .._scalar.gumbel import cannot_exceed, column_of, goes_first, gumbel_float64, place_of
+from .._scalar.limits import BLOCK
 from .blocks import best_of, functions, scale_function
 from .categorical import BlockSums, Outcome, join_blocks, winning_block, write_sample
 from .forms import FORMS, THREADS, block_items, device, matrix

@@ -15,8 +15,8 @@ from numba import config, cuda, float64, int32, int64, types, uint8, uint16, uin
 
 from .._scalar import blocks as scalar
 from .._scalar import truncation as rules
-from .._scalar.blocks import BLOCK
 from .._scalar.elementary import exp_float64, log_float64
+from .._scalar.limits import BLOCK
 from .blocks import Reference, find_extremes, functions, scale_function
 from .categorical import BlockSums, join_blocks
 from .forms import FORMS, THREADS, Form, block_items, device, matrix, vector

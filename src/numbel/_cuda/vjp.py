@@ -8,7 +8,8 @@ from typing import Any
 from numba import cuda, float64, int64, uint8, uint64
 
 from .._scalar.bits import multiply_add
-from .._scalar.blocks import BLOCK, LANES
+from .._scalar.blocks import LANES
+from .._scalar.limits import BLOCK
 from .._scalar.relaxed import gradient, ratio
 from .blocks import halve
 from .forms import FORMS, THREADS, block_items, matrix, vector

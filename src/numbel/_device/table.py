@@ -14,7 +14,7 @@ from .._cuda.roots import LAW
 from .._cuda.table import BITS, COLUMNS, FIELDS, HEAD, UNIT, Tables
 from .._libraries import Jax, Library, library
 from .._requests import RowOptions
-from .._scalar.blocks import BLOCK
+from .._scalar.limits import BLOCK
 from .task import Expected, Reserve, Task, advance, output, plain_call
 
 

@@ -15,10 +15,6 @@ from .philox import philox4x32
 #: Two uses of random bits never share a tag.
 NOISE, REFINEMENT, GROUPED, TABLE, TRUNCATED, CONDITIONAL, CONDITIONAL_REFINEMENT, COUNTS, SPAWN = range(9)
 
-MAX_COLUMNS = 1 << 34
-MAX_ROW_ID = (1 << 56) - 1
-MAX_SAMPLES = 1 << 32
-
 _LOW = 0xFFFFFFFF
 
 

@@ -40,7 +40,6 @@ from .elementary import (
     power_of_two_float64,
 )
 
-BLOCK = 4096
 LANES = 512
 #: A block whose canonical reference reaches this is *far*: its maximum is subtracted first. In float32 the rounding of
 #: log2(e) / T, 2^-24 of z, adds to the fraction that the polynomial takes: 0.016 here, where its error rises from

@@ -20,8 +20,6 @@ _INF = math.inf
 _NAN = math.nan
 #: A block's sum below this holds its maximum once, and the others must be summed without it to keep their digits.
 LONE = 1.5
-#: Rows of up to so many columns sum the others without it, and count how often it is there.
-COUNTED = 256
 
 
 @inlined

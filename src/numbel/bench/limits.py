@@ -37,7 +37,8 @@ def read(work: Work) -> Call:
 @functools.cache
 def _philox_kernel() -> Callable[[int], int]:
     from numbel._cpu.blocks import RowStream
-    from numbel._cpu.noise import TILE, fill_noise
+    from numbel._cpu.noise import fill_noise
+    from numbel._cpu.signatures import TILE
     from numbel._scalar.address import NOISE
 
     @numba.njit(parallel=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -57,7 +58,7 @@ def _philox_kernel() -> Callable[[int], int]:
 
 
 def philox(work: Work) -> Call:
-    from numbel._cpu.noise import TILE
+    from numbel._cpu.signatures import TILE
 
     kernel, tiles = _philox_kernel(), work.rows * work.columns // TILE
     return lambda: kernel(tiles)
