@@ -18,7 +18,7 @@ from .._jit import inlined, njit
 from .._scalar import blocks as scalar
 from .._scalar.address import REFINEMENT
 from .._scalar.bits import bits_to_float, fma, from_ordered_float64, ordered_float64
-from .._scalar.blocks import BLOCK, LANES, join, log_prob
+from .._scalar.blocks import BLOCK, join, log_prob
 from .._scalar.elementary import LOG2E, exp_float64
 from .._scalar.gumbel import ABSORBING, COLUMN_BITS, column_of, goes_first, gumbel_float64, place_of
 from .._scalar.top_k import category_node, limit_at_zero, log_weight, rank_below
@@ -28,6 +28,7 @@ from .blocks import (
     block_node,
     collapse,
     count_blocks,
+    new_lanes,
     new_stack,
     push,
     row_stream,
@@ -49,7 +50,7 @@ from .parameters import (
     row_wanted,
 )
 from .results import note_bad, store_float
-from .scratch import address_of, empty, lacks_scratch, open_scratch, tail, workspace
+from .scratch import address_of, empty, lacks_scratch, open_scratch, tail
 from .workers import each_item
 
 _INF = math.inf
@@ -726,7 +727,7 @@ def top_k(kind, work, p: Choosing):
         empty(scratch, _TILE, np.uint32),
         empty(scratch, _TILE, np.float64),
         empty(scratch, BLOCK // _GROUP, np.int32),
-        workspace(scratch, kind, LANES),
+        new_lanes(scratch, kind),
         empty(scratch, min(columns, int64(BLOCK)), np.float64),
         new_stack(scratch),
         empty(scratch, 3 * _TILE, np.float64),
