@@ -23,7 +23,7 @@ import numbel
 FILE = Path(__file__).parent / "golden" / "cpu.json"
 SEED, DRAW = 20240607, 3
 _TEMPERATURES = (1.0, 0.05, 30.0)
-_SHAPES = ((7, 3), (5, 64), (5, 65), (3, 4096), (2, 4097), (1, 300_000))
+_SHAPES = ((7, 3), (5, 64), (5, 65), (5, 1000), (3, 4096), (2, 4097), (1, 300_000))
 #: What the subprocesses of `test_bits.py` recompute: few kernels, since each must be compiled for them.
 SIMD_GROUPS = (
     "noise_float32", "grouped_float32", "gumbel_max_float32", "relaxed_float32", "vjp_float32", "densities_float32",

@@ -6,6 +6,8 @@ bit for bit; `probabilities`, `log_sum_exp` and `gumbel_max` follow the mathemat
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 from fractions import Fraction
 
@@ -253,7 +255,7 @@ class Block:
         high, low = _factors(temperature, x.dtype)
         self.maximum = x.max()
         self.r, self.s = 0.0, 0.0
-        self.far, self.reference, self.rise = False, 0, 0
+        self.far, self.reference, self.rise, self._shares = False, 0, 0, None
         if self.maximum == -np.inf:
             self.weights = np.zeros_like(x)
             return
@@ -285,12 +287,17 @@ class Block:
         w = np.ldexp(exp2_fraction(f), (n - self.reference).astype(np.int64))
         return np.where(kept, w, 0).astype(self.dtype)
 
-    def _lanes(self):
+    def lane_sums(self):
+        """The sums of columns l, l + 512, ..., each rounded after every addition."""
         padded = np.zeros(BLOCK, self.dtype)
         padded[: len(self.weights)] = self.weights
         lanes = np.zeros(LANES, self.dtype)
         for part in padded.reshape(-1, LANES):
             lanes = lanes + part
+        return lanes
+
+    def _lanes(self):
+        lanes = self.lane_sums()
         while len(lanes) > 1:
             lanes = lanes[: len(lanes) // 2] + lanes[len(lanes) // 2 :]
         return lanes[0]
@@ -315,20 +322,33 @@ class Block:
         self.r = float(n + shift[0])
         self.s = float(total * exp2_fraction(f - shift)[0])
 
-    def integers(self):
-        """floor(w 2^(50 - rise)), Python integers."""
-        return [int(v) for v in np.floor(np.ldexp(self.weights.astype(np.float64), 50 - self.rise))]
+    def integers(self, values=None):
+        """floor(w 2^(50 - rise)) of the weights, or of these, as Python integers."""
+        values = self.weights if values is None else values
+        return [int(v) for v in np.floor(np.ldexp(values.astype(np.float64), 50 - self.rise))]
+
+    def shares(self):
+        """(columns, what each has of the choice inside) in the order in which the choice goes through them.
+
+        Lane by lane, and in a lane all but its first largest column, which comes last and has what they leave.
+        """
+        if self._shares is not None:
+            return self._shares
+        quantised, columns, shares = self.integers(), [], []
+        for lane, whole in enumerate(self.integers(self.lane_sums()[: len(self.weights)])):
+            own = list(range(lane, len(self.weights), LANES))
+            largest = max(own, key=lambda i: self.weights[i])
+            own.remove(largest)
+            columns += [*own, largest]
+            shares += [*(quantised[i] for i in own), whole - sum(quantised[i] for i in own)]
+        self._shares = columns, shares
+        return self._shares
 
     def choose(self, word):
         """The column that the 64-bit choice word selects."""
-        quantised = self.integers()
-        target = (word * sum(quantised)) >> 64
-        running = 0
-        for i, q in enumerate(quantised):
-            running += q
-            if running > target:
-                return i
-        raise AssertionError("target beyond the sum")
+        columns, shares = self.shares()
+        ends = list(itertools.accumulate(shares))
+        return columns[bisect.bisect_right(ends, (word * ends[-1]) >> 64)]
 
 
 def join(left, right):

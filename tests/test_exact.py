@@ -48,6 +48,7 @@ def test_equal_categories_grouped():
     indices = equal_categories(1 << 24, 16000, "grouped", 31)
     assert_fits(np.bincount(indices % 4096 // 256, minlength=16), np.ones(16))  # inside the block
     assert_fits(np.bincount(indices >> 18, minlength=64), np.ones(64))  # of blocks
+    assert_fits(np.bincount(indices % 512, minlength=512), np.ones(512))  # of lanes
 
 
 def test_equal_categories_gumbel_max():
@@ -179,6 +180,37 @@ def test_grouped_fits(dtype, columns):
     logits = zipf(columns, dtype)
     indices = numbel.Generator(43).categorical(logits, 200_000, temperature=1.3)
     assert_fits(np.bincount(indices, minlength=columns), oracle.probabilities(logits.astype(np.float64), 1.3))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("columns", [600, 1500, 4096])
+def test_lanes_and_their_columns_fit(columns, dtype):
+    """400,000 samples of one block, p over 12 nats: detects 0.0016 in a lane of p = 0.02, 0.0057 in half of them.
+
+    By column, by lane, by place in the lane, and whether it is the lane's largest, which has what the others leave.
+    """
+    logits = zipf(columns, dtype)
+    p = oracle.probabilities(logits.astype(np.float64))
+    counts = np.bincount(numbel.Generator(47).categorical(logits, 400_000), minlength=columns)
+    lane, place = np.arange(columns) % 512, np.arange(columns) // 512
+    largest = np.array([logits[at] == logits[at % 512 :: 512].max() for at in range(columns)])
+    for cells in (np.arange(columns), lane, place, largest):
+        law, found = (np.bincount(cells, weights=of) for of in (p, counts))
+        assert_fits(found, law)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_tails_of_a_lane(dtype):
+    """Seven categories 10 below one of the same lane, nothing else: 317.7 of 10^6 samples are due to them."""
+    logits = np.full(4096, -np.inf, dtype)
+    logits[77::512] = -10.0
+    logits[77 + 3 * 512] = 0.0
+    drawn = numbel.Generator(48).categorical(logits, 1_000_000)
+    counts = np.bincount(drawn // 512, minlength=8)
+    assert np.all(drawn % 512 == 77)
+    p = 7 * math.exp(-10) / (1 + 7 * math.exp(-10))
+    assert_poisson(1_000_000 - int(counts[3]), p * 1_000_000)
+    assert_fits(np.delete(counts, 3), np.ones(7))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

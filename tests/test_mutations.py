@@ -67,6 +67,87 @@ MUTATIONS = {
         ],
         ["test_exact.py::test_grouped_of_many_segments_is_the_oracles"],
     ),
+    "a lane off by one": (
+        [
+            (
+                "_cpu/blocks.py",
+                "    return int64(lane), target\n",
+                "    return int64(lane ^ uint64(1)), target\n",
+            )
+        ],
+        [
+            "test_exact.py::test_lanes_and_their_columns_fit[1500-float32]",
+            "test_exact.py::test_grouped_is_the_oracles",
+            "test_blocks.py::test_choice_inside_a_block[float32]",
+        ],
+    ),
+    "the lane before": (
+        [
+            (
+                "_cpu/blocks.py",
+                "    while choice.lanes[lane] <= target:\n",
+                "    while choice.lanes[lane] < target:\n",
+            )
+        ],
+        [
+            "test_blocks.py::test_choice_inside_a_block[float32]",
+            "test_blocks.py::test_every_share_of_a_block_is_its_weights[float32]",
+        ],
+    ),
+    "a lane's share rounded up": (
+        [
+            (
+                "_cpu/blocks.py",
+                "            q = scalar.quantise(lanes[i], rise)\n",
+                "            q = scalar.quantise(lanes[i], rise) + uint64(1)\n",
+            )
+        ],
+        [
+            "test_blocks.py::test_choice_inside_a_block[float32]",
+            "test_blocks.py::test_every_share_of_a_block_is_its_weights[float32]",
+        ],
+    ),
+    "the two words of a choice swapped": (
+        [("_cpu/blocks.py", "return (x2 << uint64(32)) | x3", "return (x3 << uint64(32)) | x2")],
+        [
+            "test_exact.py::test_grouped_is_the_oracles",
+            "test_exact.py::test_grouped_of_many_segments_is_the_oracles",
+        ],
+    ),
+    "a lane's largest column has its weight alone": (
+        [
+            (
+                "_cpu/blocks.py",
+                "    return int64(largest)\n",
+                "    return int64(largest if rest < scalar.quantise(weights[largest], rise) else count - uint64(1))\n",
+            )
+        ],
+        ["test_blocks.py::test_every_share_of_a_block_is_its_weights[float32]"],
+    ),
+    "the last of a lane's largest columns": (
+        [
+            (
+                "_cpu/blocks.py",
+                "largest = j if weights[j] > weights[largest]",
+                "largest = j if weights[j] >= weights[largest]",
+            )
+        ],
+        ["test_blocks.py::test_every_share_of_a_block_is_its_weights[float32]"],
+    ),
+    "the lanes of another block": (
+        [("_cpu/categorical.py", "held, kept, spare = block, spare, kept\n", "held, kept = block, spare\n")],
+        ["test_exact.py::test_grouped_is_the_oracles"],
+    ),
+    "the lanes of a list without their last column": (
+        [
+            (
+                "_cpu/truncated.py",
+                "        if kept.columns[i] & (LANES - 1) == lane:\n",
+                "        if kept.columns[i] & (LANES - 1) == lane and (n == 0 or i + 1 < last):\n",
+            )
+        ],
+        ["test_truncation.py::test_lists_of_a_block_choose_by_lanes[float32]"],
+    ),
     "swapped tags": (
         [("_scalar/address.py", "NOISE, REFINEMENT, GROUPED,", "REFINEMENT, NOISE, GROUPED,")],
         ["test_exact.py::test_noise_is_that_of_its_address[100]"],
@@ -481,6 +562,20 @@ MUTATIONS = {
     ),
     "CUDA: a column left out of each lane": (
         [("_cuda/blocks.py", "for j in range(BLOCK // LANES):", "for j in range(BLOCK // LANES - 1):")],
+        ["cuda/test_backends.py::test_some_in_the_simulator[check_methods]"],
+    ),
+    "CUDA: a lane off by one": (
+        [
+            (
+                "_cuda/blocks.py",
+                "choose_in_lane(logits, columns, lane, rest, scale, (",
+                "choose_in_lane(logits, columns, lane ^ 1, rest, scale, (",
+            )
+        ],
+        ["cuda/test_backends.py::test_some_in_the_simulator[check_methods]"],
+    ),
+    "CUDA: the heaviest column of a lane comes first": (
+        [("_cuda/blocks.py", "            if i != heaviest:\n", "            if True:\n")],
         ["cuda/test_backends.py::test_some_in_the_simulator[check_methods]"],
     ),
     "CUDA: the last possible column misses its one": (

@@ -593,6 +593,7 @@ def test_quantise(dtype):
         n = rng.integers(-60, 1, 3000)
         w = np.ldexp(rng.uniform(0.7072, 1.4142, 3000), n + shift).astype(dtype)
         w = np.concatenate([w, np.ldexp(np.array([1.0, 1.0, 0.999999, 1.4142]), shift - np.array([50, 51, 50, 0]))])
+        w = np.append(w, np.ldexp(rng.uniform(1, 2, 30), rng.integers(0, 4, 30) + shift))  # sums of up to eight
         w = np.append(w, 0.0).astype(dtype)
         out = np.empty(w.size, np.uint64)
         loop(w, np.int64(shift), out)

@@ -128,6 +128,21 @@ def test_equal_columns_keep_the_decimal_share():
             assert set(indices.tolist()) == set(range(count))
 
 
+@each_dtype
+def test_lists_of_a_block_choose_by_lanes(dtype):
+    """The columns that are kept share lanes: the draw from their list is the draw from the masked row."""
+    rng = np.random.default_rng(15)
+    x = rng.uniform(-40, -30, (6, 5000)).astype(dtype)
+    for row in range(6):
+        for lane in rng.choice(512, 4, replace=False):
+            x[row, lane::512] = rng.uniform(-4, 0, x[row, lane::512].size)
+    x[5] = rng.permutation(x[5])
+    sample = numbel.Generator(15).sample(x, 60, top_k=24)
+    for row in range(6):
+        order, _ = oracle.kept(x[row], top_k=24)
+        assert_is_the_oracles(x[row], row, sample, order, 1.0, 15, 0)
+
+
 # ------------------------------------------------------------------------------------------------------- longer rows
 
 

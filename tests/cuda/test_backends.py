@@ -19,7 +19,7 @@ from ptx.facts import Facts
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 #: A weight times a power of two is exact, fused or not: one such product in each copy of the loops over a block.
-FUSED = {"block_nodes": 4, "survey": 4, "kept_nodes": 10, "rest_nodes": 4}
+FUSED = {"block_nodes": 4, "survey": 4, "kept_nodes": 10, "rest_nodes": 4, "choose": 2, "choose_kept": 5}
 #: Minima and maxima whose operands may both be 0, or one of them NaN, and why that is no matter.
 HARMLESS = {
     # cut at 0, of a value that is never -0: tests/test_cuda_faults.py
@@ -27,6 +27,8 @@ HARMLESS = {
         "choose", "sample_short", "largest_short", "choose_largest", "choose_kept",
         "find_cut", "given", "finish", "look_up",
     },
+    # of a lane's largest weight and 0: a weight is neither -0 nor, in a block that is chosen, NaN
+    ("max", "0"): {"choose", "choose_kept"},
     # the largest offset of a row's blocks, of which the offsets are subtracted: e^(+0) and e^(-0) are 1
     ("max", ""): {"normalise", "weights", "split_rows", "count"},
     # of a sample's perturbed logit and a limit below its row's largest, which is never -0; of two masses, neither -0

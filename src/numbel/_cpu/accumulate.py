@@ -14,11 +14,9 @@ from numba import float64, int64, uint64
 
 from .._jit import inlined, njit
 from .._scalar import blocks as scalar
-from .._scalar.blocks import LANES
 from .._scalar.gumbel import column_of, goes_first
 from .._scalar.limits import BLOCK
 from .blocks import (
-    CHUNKS,
     block_at,
     block_max,
     block_node,
@@ -27,18 +25,21 @@ from .blocks import (
     count_blocks,
     fill_words,
     new_buffer,
+    new_choice,
+    new_lanes,
     new_stack,
+    open_block,
     push,
-    quantise_block,
     row_stream,
     scale_of,
+    unopened,
 )
 from .categorical import forget_winners, new_winners, segment_blocks, take
 from .gumbel_max import Columns, Filter, Race, best_of_block, filters, rate_of
 from .memory import atomic_add, load, store, zero
 from .records import row_address, row_and_segment, row_temperature, row_wanted
 from .results import store_float, write_bad, write_empty, write_logsumexp
-from .scratch import empty, lacks_scratch, open_scratch, workspace
+from .scratch import empty, lacks_scratch, open_scratch
 from .signatures import INTEGERS, REALS, Finishing, Joining, Merging, Piece
 from .workers import each_item
 
@@ -107,8 +108,7 @@ def _keep(winners, own, winner):
 class _Arrays(NamedTuple):
     lanes: Any
     winners: Any
-    weights: Any
-    sums: Any
+    choice: Any
     words: Any
     x: Any
     stack: Any
@@ -143,8 +143,7 @@ def _grouped_run(kind, p, row, segment, scale, arrays):
         for s in range(uint64(p.samples)):
             take(words[s], r, total, block, s, winners)
     own = (row * p.split.segments + segment) * p.samples
-    held, inside = int64(-1), address
-    whole, rise = uint64(0), int64(0)
+    held, inside, opened = int64(-1), address, unopened(kind)
     for s in range(uint64(p.samples)):
         block = winners.places[s]
         number = p.first_block + block
@@ -155,9 +154,9 @@ def _grouped_run(kind, p, row, segment, scale, arrays):
         if block != held:
             held = block
             inside, count = block_at(kind, p.logits, address, block, arrays.buffer)
-            whole, rise = quantise_block(kind, inside, count, scale, arrays.weights, arrays.sums)
+            opened = open_block(kind, inside, count, scale, arrays.lanes, False, arrays.choice)
         word = choice_word(number, int64(s), stream)
-        column = choose(arrays.weights, arrays.sums, rise, scalar.mulhi64(word, whole))
+        column = choose(kind, opened, scale, word, arrays.choice)
         logit = float64(load(kind, inside, column))
         winner = _Winner(winners.keys[s], winners.r[s], logit, number, number * BLOCK + column)
         _keep(p.winners, own + int64(s), winner)
@@ -217,10 +216,9 @@ def _accumulate(kind, work, p, body):
     scratch = open_scratch(work)
     samples = uint64(p.samples)
     arrays = _Arrays(
-        workspace(scratch, kind, LANES),
+        new_lanes(scratch, kind),
         new_winners(scratch, samples),
-        workspace(scratch, kind, BLOCK if p.race == 0 else 0),
-        empty(scratch, CHUNKS, np.uint64),
+        new_choice(scratch),
         empty(scratch, samples, np.uint64),
         empty(scratch, BLOCK if p.race != 0 else 0, np.uint32),
         new_stack(scratch),

@@ -11,18 +11,20 @@ from numba import float64, int64, uint64
 from .._jit import inlined, njit
 from .._scalar import blocks as scalar
 from .._scalar.address import GROUPED, block_words, draw_key
-from .._scalar.blocks import LANES
+from .._scalar.bits import larger_number
+from .._scalar.blocks import LANE_COLUMNS, LANES
 from .._scalar.limits import BLOCK
 from .ahead import ask_ahead
 from .memory import copy, element_size, load, zero
 from .records import row_id
-from .scratch import address_of, empty
+from .scratch import address_of, empty, local, tail, workspace
 
 _INF = math.inf
 _NAN = math.nan
-#: Columns whose quantised weights are summed together before the choice looks at single ones.
-_CHUNK = 256
-CHUNKS = BLOCK // _CHUNK
+#: Lanes whose quantised sums are added up before the choice looks at single ones.
+_RUN = 32
+#: What `lane_sums` takes: the lanes, and room for their sum by halves.
+LANE_SPACE = LANES + LANES // 2
 #: Deeper than any tree over 2^34 columns.
 LEVELS = 32
 
@@ -41,6 +43,24 @@ class Stack(NamedTuple):
 
     r: Any
     s: Any
+
+
+class Choice(NamedTuple):
+    """The quantised sums of a block's lanes, and the sum of each _RUN of them: uint64 arrays."""
+
+    lanes: Any
+    runs: Any
+
+
+class Opened(NamedTuple):
+    """A block in which columns are chosen: where it lies, what its weights are relative to, and their quantised sum."""
+
+    address: Any
+    count: Any
+    r: Any
+    rise: Any  # of the largest logit's exponent above r
+    shift: Any  # subtracted from logits
+    total: Any
 
 
 class RowStream(NamedTuple):
@@ -63,6 +83,18 @@ def scale_of(kind, temperature):
 def new_stack(scratch):
     """An empty stack."""
     return Stack(empty(scratch, LEVELS, np.float64), empty(scratch, LEVELS, np.float64))
+
+
+@inlined
+def new_lanes(scratch, kind, blocks=1):
+    """What `lane_sums` takes, for so many blocks."""
+    return workspace(scratch, kind, LANE_SPACE * blocks)
+
+
+@inlined
+def new_choice(scratch):
+    """Not filled yet."""
+    return Choice(empty(scratch, LANES, np.uint64), empty(scratch, LANES // _RUN, np.uint64))
 
 
 @inlined
@@ -110,8 +142,21 @@ def halve(lanes, count):
 
 
 @njit
+def _sum_lanes(lanes, count):
+    """Their sum by halves, as `halve` makes it. The lanes stay: the first step goes behind them."""
+    halves, half = tail(lanes, LANES), uint64(LANES // 2)
+    both = count - half if count > half else uint64(0)
+    for i in range(both):
+        halves[i] = lanes[i] + lanes[i + half]
+    for i in range(both, min(count, half)):
+        halves[i] = lanes[i]
+    halve(halves, min(count, half))
+    return halves[0]
+
+
+@njit
 def lane_sums(kind, address, count, scale, r, shift, lanes):
-    """The block's sum of 2^(z - r) in the canonical order; `shift` is subtracted from each logit, or None."""
+    """The block's lanes, and the sum of its 2^(z - r) in the canonical order; a `shift` is subtracted from logits."""
     high, low = scale.high, scale.low
     rounds = int64(count) // LANES
     rest = int64(count) - rounds * LANES
@@ -131,8 +176,7 @@ def lane_sums(kind, address, count, scale, r, shift, lanes):
         for i in range(uint64(rest)):
             x = load(kind, address, start + int64(i))
             lanes[i] += scalar.weight(x if shift is None else x - shift, high, low, r)
-    halve(lanes, first)
-    return lanes[0]
+    return _sum_lanes(lanes, first)
 
 
 @njit
@@ -179,44 +223,87 @@ def block_node(kind, address, count, scale, guess, lanes):
 
 
 @njit
-def quantise_block(kind, address, count, scale, weights, sums):
-    """Weights of a block's columns, sums of the quantised weights of each 256, their total, and their rise."""
-    largest, _ = block_max(kind, address, count)
-    r, rise, far = scalar.reference_of_maximum(largest, scale.high)
-    shift = largest if far else zero(kind)
-    # two loops: in one, the 64-bit integers would halve the float32 lanes
-    for i in range(uint64(count)):
-        weights[i] = scalar.weight(load(kind, address, int64(i)) - shift, scale.high, scale.low, r)
+def quantise_lanes(lanes, count, rise, choice):
+    """The quantised sums of the first `count` lanes, of each _RUN of them, and of all."""
     total = uint64(0)
-    for c in range(uint64(count + _CHUNK - 1) // uint64(_CHUNK)):
-        start = c * uint64(_CHUNK)
-        sums[c] = _quantised_sum(weights, start, min(uint64(_CHUNK), uint64(count) - start), rise)
-        total += sums[c]
-    return total, rise
-
-
-@njit
-def _quantised_sum(weights, start, count, rise):
-    total = uint64(0)
-    for i in range(count):
-        total += scalar.quantise(weights[start + i], rise)
+    for c in range(uint64(count + _RUN - 1) // uint64(_RUN)):
+        first = c * uint64(_RUN)
+        run = uint64(0)
+        for i in range(first, min(first + uint64(_RUN), uint64(count))):
+            q = scalar.quantise(lanes[i], rise)
+            choice.lanes[i] = q
+            run += q
+        choice.runs[c] = run
+        total += run
     return total
 
 
 @njit
-def choose(weights, sums, rise, target):
-    """The first column whose running sum of quantised weights exceeds target."""
-    running = uint64(0)
+def _largest(kind, address, count):
+    """The largest logit of a block that holds no NaN."""
+    top = load(kind, address, int64(0))
+    for i in range(uint64(1), uint64(count)):
+        top = larger_number(load(kind, address, int64(i)), top)
+    return top
+
+
+@njit
+def open_block(kind, address, count, scale, lanes, has_lanes, choice):
+    """Prepare the choice of columns in a block of no NaN, whose lanes are there already or are made."""
+    largest = _largest(kind, address, count)
+    r, rise, far = scalar.reference_of_maximum(largest, scale.high)
+    shift = largest if far else zero(kind)
+    if not has_lanes:
+        lane_sums(kind, address, count, scale, r, shift, lanes)
+    total = quantise_lanes(lanes, min(int64(count), int64(LANES)), rise, choice)
+    return Opened(int64(address), int64(count), r, rise, shift, total)
+
+
+@inlined
+def unopened(kind):
+    """No block yet."""
+    return Opened(int64(0), int64(0), zero(kind), int64(0), zero(kind), uint64(0))
+
+
+@njit
+def find_lane(choice, target):
+    """The first lane whose running sum exceeds target, and what target is beyond the lanes before it."""
     c = uint64(0)
-    while running + sums[c] <= target:
-        running += sums[c]
+    while choice.runs[c] <= target:
+        target -= choice.runs[c]
         c += uint64(1)
-    i = c * uint64(_CHUNK)
-    running += scalar.quantise(weights[i], rise)
-    while running <= target:
-        i += uint64(1)
-        running += scalar.quantise(weights[i], rise)
-    return int64(i)
+    lane = c * uint64(_RUN)
+    while choice.lanes[lane] <= target:
+        target -= choice.lanes[lane]
+        lane += uint64(1)
+    return int64(lane), target
+
+
+@njit
+def choose_in_lane(weights, count, rise, rest):
+    """Which of a lane's weights `rest` falls on: the first largest has what the others leave of the lane."""
+    largest = uint64(0)
+    for j in range(uint64(1), uint64(count)):
+        largest = j if weights[j] > weights[largest] else largest
+    for j in range(uint64(count)):
+        if j != largest:
+            q = scalar.quantise(weights[j], rise)
+            if rest < q:
+                return int64(j)
+            rest -= q
+    return int64(largest)
+
+
+@njit
+def choose(kind, block, scale, word, choice):
+    """The column of an Opened block that a word of 64 bits chooses."""
+    lane, rest = find_lane(choice, scalar.mulhi64(word, block.total))
+    weights = local(LANE_COLUMNS, np.float64)
+    count = (block.count - lane + LANES - 1) // LANES
+    for j in range(count):
+        x = load(kind, block.address, lane + LANES * int64(j))
+        weights[j] = scalar.weight(x - block.shift, scale.high, scale.low, block.r)
+    return lane + LANES * choose_in_lane(weights, count, block.rise, rest)
 
 
 @njit

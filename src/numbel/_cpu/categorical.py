@@ -13,11 +13,10 @@ from numba import float64, int64, uint64
 
 from .._jit import inlined, njit
 from .._scalar import blocks as scalar
-from .._scalar.blocks import LANES
 from .._scalar.gumbel import exponential_float64
 from .._scalar.limits import BLOCK
 from .blocks import (
-    CHUNKS,
+    LANE_SPACE,
     block_at,
     block_node,
     choice_word,
@@ -26,16 +25,19 @@ from .blocks import (
     count_blocks,
     fill_words,
     new_buffer,
+    new_choice,
+    new_lanes,
     new_stack,
+    open_block,
     push,
-    quantise_block,
     row_stream,
     scale_of,
+    unopened,
 )
 from .memory import atomic_add, load, store, zero
 from .records import row_address, row_and_segment, row_temperature
 from .results import is_settled, write_bad, write_logsumexp, write_sample
-from .scratch import empty, lacks_scratch, open_scratch, workspace
+from .scratch import empty, lacks_scratch, open_scratch, tail
 from .signatures import Sampling
 from .workers import each_item
 
@@ -89,9 +91,8 @@ def take(word, r, total, block, s, winners):
 class Arrays(NamedTuple):
     """A worker's."""
 
-    lanes: Any
-    weights: Any
-    sums: Any
+    lanes: Any  # of two blocks: the first sample's winner so far, and the one at hand
+    choice: Any
     words: Any
     winners: Any
     stack: Any
@@ -103,9 +104,8 @@ def new_arrays(kind, p, columns, scratch):
     """Arrays for rows of at most so many columns."""
     words = max(min(p.split.segment_blocks, count_blocks(columns)), p.results.samples)
     return Arrays(
-        workspace(scratch, kind, LANES),
-        workspace(scratch, kind, max(min(columns, int64(BLOCK)), int64(LANES))),
-        empty(scratch, CHUNKS, np.uint64),
+        new_lanes(scratch, kind, 2),
+        new_choice(scratch),
         empty(scratch, words, np.uint64),
         new_winners(scratch, uint64(p.results.samples)),
         new_stack(scratch),
@@ -114,24 +114,27 @@ def new_arrays(kind, p, columns, scratch):
 
 
 @njit
-def _write_row(kind, work, p, row, scale, root, arrays):
-    """Choose inside the winning block of every sample, and write the row's results."""
+def _write_row(kind, work, p, row, scale, root, kept, arrays):
+    """Choose inside the winning block of every sample, and write the row's results.
+
+    `kept` is (a block of which the lanes are there, or -1; these lanes).
+    """
     r, total = root
     if not total > 0.0:
         write_bad(kind, work, p.results, row)
         return
     write_logsumexp(kind, p.results, row, r, total)
     address, stream = row_address(p.logits, row), row_stream(p.stream, row)
-    held = int64(-1)
-    total_quantised, rise = uint64(0), int64(0)
+    (made, lanes), held, opened = kept, int64(-1), unopened(kind)
     for s in range(p.results.samples):
         block = arrays.winners.places[uint64(s)]
         if block != held:
             held = block
             inside, count = block_at(kind, p.logits, address, block, arrays.buffer)
-            total_quantised, rise = quantise_block(kind, inside, count, scale, arrays.weights, arrays.sums)
+            opened = open_block(kind, inside, count, scale, lanes, block == made, arrays.choice)
+            made = block
         word = choice_word(block, p.results.first_sample + int64(s), stream)
-        column = choose(arrays.weights, arrays.sums, rise, scalar.mulhi64(word, total_quantised))
+        column = choose(kind, opened, scale, word, arrays.choice)
         write_sample(kind, p, row, int64(s), block * BLOCK + column, scale, root)
 
 
@@ -175,33 +178,35 @@ def segment_blocks(p, segment):
 
 @njit
 def _segment(kind, p, row, segment, scale, arrays):
-    """Node and winners of a segment of a row."""
+    """(Node, `kept` of `_write_row`) of a segment of a row, whose winners are in their arrays."""
     guess = zero(kind)
     first, last = segment_blocks(p, segment)
     address, stream = row_address(p.logits, row), row_stream(p.stream, row)
     samples, first_sample = p.results.samples, p.results.first_sample
     winners, words = arrays.winners, arrays.words
     single = last - first == 1 and p.split.segments == 1  # a lone block wins without a word
+    held, kept, spare = int64(-1), tail(arrays.lanes, 0), tail(arrays.lanes, LANE_SPACE)
     forget_winners(winners, samples, _INF)
     if samples == 1 and not single:
         fill_words(words, last - first, (first, first_sample), (1, 0), stream)
     for b in range(first, last):
         block = int64(b)
         at, count = block_at(kind, p.logits, address, block, arrays.buffer)
-        guess, r, total = block_node(kind, at, count, scale, guess, arrays.lanes)
+        guess, r, total = block_node(kind, at, count, scale, guess, spare)
         push(arrays.stack, block - first, r, total)
         if not total > 0.0:
             continue
-        if single:
-            for s in range(uint64(samples)):
-                winners.places[s] = block
-            continue
-        if samples > 1:
+        if samples > 1 and not single:
             fill_words(words, samples, (block, first_sample), (0, 1), stream)
         for s in range(uint64(samples)):
+            if single:
+                winners.places[s] = block
+                continue
             word = words[s if samples > 1 else uint64(block - first)]
             take(word, r, total, block, s, winners)
-    return collapse(arrays.stack, last - first)
+        if samples > 0 and winners.places[0] == block:
+            held, kept, spare = block, spare, kept
+    return collapse(arrays.stack, last - first), (held, kept)
 
 
 @inlined
@@ -210,13 +215,13 @@ def sample_segment(kind, work, p, row, segment, arrays):
     if is_settled(kind, work, p, row, segment):
         return
     scale = scale_of(kind, row_temperature(p.temperatures, row))
-    root = _segment(kind, p, row, segment, scale, arrays)
+    root, kept = _segment(kind, p, row, segment, scale, arrays)
     if p.split.segments > 1:
         store_segment(p, row * p.split.segments + segment, root, arrays.winners)
         if atomic_add(p.split.pending + 8 * row, int64(-1)) > 1:
             return
         root = _join_segments(p, row, arrays.stack, arrays.winners)
-    _write_row(kind, work, p, row, scale, root, arrays)
+    _write_row(kind, work, p, row, scale, root, kept, arrays)
 
 
 @inlined

@@ -18,17 +18,27 @@ from .._jit import inlined, njit
 from .._scalar import blocks as scalar
 from .._scalar.address import REFINEMENT, noise_word
 from .._scalar.bits import bits_to_float, fma
-from .._scalar.blocks import LANES
 from .._scalar.elementary import LOG2E, exp_float64
 from .._scalar.gumbel import column_of, goes_first, gumbel_float64, place_of
 from .._scalar.limits import BLOCK
-from .blocks import block_at, block_max, block_node, collapse, new_buffer, new_stack, push, row_stream, scale_of
+from .blocks import (
+    block_at,
+    block_max,
+    block_node,
+    collapse,
+    new_buffer,
+    new_lanes,
+    new_stack,
+    push,
+    row_stream,
+    scale_of,
+)
 from .categorical import forget_winners, new_winners, segment_blocks, store_segment
 from .memory import atomic_add, element_size, load, zero
 from .noise import fill_noise_and_ask
 from .records import row_address, row_and_segment, row_temperature
 from .results import is_settled, write_bad, write_logsumexp, write_sample
-from .scratch import empty, lacks_scratch, open_scratch, workspace
+from .scratch import empty, lacks_scratch, open_scratch
 from .signatures import Sampling
 from .workers import each_item
 
@@ -189,7 +199,7 @@ class _Arrays(NamedTuple):
 def new_arrays(kind, p, scratch):
     """A worker's."""
     return _Arrays(
-        workspace(scratch, kind, LANES),
+        new_lanes(scratch, kind),
         empty(scratch, BLOCK, np.uint32),
         new_winners(scratch, uint64(p.results.samples)),
         new_stack(scratch),

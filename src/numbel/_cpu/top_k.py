@@ -18,7 +18,7 @@ from .._jit import inlined, njit
 from .._scalar import blocks as scalar
 from .._scalar.address import REFINEMENT
 from .._scalar.bits import bits_to_float, fma, from_ordered_float64, ordered_float64
-from .._scalar.blocks import LANES, join, log_prob
+from .._scalar.blocks import join, log_prob
 from .._scalar.elementary import LOG2E, exp_float64
 from .._scalar.gumbel import ABSORBING, COLUMN_BITS, column_of, goes_first, gumbel_float64, place_of
 from .._scalar.limits import BLOCK
@@ -29,6 +29,7 @@ from .blocks import (
     block_node,
     collapse,
     count_blocks,
+    new_lanes,
     new_stack,
     push,
     row_stream,
@@ -40,7 +41,7 @@ from .memory import atomic_add, atomic_max, copy, element_size, load, store, zer
 from .noise import fill_noise, fill_noise_and_ask
 from .records import row_address, row_and_segment, row_temperature, row_wanted
 from .results import note_bad, store_float
-from .scratch import address_of, empty, lacks_scratch, open_scratch, tail, workspace
+from .scratch import address_of, empty, lacks_scratch, open_scratch, tail
 from .signatures import Choosing, Weighting
 from .workers import each_item
 
@@ -673,7 +674,7 @@ def top_k(kind, work, p: Choosing):
         empty(scratch, _TILE, np.uint32),
         empty(scratch, _TILE, np.float64),
         empty(scratch, BLOCK // _GROUP, np.int32),
-        workspace(scratch, kind, LANES),
+        new_lanes(scratch, kind),
         empty(scratch, min(columns, int64(BLOCK)), np.float64),
         new_stack(scratch),
         empty(scratch, 3 * _TILE, np.float64),

@@ -14,31 +14,36 @@ from numba import float64, int64, uint64
 from .._jit import apart, inlined, njit
 from .._scalar import blocks as scalar
 from .._scalar.address import GROUPED, NOISE, TRUNCATED, block_words, noise_word
-from .._scalar.blocks import LANES
+from .._scalar.blocks import LANE_COLUMNS, LANES
 from .._scalar.elementary import exp_float64
 from .._scalar.gumbel import column_of, exponential_float64, goes_first
 from .._scalar.limits import BLOCK
 from .blocks import (
-    CHUNKS,
     block_max,
     block_node,
     choose,
+    choose_in_lane,
     collapse,
     count_blocks,
+    find_lane,
     halve,
     new_buffer,
+    new_choice,
+    new_lanes,
     new_stack,
+    open_block,
     push,
-    quantise_block,
+    quantise_lanes,
     row_stream,
     scale_of,
+    unopened,
 )
 from .categorical import contest, forget_winners, new_winners
 from .gumbel_max import Columns, Filter, Race, best_of_block, filters, race_key, rate_of
 from .memory import load, zero
 from .records import row_address, row_limits, row_temperature
 from .results import is_settled, write_bad, write_logsumexp, write_sample
-from .scratch import address_of, empty, lacks_scratch, open_scratch, workspace
+from .scratch import address_of, empty, lacks_scratch, local, open_scratch, workspace
 from .signatures import TruncatedSampling
 from .truncation import LIST, Question, Row, block_of, find_cut, new_arrays, new_groups, reaches, survey
 from .workers import each_item
@@ -77,29 +82,42 @@ class _Arrays(NamedTuple):
     nodes: Any
     lanes: Any
     masked: Any
-    sums: Any
+    choice: Any
     words: Any
     winners: Any
     stack: Any
     buffer: Any
 
 
-@apart
-def _list_node(kept, first, last, scale, lanes):
-    """The node of a block of which columns first .. last - 1 of the list are all that is left."""
-    values, columns = kept.values, kept.columns
+@inlined
+def _list_largest(values, first, last, scale):
+    """(largest value, reference, rise, far) of elements first .. last - 1 of a list, what is left of a block."""
     largest = values[uint64(first)]
     for i in range(uint64(first), uint64(last)):
         largest = values[i] if values[i] > largest else largest
-    r, _, far = scalar.reference_of_maximum(largest, scale.high)
+    return largest, scalar.reference_of_maximum(largest, scale.high)
+
+
+@inlined
+def _list_lanes(kept, first, last, scale, relative, lanes):
+    """The lanes of a block of which columns first .. last - 1 of the list are all that is left."""
+    r, minus = relative
+    for i in range(uint64(LANES)):
+        lanes[i] = minus - minus
+    for i in range(uint64(first), uint64(last)):
+        lane = uint64(kept.columns[i] & (LANES - 1))
+        lanes[lane] += scalar.weight(kept.values[i] - minus, scale.high, scale.low, r)
+
+
+@apart
+def _list_node(kept, first, last, scale, lanes):
+    """The node of such a block."""
+    largest, (r, _, far) = _list_largest(kept.values, first, last, scale)
     minus = largest if far else largest - largest
     if last - first == 1:
         total = scalar.weight(largest - minus, scale.high, scale.low, r)
     else:
-        for i in range(uint64(LANES)):
-            lanes[i] = largest - largest
-        for i in range(uint64(first), uint64(last)):
-            lanes[uint64(columns[i] & (LANES - 1))] += scalar.weight(values[i] - minus, scale.high, scale.low, r)
+        _list_lanes(kept, first, last, scale, (r, minus), lanes)
         halve(lanes, uint64(LANES))
         total = lanes[0]
     if far:
@@ -152,23 +170,23 @@ def _challenge(word, r, total, best_key, best_r, at):
 
 
 @apart
-def _choose_in_list(values, units, first, last, scale, word):
+def _choose_in_list(kept, first, last, scale, word, arrays):
     """Where in the list the choice inside a block falls."""
-    largest = values[uint64(first)]
-    for i in range(uint64(first), uint64(last)):
-        largest = values[i] if values[i] > largest else largest
-    r, rise, far = scalar.reference_of_maximum(largest, scale.high)
+    if last - first == 1:
+        return first
+    largest, (r, rise, far) = _list_largest(kept.values, first, last, scale)
     minus = largest if far else largest - largest
-    total = uint64(0)
+    _list_lanes(kept, first, last, scale, (r, minus), arrays.lanes)
+    total = quantise_lanes(arrays.lanes, int64(LANES), rise, arrays.choice)
+    lane, rest = find_lane(arrays.choice, scalar.mulhi64(word, total))
+    weights, places = local(LANE_COLUMNS, np.float64), local(LANE_COLUMNS, np.int64)
+    n = uint64(0)
     for i in range(uint64(first), uint64(last)):
-        units[i] = scalar.quantise(scalar.weight(values[i] - minus, scale.high, scale.low, r), rise)
-        total += units[i]
-    target = scalar.mulhi64(word, total)
-    i, running = uint64(first), units[uint64(first)]
-    while running <= target:
-        i += uint64(1)
-        running += units[i]
-    return int64(i)
+        if kept.columns[i] & (LANES - 1) == lane:
+            weights[n] = scalar.weight(kept.values[i] - minus, scale.high, scale.low, r)
+            places[n] = int64(i)
+            n += uint64(1)
+    return places[uint64(choose_in_lane(weights, n, rise, rest))]
 
 
 @apart
@@ -192,7 +210,7 @@ def _draw_from_list(kind, p, row, kept, scale, arrays):
         first, last = nodes.starts[uint64(at)], nodes.starts[uint64(at + 1)]
         block = columns[uint64(first)] // BLOCK
         _, word = _key_and_choice(block, sample, TRUNCATED, stream)
-        chosen = _choose_in_list(kept.values, arrays.cutting.units, first, last, scale, word)
+        chosen = _choose_in_list(kept, first, last, scale, word, arrays)
         write_sample(kind, p, row, int64(s), columns[uint64(chosen)], scale, root)
 
 
@@ -257,15 +275,15 @@ def _draw_from_row(kind, p, row, view, cut, tag, scale, arrays):
             if wins:
                 winners.keys[s], winners.r[s], winners.places[s] = value, r, block
     root = collapse(arrays.stack, blocks)
-    held, rise, quantised = int64(-1), int64(0), uint64(0)
+    held, opened = int64(-1), unopened(z)
     for s in range(samples):
         block = winners.places[uint64(s)]
         if block != held:
             held = block
             at, count = _masked_block(kind, view, block, cut, arrays.masked)
-            quantised, rise = quantise_block(z, at, count, scale, arrays.cutting.weights, arrays.sums)
+            opened = open_block(z, at, count, scale, arrays.lanes, False, arrays.choice)
         _, word = _key_and_choice(block, p.results.first_sample + int64(s), tag, stream)
-        column = choose(arrays.cutting.weights, arrays.sums, rise, scalar.mulhi64(word, quantised))
+        column = choose(z, opened, scale, word, arrays.choice)
         write_sample(kind, p, row, int64(s), block * BLOCK + column, scale, root)
     return root
 
@@ -359,9 +377,9 @@ def truncated(kind, work, p: TruncatedSampling):
             empty(scratch, touched, np.float64),
             empty(scratch, touched, np.float64),
         ),
-        workspace(scratch, kind, LANES),
+        new_lanes(scratch, kind),
         workspace(scratch, kind, min(columns, int64(BLOCK))),
-        empty(scratch, CHUNKS, np.uint64),
+        new_choice(scratch),
         empty(scratch, BLOCK if p.race != 0 else 0, np.uint32),
         new_winners(scratch, uint64(p.results.samples)),
         new_stack(scratch),

@@ -157,8 +157,8 @@ def functions(form: Form, layout: str = "A", value: Any = None) -> Any:
         )
 
     @device
-    def lane_sums(logits, columns, scale, reference, lanes):
-        """The sum of a block's weights in the canonical order."""
+    def fill_lanes(logits, columns, scale, reference, lanes):
+        """The sums of a block's lanes."""
         cuda.syncthreads()
         base = uint64(columns.start)
         if quads:
@@ -177,8 +177,7 @@ def functions(form: Form, layout: str = "A", value: Any = None) -> Any:
                         sums = add_quad(sums, w, scale, reference)
                     lanes[lane], lanes[lane + uint64(1)] = sums[0], sums[1]
                     lanes[lane + uint64(2)], lanes[lane + uint64(3)] = sums[2], sums[3]
-                halve(lanes, LANES)
-                return wide(lanes[0])
+                return
         for k in range(LANES // THREADS):
             lane = uint64(cuda.threadIdx.x + k * THREADS)
             total = wide(zero)
@@ -190,6 +189,11 @@ def functions(form: Form, layout: str = "A", value: Any = None) -> Any:
                 for i in range(lane, uint64(columns.count), uint64(LANES)):
                     total = wide(total + term(value(logits, columns.line, base + i), scale, reference))
             lanes[lane] = total
+
+    @device
+    def lane_sums(logits, columns, scale, reference, lanes):
+        """The sum of a block's weights in the canonical order."""
+        fill_lanes(logits, columns, scale, reference, lanes)
         halve(lanes, LANES)
         return wide(lanes[0])
 
@@ -212,17 +216,36 @@ def functions(form: Form, layout: str = "A", value: Any = None) -> Any:
         return partial_sum(wide(r), total)
 
     @device
+    def choose_in_lane(logits, columns, lane, rest, scale, weighing):
+        """The column of a lane that `rest` falls on: the first largest has what the others leave of the lane."""
+        reference, rise = weighing
+        heaviest, top = lane, wide(zero)
+        for i in range(lane, columns.count, LANES):
+            w = term(value(logits, columns.line, columns.start + i), scale, reference)
+            if w > top:
+                heaviest, top = i, w
+        for i in range(lane, columns.count, LANES):
+            if i != heaviest:
+                share = uint64(quantise(term(value(logits, columns.line, columns.start + i), scale, reference), rise))
+                if rest < share:
+                    return i
+                rest -= share
+        return heaviest
+
+    @device
     def choose_column(logits, columns, scale, word, scratch):
         """extremes.largest[0] becomes the column at which the choice by a word of 64 bits falls in a block."""
         t = cuda.threadIdx.x
-        sums, start = scratch.sums, columns.start
+        lanes, sums = scratch.lanes, scratch.sums
         largest, _ = block_max(logits, columns, scratch.extremes)
         r, rise, far = scalar.reference_of_maximum(largest, scale.high)
         reference = Reference(wide(r), wide(largest if far else zero))
-        own = BLOCK // THREADS
+        fill_lanes(logits, columns, scale, reference, lanes)
+        cuda.syncthreads()
+        own = LANES // THREADS
         total = uint64(0)
-        for i in range(t * own, min((t + 1) * own, columns.count)):
-            total += uint64(quantise(term(value(logits, columns.line, start + i), scale, reference), rise))
+        for lane in range(t * own, (t + 1) * own):
+            total += uint64(quantise(lanes[lane], rise))
         sums[t] = total
         cuda.syncthreads()
         before, whole = uint64(0), uint64(0)
@@ -232,12 +255,13 @@ def functions(form: Form, layout: str = "A", value: Any = None) -> Any:
             whole += sums[i]
         target = uint64(scalar.mulhi64(word, whole))
         if before <= target and target < before + total:
-            running = before
-            for i in range(t * own, min((t + 1) * own, columns.count)):
-                running += uint64(quantise(term(value(logits, columns.line, start + i), scale, reference), rise))
-                if running > target:
-                    scratch.extremes.largest[0] = start + i
-                    break
+            rest, lane = target - before, int64(t * own)
+            q = uint64(quantise(lanes[lane], rise))
+            while rest >= q:
+                rest, lane = rest - q, lane + 1
+                q = uint64(quantise(lanes[lane], rise))
+            column = choose_in_lane(logits, columns, lane, rest, scale, (reference, rise))
+            scratch.extremes.largest[0] = columns.start + column
         cuda.syncthreads()
 
     @device

@@ -149,7 +149,8 @@ def write_sample(results, row, position, sample, outcome):
 def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """The kernels of one element format and layout, and the types of their arguments."""
     form = FORMS[name]
-    wide, load, scale_of, scratch_of_block = form.wide, form.load, scale_function(form), block_scratch(form)
+    wide, load, scale_of = form.wide, form.load, scale_function(form)
+    scratch_of_block, scratch_of_choice = block_scratch(form), choice_scratch(form)
     inner = functions(form, layout)
     block_sum, choose_column, argmax = inner.block_sum, inner.choose_column, inner.argmax
     ragged, (number, extent), (slots_in, owner, room) = layout == "R", extents(layout), slots(layout)
@@ -170,7 +171,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     def choose(logits, call, samples, sums, results):
         """Write a row's samples, each by one CUDA block."""
         join = join_scratch()
-        choice = choice_scratch()
+        choice = scratch_of_choice()
         at = choice.extremes.largest
         key = key_of(call)
         for item in block_items(number(logits, call) * samples):

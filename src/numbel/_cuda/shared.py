@@ -43,8 +43,12 @@ class JoinScratch(NamedTuple):
 
 
 class ChoiceScratch(NamedTuple):
-    """What chooses a column of a block: `extremes.largest[0]` becomes it."""
+    """What chooses a column of a block: its lanes, and of each thread the quantised sum of its lanes.
 
+    `extremes.largest[0]` becomes the column.
+    """
+
+    lanes: Any
     sums: Any
     extremes: Any
 
@@ -91,11 +95,18 @@ def join_scratch():
     return JoinScratch(exponents, mantissas, open_exponents, open_mantissas)
 
 
-@device
-def choice_scratch():
-    """A ChoiceScratch."""
-    sums = cuda.shared.array(PER_THREAD, uint64)
-    return ChoiceScratch(sums, extremes_scratch())
+@functools.cache
+def choice_scratch(form: Form) -> Any:
+    """The device function that makes a ChoiceScratch."""
+    wide = form.wide
+
+    @device
+    def made():
+        lanes = cuda.shared.array(LANES, wide)
+        sums = cuda.shared.array(PER_THREAD, uint64)
+        return ChoiceScratch(lanes, sums, extremes_scratch())
+
+    return made
 
 
 @device

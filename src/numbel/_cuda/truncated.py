@@ -58,7 +58,8 @@ class KeptSource(NamedTuple):
 def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """The kernels of one element format and layout, and the types of their arguments."""
     form = FORMS[name]
-    wide, scale_of, scratch_of_block = form.wide, scale_function(form), block_scratch(form)
+    wide, scale_of = form.wide, scale_function(form)
+    scratch_of_block, scratch_of_choice = block_scratch(form), choice_scratch(form)
     (rows_in, extent), (slots_in, owner, room) = extents(layout), slots(layout)
     number, plain_value = places(form)[1], row_value(form)
 
@@ -147,7 +148,7 @@ def kernels(name: str, layout: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     def choose_kept(logits, call, limits, samples, cut, kept, winners, results):
         """Write a row's samples, each by one CUDA block; of the race if `winners` have elements."""
         join = join_scratch()
-        choice = choice_scratch()
+        choice = scratch_of_choice()
         at = choice.extremes.largest
         own = Entries(join.exponents, at)
         t = cuda.threadIdx.x

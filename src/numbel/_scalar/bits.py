@@ -48,6 +48,19 @@ def larger(typingctx: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
+def larger_number(typingctx: Any, a: Any, b: Any) -> Any:
+    """The larger of two floats, neither of them NaN, and either of two zeros. Reductions over it vectorise."""
+    if not (isinstance(a, types.Float) and a == b):
+        return None
+    flags = ("nnan", "nsz")
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(builder.fcmp_ordered(">", *args, flags=flags), *args, flags=flags)
+
+    return a(a, a), codegen
+
+
+@intrinsic
 def select(typingctx: Any, condition: Any, a: Any, b: Any) -> Any:
     """A if the condition holds, else b, without a branch (and so without a masked store: see `larger`)."""
     if condition != types.boolean or a != b:

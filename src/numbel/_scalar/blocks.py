@@ -39,8 +39,11 @@ from .elementary import (
     log_float64,
     power_of_two_float64,
 )
+from .limits import BLOCK
 
 LANES = 512
+#: Columns of a lane: lane, lane + 512, ... of its block.
+LANE_COLUMNS = BLOCK // LANES
 #: A block whose canonical reference reaches this is *far*: its maximum is subtracted first. In float32 the rounding of
 #: log2(e) / T, 2^-24 of z, adds to the fraction that the polynomial takes: 0.016 here, where its error rises from
 #: 1.5e-7 to 1.8e-7 (at 2^22 to 4e-6). In float64 rounding by a magic add sets the limit. The margin covers a
@@ -180,21 +183,21 @@ def proves_reference_float64(total):
 
 @inlined
 def quantise_float32(w, shift):
-    """floor(w 2^(50 - shift)) as uint64, for w <= 2^(shift + 1/2); 0 where w is below 2^(shift - 50)."""
+    """floor(w 2^(50 - shift)) as uint64, for w < 2^(shift + 4); 0 where w is below 2^(shift - 50)."""
     bits = float_to_bits(w)  # int32 as long as possible: twice the lanes
     mantissa = int32(int32(bits & int32(0x7FFFFF)) | int32(0x800000))
-    right = int32(int32(int32(shift) + int32(127)) - int32(bits >> int32(23)))
+    right = int32(int32(int32(shift) + int32(130)) - int32(bits >> int32(23)))
     right = right if right < int32(63) else int32(63)
-    return (uint64(mantissa) << uint64(27)) >> uint64(right)
+    return (uint64(mantissa) << uint64(30)) >> uint64(right)
 
 
 @inlined
 def quantise_float64(w, shift):
-    """floor(w 2^(50 - shift)) as uint64, for w <= 2^(shift + 1/2); 0 where w is below 2^(shift - 50)."""
+    """floor(w 2^(50 - shift)) as uint64, for w < 2^(shift + 4); 0 where w is below 2^(shift - 50)."""
     bits = float_to_bits(w)
     mantissa = uint64((bits & int64(0xFFFFFFFFFFFFF)) | int64(0x10000000000000))
-    right = int64(shift) - ((bits >> int64(52)) - int64(1023)) + int64(2)
-    return mantissa >> uint64(min(right, int64(63)))
+    right = int64(shift) - ((bits >> int64(52)) - int64(1023)) + int64(3)
+    return (mantissa << uint64(1)) >> uint64(min(right, int64(63)))
 
 
 @inlined
