@@ -17,10 +17,12 @@ from numba import config, cuda
 from . import _checks, _numba_cuda
 from ._stream_memory import Lease
 
-_HALVES = {"float16", "bfloat16"}
 _ITEM_SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "bool": 1}
 _ITEM_SIZES |= {f"{sign}int{8 * size}": size for sign in ("", "u") for size in (1, 2, 4, 8)}
-
+#: What kernels take each format for.
+_MEMORY = {name: np.dtype(name) for name in _ITEM_SIZES if name != "bfloat16"}
+_MEMORY |= {"float16": np.dtype(np.uint16), "bfloat16": np.dtype(np.uint16), "bool": np.dtype(np.uint8)}
+_name_of = functools.cache(lambda kind: np.dtype(kind).name)
 
 _INT32 = np.iinfo(np.int32).max
 
@@ -61,26 +63,14 @@ class Span(NamedTuple):
 
     def view(self, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
         """A Numba array of part of it, from an offset in bytes on; halves as uint16."""
-        kind = np.dtype(np.uint16 if self.name in _HALVES else np.uint8 if self.name == "bool" else self.name)
-        interface = {
-            "data": (self.pointer + offset, False),
-            "shape": shape,
-            "strides": strides,
-            "typestr": kind.str,
-            "version": 3,
-        }
+        kind = _MEMORY[self.name]
         if config.ENABLE_CUDASIM:
-            return _numba_cuda.simulated(_Exporter(interface, self.owner))
-        return cuda.from_cuda_array_interface(interface, owner=self.owner, sync=False)
+            return _numba_cuda.simulated(self.pointer + offset, shape, strides, kind, self.owner)
+        return _numba_cuda.View(self.pointer + offset, shape, strides, kind, self.owner)
 
     def flat(self) -> Any:
         """A Numba vector of a contiguous array."""
         return self.view(0, (self.size,), (self.item_size,))
-
-
-class _Exporter:
-    def __init__(self, interface: dict[str, Any], owner: Any) -> None:
-        self.__array_interface__, self._owner = interface, owner
 
 
 def _existing(span: Span, name: str) -> Span:
@@ -90,7 +80,11 @@ def _existing(span: Span, name: str) -> Span:
 
 
 def _c_strides(shape: tuple[int, ...], item_size: int) -> tuple[int, ...]:
-    return tuple(item_size * math.prod(shape[at + 1 :]) for at in range(len(shape)))
+    strides, step = [], item_size
+    for length in reversed(shape):
+        strides.append(step)
+        step *= length
+    return tuple(reversed(strides))
 
 
 def require() -> None:
@@ -195,14 +189,13 @@ class Library:
 
     def scratch(self, shape: Any, dtype: Any) -> Any:
         """A Numba array for intermediate numbers, until the next `begin`."""
-        kind = np.dtype(dtype)
-        shape = shape if isinstance(shape, tuple) else (shape,)
-        size, strides = math.prod(shape), _c_strides(shape, kind.itemsize)
+        name, shape = _name_of(dtype), shape if isinstance(shape, tuple) else (shape,)
+        size, item = math.prod(shape), _ITEM_SIZES[name]
         pointer, owner = 0, None
         if size:
-            owner, begin = self._lease.take(-(-kind.itemsize * size // 256) * 256)  # type: ignore[union-attr]
-            pointer = Library.span(self, owner, "scratch").pointer + begin
-        return Span(pointer, shape, strides, kind.name, self.device, False, owner).view(0, shape, strides)
+            owner, pointer = self._lease.take(-(-item * size // 256) * 256)  # type: ignore[union-attr]
+        strides = _c_strides(shape, item)
+        return Span(pointer, shape, strides, name, self.device, False, owner).view(0, shape, strides)
 
     def finish(self, array: Any) -> Any:
         """A new array as the library has it."""
@@ -228,9 +221,8 @@ class _OwnAllocator(Library):
 
     def scratch(self, shape: Any, dtype: Any) -> Any:
         shape = shape if isinstance(shape, tuple) else (shape,)
-        kind = np.dtype(dtype)
-        span = self.span(self.empty(shape, kind.name), "scratch")
-        return span.view(0, shape, _c_strides(shape, kind.itemsize))
+        span = self.span(self.empty(shape, _name_of(dtype)), "scratch")
+        return span.view(0, shape, _c_strides(shape, span.item_size))
 
     def begin(self) -> None:
         """Nothing is kept between calls."""

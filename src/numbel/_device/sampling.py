@@ -44,7 +44,7 @@ def gumbel(reserve: Reserve, loc: Any, scale: Any, size: Any, dtype: Any, out: A
         if span.size:
             if not span.shape:
                 span = span._replace(shape=(1,), strides=(0,))
-            call, context = plain_call(where, draw), LaunchContext(kind, where.stream, where.scratch)
+            call, context = plain_call(where, draw), LaunchContext(kind, where.device, where.handle, where.scratch)
             for first, (view,) in planes(span):
                 launch.gumbel(view, call._replace(first_row=first), locs, scales, context)
             advance(call, context)

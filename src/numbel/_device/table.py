@@ -66,7 +66,7 @@ class Table:
             result = where.empty(size, "int64") if out is None else out
             indices = where.span(result, "out").flat()
             if indices.size:
-                call, context = plain_call(where, draw), LaunchContext("float64", where.stream, where.scratch)
+                call, context = plain_call(where, draw), LaunchContext("float64", where.device, where.handle, where.scratch)
                 made = Tables(
                     first=0,
                     rows=1,

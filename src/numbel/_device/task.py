@@ -116,7 +116,7 @@ class Task:
     @property
     def context(self) -> LaunchContext:
         """Where kernels of this format run."""
-        return LaunchContext(self.span.name, self.library.stream, self.library.scratch)
+        return LaunchContext(self.span.name, self.library.device, self.library.handle, self.library.scratch)
 
     @property
     def wide(self) -> str:
