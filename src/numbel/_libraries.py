@@ -22,9 +22,15 @@ _ITEM_SIZES |= {f"{sign}int{8 * size}": size for sign in ("", "u") for size in (
 #: What kernels take each format for.
 _MEMORY = {name: np.dtype(name) for name in _ITEM_SIZES if name != "bfloat16"}
 _MEMORY |= {"float16": np.dtype(np.uint16), "bfloat16": np.dtype(np.uint16), "bool": np.dtype(np.uint8)}
-_name_of = functools.cache(lambda kind: np.dtype(kind).name)
 
 _INT32 = np.iinfo(np.int32).max
+
+
+@functools.cache
+def _name_of(kind: Any) -> str:
+    """The name of a dtype in native byte order, else what tells its order; NumPy takes long to make either."""
+    dtype = np.dtype(kind)
+    return str(dtype.name if dtype.isnative else dtype.str)
 
 
 class Span(NamedTuple):
@@ -79,12 +85,24 @@ def _existing(span: Span, name: str) -> Span:
     return span
 
 
+@functools.lru_cache(1024)
 def _c_strides(shape: tuple[int, ...], item_size: int) -> tuple[int, ...]:
     strides, step = [], item_size
     for length in reversed(shape):
         strides.append(step)
         step *= length
     return tuple(reversed(strides))
+
+
+def _interface(array: Any) -> dict[str, Any]:
+    """Where and what an array is."""
+    return array.__array_interface__ if config.ENABLE_CUDASIM else array.__cuda_array_interface__  # type: ignore[no-any-return]
+
+
+def _device_of(pointer: int | None) -> int:
+    if config.ENABLE_CUDASIM:
+        return 0
+    return _numba_cuda.device_of_pointer(pointer) if pointer else int(cuda.get_current_device().id)
 
 
 def require() -> None:
@@ -110,16 +128,16 @@ class Library:
     def __init__(self, like: Any, stream: Any) -> None:
         self.device = self.device_of(like)
         self.handle = self.current(like) if stream is None else stream_handle(stream)
+        self._like = like
+        self._stream: Any = None
+        self._spans: dict[int, Span] = {}  # by the array, which its span keeps
         self._lease: Lease | None = None
         self._kept: list[Any] = []
 
     @staticmethod
     def device_of(array: Any) -> int:
         """The number of the device where an array lies; of one without elements the current device."""
-        if config.ENABLE_CUDASIM:
-            return 0
-        pointer = array.__cuda_array_interface__["data"][0]
-        return _numba_cuda.device_of_pointer(pointer) if pointer else int(cuda.get_current_device().id)
+        return _device_of(_interface(array)["data"][0])
 
     def current(self, like: Any) -> int:
         """The stream on which an array is used when the caller names none."""
@@ -131,13 +149,15 @@ class Library:
     @property
     def stream(self) -> Any:
         """The stream as Numba has it."""
-        return cuda.external_stream(self.handle) if self.handle else 0
+        if self._stream is None:
+            self._stream = cuda.external_stream(self.handle) if self.handle else 0
+        return self._stream
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
         """The device and, for what is allocated, the stream; scratch and what is kept last until its kernels end."""
         with _numba_cuda.on_device(self.device):
-            before, self._lease = self._lease, Lease(self.device, self.handle, self.stream)
+            before, self._lease = self._lease, Lease(self.device, self.handle)
             try:
                 yield
             finally:
@@ -155,17 +175,20 @@ class Library:
             (self.stream or cuda.default_stream()).synchronize()
 
     def span(self, array: Any, name: str) -> Span:
-        """Where an array lies; `name` is that of the argument, for messages."""
-        if config.ENABLE_CUDASIM:
-            interface, dtype = array.__array_interface__, array.dtype
-        else:
-            interface = array.__cuda_array_interface__
-            dtype = np.dtype(getattr(array, "dtype", interface["typestr"]))
+        """Where an array lies, looked up once in a call; `name` is that of the argument, for messages."""
+        found = self._spans.get(id(array))
+        if found is None:
+            found = self._spans[id(array)] = self._look_up(array, name)
+        return found
+
+    def _look_up(self, array: Any, name: str) -> Span:
+        interface = _interface(array)
+        dtype = np.dtype(getattr(array, "dtype", interface["typestr"]))
         shape = tuple(interface["shape"])
-        strides = interface.get("strides") or _c_strides(shape, dtype.itemsize)
+        strides = tuple(interface.get("strides") or _c_strides(shape, dtype.itemsize))
         pointer, read_only = interface["data"]
-        kind = dtype.name if dtype.isnative else dtype.str
-        return _existing(Span(pointer or 0, shape, tuple(strides), kind, self.device, bool(read_only), array), name)
+        device = self.device if array is self._like else _device_of(pointer)
+        return _existing(Span(pointer or 0, shape, strides, _name_of(dtype), device, bool(read_only), array), name)
 
     def empty(self, shape: tuple[int, ...], name: str) -> Any:
         """A new array, not initialised."""
@@ -256,7 +279,7 @@ class Torch(_OwnAllocator):
                 with self.torch.cuda.stream(self.torch.cuda.ExternalStream(self.handle, self.place)):
                     yield
 
-    def span(self, array: Any, name: str) -> Span:
+    def _look_up(self, array: Any, name: str) -> Span:
         if not isinstance(array, self.torch.Tensor):
             raise TypeError(f"{name} must be a torch.Tensor, as logits is, got {type(array).__name__}")
         if array.requires_grad:
@@ -341,9 +364,9 @@ class Jax(Library):
     def current(self, like: Any) -> int:
         return int(like.device.get_stream_for_external_ready_events())
 
-    def span(self, array: Any, name: str) -> Span:
+    def _look_up(self, array: Any, name: str) -> Span:
         if getattr(array, "__cuda_ndarray__", False):  # what `empty` made
-            return super().span(array, name)
+            return super()._look_up(array, name)
         # makes the stream wait for the array; JAX may use its memory again when nobody holds array or capsule
         self.keep(array, array.__dlpack__(stream=self.handle or 1))
         shape, dtype = tuple(array.shape), np.dtype(array.dtype)
@@ -355,9 +378,9 @@ class Jax(Library):
 
         if self.handle != self._home:
             event = _numba_cuda.event()
-            event.record(self.stream)
-            event.wait(cuda.external_stream(self._home) if self._home else 0)
-        span = Library.span(self, array, "result")
+            event.record(self.handle)
+            event.wait(self._home)
+        span = self.span(array, "result")
         if span.name != "bfloat16":
             return jax.dlpack.from_dlpack(_numba_cuda.exported(array))
         bits = span.view(0, span.shape, span.strides)  # as uint16: DLPack has no bfloat16 of NumPy's
@@ -394,7 +417,12 @@ def stream_handle(stream: Any) -> int:
 _KNOWN = {"torch": Torch, "cupy": CuPy, "jaxlib": Jax, "jax": Jax}
 
 
+def library_class(array: Any) -> type[Library]:
+    """The class of the library of a device array."""
+    require()
+    return _KNOWN.get(type(array).__module__.partition(".")[0], Library)
+
+
 def library(like: Any, stream: Any) -> Library:
     """The library of a device array."""
-    require()
-    return _KNOWN.get(type(like).__module__.partition(".")[0], Library)(like, stream)
+    return library_class(like)(like, stream)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import collections
 import contextlib
 import ctypes
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
-import inspect
 import math
 import struct
 import sys
@@ -38,6 +38,7 @@ INTERNALS = (
 )
 #: How an array arrives in a kernel: meminfo, parent, elements, bytes of one, address, shape, strides.
 _ARRAY = "qqqqQ"
+_DISABLE_TIMING = 2  # CU_EVENT_DISABLE_TIMING
 _INSTALL = 'pip install "numbel[cu13]" (or "numbel[cu12]" for a driver of CUDA 12)'
 
 
@@ -107,18 +108,24 @@ def missing() -> str | None:
 # ----------------------------------------------------------------------------------------------------------- the driver
 
 
+@functools.cache
+def _driver() -> Any:
+    """The driver's functions; an import statement in each caller would cost as much as its call."""
+    from cuda.bindings import driver
+
+    return driver
+
+
 def _said(result: tuple[Any, ...], what: str) -> Any:
     """What a function of the driver returned; ValueError where it failed."""
-    code, *values = result
-    if int(code) != 0:
-        raise ValueError(f"{what}: {code.name}")
-    return values[0] if values else None
+    if result[0]:
+        raise ValueError(f"{what}: {result[0].name}")
+    return result[1] if len(result) > 1 else None
 
 
 def device_of_pointer(pointer: int) -> int:
     """The number of the device where an address lies."""
-    from cuda.bindings import driver
-
+    driver = _driver()
     ordinal = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
     return int(_said(driver.cuPointerGetAttribute(ordinal, pointer), f"{pointer:#x} is no address of a CUDA device"))
 
@@ -127,17 +134,14 @@ def stream_id(handle: int) -> int:
     """The number of a stream, which no other stream of the process ever has; a handle may come again."""
     if config.ENABLE_CUDASIM:
         return handle
-    from cuda.bindings import driver
-
-    return int(_said(driver.cuStreamGetId(handle), f"{handle:#x} is no CUDA stream"))
+    return int(_said(_driver().cuStreamGetId(handle), f"{handle:#x} is no CUDA stream"))
 
 
 def is_capturing(handle: int) -> bool:
     """Whether what is launched on a stream goes into a graph."""
     if config.ENABLE_CUDASIM:
         return False
-    from cuda.bindings import driver
-
+    driver = _driver()
     status = _said(driver.cuStreamIsCapturing(handle), f"{handle:#x} is no CUDA stream")
     return int(status) != int(driver.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE)
 
@@ -153,8 +157,7 @@ def beside_captures() -> Iterator[None]:
     if config.ENABLE_CUDASIM:
         yield
         return
-    from cuda.bindings import driver
-
+    driver = _driver()
     try:
         result = driver.cuThreadExchangeStreamCaptureMode(driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED)
     except RuntimeError:  # a driver that knows no captures
@@ -174,16 +177,42 @@ class _Passed:
         """Whether it has passed."""
         return True
 
-    def record(self, stream: Any) -> None:
+    def record(self, handle: int) -> None:
         """It passes at once."""
 
-    def wait(self, stream: Any) -> None:
+    def wait(self, handle: int) -> None:
         """Nobody waits."""
+
+
+class _Event:
+    """An event of the current device; numba-cuda's takes four times as long to record."""
+
+    def __init__(self) -> None:
+        self._handle = _said(_driver().cuEventCreate(_DISABLE_TIMING), "an event")
+
+    def query(self) -> bool:
+        """Whether what was on its stream when it was recorded has ended."""
+        (code,) = _driver().cuEventQuery(self._handle)
+        if code and code.name != "CUDA_ERROR_NOT_READY":
+            raise RuntimeError(f"what was launched before has failed: {code.name}")
+        return not code
+
+    def record(self, handle: int) -> None:
+        """Stand behind what is on a stream, by its handle."""
+        _said(_driver().cuEventRecord(self._handle, handle), f"an event on the stream {handle:#x}")
+
+    def wait(self, handle: int) -> None:
+        """Let a stream wait for it."""
+        _said(_driver().cuStreamWaitEvent(handle, self._handle, 0), f"the stream {handle:#x}")
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # of which there are all kinds when the interpreter ends
+            _driver().cuEventDestroy(self._handle)
 
 
 def event() -> Any:
     """An event of the current device, to be recorded."""
-    return _Passed() if config.ENABLE_CUDASIM else cuda.event(timing=False)
+    return _Passed() if config.ENABLE_CUDASIM else _Event()
 
 
 class _Exporter:
@@ -191,9 +220,7 @@ class _Exporter:
         self.__array_interface__, self._owner = interface, owner
 
 
-def simulated(
-    pointer: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any], owner: Any
-) -> Any:
+def simulated(pointer: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any], owner: Any) -> Any:
     """The simulator's device array over memory of the host."""
     from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 
@@ -312,12 +339,12 @@ def _words_of(kind: Any) -> str:
     """The words, as `struct` has them, that a kernel takes for an argument of a type."""
     if isinstance(kind, types.Array):
         return _ARRAY + 2 * kind.ndim * "q"
-    if isinstance(kind, types.BaseTuple):
+    if hasattr(kind, "types"):  # a tuple
         return "".join(map(_words_of, kind))
-    if isinstance(kind, types.Integer):  # of fewer bits, too: the driver takes as many bytes as the kernel has
-        return "q" if kind.signed else "Q"
-    assert kind == types.float64, kind
-    return "d"
+    if kind == types.float64:
+        return "d"
+    # an integer; of fewer bits, too: the driver takes as many bytes as the kernel has
+    return "q" if kind.signed else "Q"
 
 
 def _as_arrays(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -342,7 +369,7 @@ Launcher = Callable[[int, int, int, int, "tuple[Any, ...]"], None]
 
 
 def launcher(dispatcher: Any) -> Launcher:
-    """What launches a kernel of one signature on (device, the current one; stream's handle, blocks, threads, arguments).
+    """What launches a kernel of one signature: on the current device, a stream's handle, blocks, threads, arguments.
 
     The driver is called here. numba-cuda's launch makes a ctypes object of each number, a configuration, and of each
     array a Numba array. A version that keeps its kernels otherwise goes its own way.
@@ -354,8 +381,7 @@ def launcher(dispatcher: Any) -> Launcher:
             dispatcher[blocks, threads, stream](*_as_arrays(arguments))
 
         return launch
-    from cuda.bindings import driver
-
+    launch_kernel = _driver().cuLaunchKernel
     (overload,) = dispatcher.overloads.values()
     packed = struct.Struct("<" + "".join(map(_words_of, overload.argument_types)))
     functions: dict[int, int] = {}
@@ -368,7 +394,7 @@ def launcher(dispatcher: Any) -> Launcher:
         _flatten(arguments, flat)
         packed.pack_into(_words.room, 0, *flat)
         addresses = _words.addresses
-        (code,) = driver.cuLaunchKernel(function, blocks, 1, 1, threads, 1, 1, 0, handle, addresses, 0)
+        (code,) = launch_kernel(function, blocks, 1, 1, threads, 1, 1, 0, handle, addresses, 0)
         if code:
             raise RuntimeError(f"a launch of {blocks} blocks of {threads} threads: {code.name}")
 

@@ -106,8 +106,8 @@ def free() -> int:
 class Lease:
     """The memory of one call, on one stream of the current device, from its first kernel to its last."""
 
-    def __init__(self, device: int, handle: int, stream: Any) -> None:
-        self._pool, self._handle, self._stream = _pool(device), handle, stream
+    def __init__(self, device: int, handle: int) -> None:
+        self._pool, self._handle = _pool(device), handle
         self._stretches: list[Stretch] = []
         self._begun = 0
 
@@ -146,10 +146,10 @@ class Lease:
         things = [*stretches[:-1], *things]
         if things:
             event = _numba_cuda.event()
-            event.record(self._stream)
+            event.record(self._handle)
             self._pool.keep(things, event)
         if stretches:
             largest = stretches[-1]
             largest.stream = _numba_cuda.stream_id(self._handle)
-            largest.event.record(self._stream)
+            largest.event.record(self._handle)
             self._pool.give_back(largest)

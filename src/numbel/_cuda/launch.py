@@ -77,7 +77,7 @@ _TABLED = (1 << 28) // 24
 
 
 class LaunchContext(NamedTuple):
-    """The element format of a launch, its device, the handle of its stream, and what makes scratch of a shape and dtype."""
+    """The element format of a launch, its device, its stream by handle, and what makes scratch of a shape and dtype."""
 
     name: str
     device: int

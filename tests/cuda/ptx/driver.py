@@ -100,25 +100,32 @@ class Driver:
         return {name: getattr(counts, name) for name, _ in Counts._fields_}
 
     @contextlib.contextmanager
-    def late_copies(self) -> Iterator[None]:
-        """Copies from pageable memory arrive when the legacy stream is next waited for."""
-        late = ctypes.c_int.in_dll(self._library, "copies_are_late")
-        late.value = 1
+    def _set(self, flag: str) -> Iterator[None]:
+        """Set an integer of the driver to 1."""
+        value = ctypes.c_int.in_dll(self._library, flag)
+        value.value = 1
         try:
             yield
         finally:
-            late.value = 0
+            value.value = 0
+
+    def late_copies(self) -> contextlib.AbstractContextManager[None]:
+        """Copies from pageable memory arrive when the legacy stream is next waited for."""
+        return self._set("copies_are_late")
+
+    def idle(self) -> contextlib.AbstractContextManager[None]:
+        """Launches are counted and not run: what is left is the host's part."""
+        return self._set("idle")
 
     @contextlib.contextmanager
     def capturing(self) -> Iterator[list[Launch]]:
         """Launches are kept, to be replayed, and not run; streams say that they are captured."""
         self._captured = kept = []
-        flag = ctypes.c_int.in_dll(self._library, "capturing")
-        flag.value = 1
         try:
-            yield kept
+            with self._set("capturing"):
+                yield kept
         finally:
-            self._captured, flag.value = None, 0
+            self._captured = None
 
     @contextlib.contextmanager
     def some_blocks(self, only: dict[str, tuple[int, int]]) -> Iterator[None]:
