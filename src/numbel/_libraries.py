@@ -137,13 +137,15 @@ class Library:
     @staticmethod
     def device_of(array: Any) -> int:
         """The number of the device where an array lies; of one without elements the current device."""
+        if not config.ENABLE_CUDASIM and not hasattr(array, "__cuda_array_interface__"):
+            return int(array.__dlpack_device__()[1])
         return _device_of(_interface(array)["data"][0])
 
     def current(self, like: Any) -> int:
         """The stream on which an array is used when the caller names none."""
         if config.ENABLE_CUDASIM:
             return 0
-        stream = like.__cuda_array_interface__.get("stream")
+        stream = getattr(like, "__cuda_array_interface__", {}).get("stream")
         return 0 if stream is None else int(stream)
 
     @property
@@ -182,13 +184,27 @@ class Library:
         return found
 
     def _look_up(self, array: Any, name: str) -> Span:
+        if not config.ENABLE_CUDASIM and not hasattr(array, "__cuda_array_interface__"):
+            return self._imported(array, name)
         interface = _interface(array)
+        if interface.get("mask") is not None:
+            raise TypeError(f"{name} has a mask, which no kernel reads: set what it leaves out to -inf")
         dtype = np.dtype(getattr(array, "dtype", interface["typestr"]))
         shape = tuple(interface["shape"])
         strides = tuple(interface.get("strides") or _c_strides(shape, dtype.itemsize))
         pointer, read_only = interface["data"]
         device = self.device if array is self._like else _device_of(pointer)
         return _existing(Span(pointer or 0, shape, strides, _name_of(dtype), device, bool(read_only), array), name)
+
+    def _imported(self, array: Any, name: str) -> Span:
+        """An array that has DLPack only. Its library makes our stream wait for it, and lends it until all is done."""
+        view = _numba_cuda.imported(array, self.handle)
+        self.keep(view, array)
+        kind = np.dtype(view.dtype)
+        shape = tuple(view.shape)
+        strides = _c_strides(shape, kind.itemsize) if view.strides is None else view.strides
+        steps = strides if view.strides is None else tuple(kind.itemsize * step for step in strides)
+        return _existing(Span(view.ptr, shape, steps, _name_of(kind), view.device_id, view.readonly, view), name)
 
     def empty(self, shape: tuple[int, ...], name: str) -> Any:
         """A new array, not initialised."""
@@ -420,7 +436,15 @@ _KNOWN = {"torch": Torch, "cupy": CuPy, "jaxlib": Jax, "jax": Jax}
 def library_class(array: Any) -> type[Library]:
     """The class of the library of a device array."""
     require()
-    return _KNOWN.get(type(array).__module__.partition(".")[0], Library)
+    kind: Any = type(array)
+    return _class_of(kind)
+
+
+@functools.cache
+def _class_of(kind: Any) -> type[Library]:
+    """That of a type, or of the library's own type that a user's is made of."""
+    names = (base.__module__.partition(".")[0] for base in kind.__mro__)
+    return next((_KNOWN[name] for name in names if name in _KNOWN), Library)
 
 
 def library(like: Any, stream: Any) -> Library:

@@ -250,6 +250,13 @@ def exported(array: Any) -> Any:
     return utils.StridedMemoryView.from_any_interface(array, stream_ptr=-1)
 
 
+def imported(array: Any, handle: int) -> Any:
+    """Where an array with `__dlpack__` lies, by its capsule; our stream, by its handle, waits for it."""
+    from cuda.core import utils
+
+    return utils.StridedMemoryView.from_dlpack(array, stream_ptr=handle or 1)  # 1: the legacy stream, in DLPack
+
+
 # -------------------------------------------------------------------------------------------------------------- kernels
 
 
