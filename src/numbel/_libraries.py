@@ -94,9 +94,9 @@ def _c_strides(shape: tuple[int, ...], item_size: int) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
-def _interface(array: Any) -> dict[str, Any]:
-    """Where and what an array is."""
-    return array.__array_interface__ if config.ENABLE_CUDASIM else array.__cuda_array_interface__  # type: ignore[no-any-return]
+def _interface(array: Any) -> Any:
+    """Where and what an array is; None of one that has DLPack only."""
+    return array.__array_interface__ if config.ENABLE_CUDASIM else getattr(array, "__cuda_array_interface__", None)
 
 
 def _device_of(pointer: int | None) -> int:
@@ -137,9 +137,8 @@ class Library:
     @staticmethod
     def device_of(array: Any) -> int:
         """The number of the device where an array lies; of one without elements the current device."""
-        if not config.ENABLE_CUDASIM and not hasattr(array, "__cuda_array_interface__"):
-            return int(array.__dlpack_device__()[1])
-        return _device_of(_interface(array)["data"][0])
+        interface = _interface(array)
+        return int(array.__dlpack_device__()[1]) if interface is None else _device_of(interface["data"][0])
 
     def current(self, like: Any) -> int:
         """The stream on which an array is used when the caller names none."""
@@ -184,9 +183,9 @@ class Library:
         return found
 
     def _look_up(self, array: Any, name: str) -> Span:
-        if not config.ENABLE_CUDASIM and not hasattr(array, "__cuda_array_interface__"):
-            return self._imported(array, name)
         interface = _interface(array)
+        if interface is None:
+            return self._imported(array, name)
         if interface.get("mask") is not None:
             raise TypeError(f"{name} has a mask, which no kernel reads: set what it leaves out to -inf")
         dtype = np.dtype(getattr(array, "dtype", interface["typestr"]))
