@@ -68,14 +68,14 @@ class Span(NamedTuple):
         return self.strides == _c_strides(self.shape, self.item_size) or self.size <= 1
 
     def view(self, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
-        """A Numba array of part of it, from an offset in bytes on; halves as uint16."""
+        """Part of it as kernels take it, from an offset in bytes on; halves as uint16."""
         kind = _MEMORY[self.name]
         if config.ENABLE_CUDASIM:
             return _numba_cuda.simulated(self.pointer + offset, shape, strides, kind, self.owner)
         return _numba_cuda.View(self.pointer + offset, shape, strides, kind, self.owner)
 
     def flat(self) -> Any:
-        """A Numba vector of a contiguous array."""
+        """A contiguous array as a vector."""
         return self.view(0, (self.size,), (self.item_size,))
 
 
@@ -133,6 +133,7 @@ class Library:
         self._spans: dict[int, Span] = {}  # by the array, which its span keeps
         self._lease: Lease | None = None
         self._kept: list[Any] = []
+        self._lent: list[Any] = []  # other libraries' memory, which all kernels of the call may read
 
     @staticmethod
     def device_of(array: Any) -> int:
@@ -164,7 +165,7 @@ class Library:
             finally:
                 lease, self._lease = self._lease, before
                 kept, self._kept = self._kept, []
-                lease.end(kept)
+                lease.end(kept + self._lent)
 
     def keep(self, *things: Any) -> None:
         """Keep things alive until the kernels of the call have ended; if they are captured, for good."""
@@ -198,7 +199,7 @@ class Library:
     def _imported(self, array: Any, name: str) -> Span:
         """An array that has DLPack only. Its library makes our stream wait for it, and lends it until all is done."""
         view = _numba_cuda.imported(array, self.handle)
-        self.keep(view, array)
+        self._lent += [view, array]
         kind = np.dtype(view.dtype)
         shape = tuple(view.shape)
         strides = _c_strides(shape, kind.itemsize) if view.strides is None else view.strides
@@ -383,7 +384,7 @@ class Jax(Library):
         if getattr(array, "__cuda_ndarray__", False):  # what `empty` made
             return super()._look_up(array, name)
         # makes the stream wait for the array; JAX may use its memory again when nobody holds array or capsule
-        self.keep(array, array.__dlpack__(stream=self.handle or 1))
+        self._lent += [array, array.__dlpack__(stream=self.handle or 1)]
         shape, dtype = tuple(array.shape), np.dtype(array.dtype)
         strides = _c_strides(shape, dtype.itemsize)
         return Span(array.unsafe_buffer_pointer(), shape, strides, dtype.name, self.device, True, array)

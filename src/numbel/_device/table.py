@@ -65,10 +65,7 @@ class Table:
             result = where.empty(size, "int64") if out is None else out
             indices = where.span(result, "out").flat()
             if indices.size:
-                call, context = (
-                    plain_call(where, draw),
-                    launch_context(where, "float64"),
-                )
+                call, context = plain_call(where, draw), launch_context(where, "float64")
                 made = Tables(
                     first=0,
                     rows=1,
