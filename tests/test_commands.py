@@ -43,7 +43,7 @@ SET_ASIDE = (
         "needs a GPU",
         None,
     ),
-    (r"python tests/cuda/run\.py", "takes minutes: tests/test_cuda.py", None),
+    (r"python tests/cuda/(run|rehearse)\.py", "takes minutes: tests/test_cuda.py", None),
     (r"python -m benchmarks\.dashboard", "builds a site: tests/test_dashboard.py runs it, and reads the site", None),
     (r"python -m sphinx", "builds a site: tests/test_site.py runs it, and reads the site", None),
     (r"python -m http\.server", "serves until it is stopped", "python -m http.server --help"),

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numba
@@ -284,15 +285,18 @@ def test_the_gpu_command_in_the_simulator(tmp_path):
 @pytest.mark.long
 def test_the_gpu_command_fails_with_a_check(tmp_path):
     """A planted difference between device and host is reported, and is the exit code."""
-    code = (
-        "import sys; from benchmarks.gpu import __main__ as command, checks;"
-        "plain = checks._sweep_host; checks._sweep_host = lambda words: plain(words) + plain(words)[0, 0] + 1;"
-        "command.checks = lambda small, seconds: {'all words': lambda: checks.all_words(64)};"
-        f"sys.exit(command.main(['--checks-only', '--out', {str(tmp_path)!r}]))"
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from benchmarks.gpu import __main__ as command, checks\n"
+        "plain = checks._sweep_host\n"
+        "checks._sweep_host = lambda words: plain(words) + plain(words)[0, 0] + 1\n"
+        "command.checks = lambda small, seconds: {'all words': lambda: checks.all_words(64)}\n"
+        "sys.exit(command.main(['--checks-only', *sys.argv[1:]], (__file__,)))"
     )
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": str(ROOT / "src")},
+        [sys.executable, "-W", "ignore", str(script), "--out", str(tmp_path)],
+        env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -300,6 +304,87 @@ def test_the_gpu_command_fails_with_a_check(tmp_path):
     )
     assert done.returncode == 1, done.stderr
     assert "FAIL all words" in done.stdout
+
+
+_PARTS = """
+import json, os, sys, time
+into, names = sys.argv[sys.argv.index("--into") + 1], [w for w in sys.argv[1:] if w.startswith("part")]
+for name in names:
+    if name == "part dies":
+        os.abort()
+    if name == "part hangs":
+        time.sleep(60)
+    with open(into, "a") as file:
+        file.write(json.dumps([name, {"says": name}]) + "\\n")
+    if name == "part loses":
+        sys.exit("the context is lost")
+"""
+
+
+def test_a_part_of_the_gpu_command_survives_another(tmp_path):
+    """One that ends its process, that hangs, that loses the context for those behind it: each costs only itself."""
+    from benchmarks.gpu import __main__ as command
+
+    script = tmp_path / "parts.py"
+    script.write_text(_PARTS)
+    names, said = ["one", "dies", "two", "hangs", "loses", "three"], {}
+    todo = [command.Part("works", f"part {name}", 3.0) for name in names]
+    command.worked_off(
+        todo, [sys.executable, str(script)], time.perf_counter(), lambda part, found: said.update({part.name: found})
+    )
+    assert list(said) == [part.name for part in todo]
+    failed = {name: found["failed"] for name, found in said.items() if "failed" in found}
+    assert failed == {"part dies": "its process ended with -6", "part hangs": "not finished within 3 s"}
+
+
+def test_the_gpu_command_ends_in_time(tmp_path, monkeypatch):
+    """What hangs at the limit is ended, and nothing behind it is begun."""
+    from benchmarks.gpu import __main__ as command
+
+    script = tmp_path / "parts.py"
+    script.write_text(_PARTS)
+    said = {}
+    todo = [command.Part("works", f"part {name}") for name in ("one", "hangs", "two")]
+    monkeypatch.setattr(command, "_PART", 2.0)
+    begun = time.perf_counter()
+    command.worked_off(
+        todo, [sys.executable, str(script)], begun, lambda part, found: said.update({part.name: found}), 3.0
+    )
+    assert time.perf_counter() - begun < 10
+    late = {"failed": "no time was left"}
+    assert said == {"part one": {"says": "part one"}, "part hangs": late, "part two": late}
+
+
+@pytest.mark.long
+def test_the_gpu_command_rehearsed_on_the_stand_in(tmp_path):
+    """From end to end without a card: checks pass, and whatever torch has without CUDA is called."""
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("needs torch")
+    sys.path.insert(0, str(ROOT / "tests" / "cuda"))
+    try:
+        from ptx import driver
+    finally:
+        sys.path.pop(0)
+    if driver.missing():
+        pytest.skip(driver.NEEDED)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "cuda" / "rehearse.py"), "--out", str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    report = json.loads((tmp_path / "gpu.json").read_text())
+    assert len(report["checks"]) == 5
+    assert {"Numba array", "torch tensor, out="} <= set(report["overhead"])
+    for work, found in report["works"].items():
+        if work.startswith("gumbel_softmax and gradient"):
+            continue  # autograd ends the process of a torch without CUDA
+        ours = {name: figures for name, figures in found.items() if name.startswith("numbel")}
+        assert ours, work
+        assert all("ms" in figures for figures in ours.values()), (work, ours)
 
 
 def test_the_gpu_command_names_scripts_that_fail_or_do_not_end():

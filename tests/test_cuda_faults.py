@@ -1,13 +1,16 @@
 """Faults of the CUDA side that the simulator does not show, one test for each, named after what failed."""
 
 import contextlib
+import ctypes
 import gc
 import importlib.util
 import weakref
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from numba import types
 
 from processes import printed
 
@@ -81,14 +84,24 @@ def test_numba_cuda_has_what_is_used_of_its_internals():
     assert _numba_cuda.lacking() == [], f"numba-cuda {_numba_cuda.version()}"
 
 
+class Pair(NamedTuple):
+    """A named tuple, as kernels have them."""
+
+    first: Any
+    second: Any
+
+
 class Kernel:
-    """A dispatcher, and its lone overload."""
+    """A dispatcher, its lone overload, and what that has of the driver's."""
+
+    argument_types = (types.float64, types.NamedTuple([types.uint8, types.float32[:, :]], Pair), types.int64)
+    handle = 99
 
     def __init__(self):
-        self.overloads, self.launched = {"signature": self}, []
+        self.overloads, self._codelibrary, self.launched = {"signature": self}, self, []
 
-    def launch(self, args, griddim, blockdim, stream=0, sharedmem=0):
-        self.launched.append((args, griddim, blockdim, int(stream.handle)))
+    def get_cufunc(self):
+        return self
 
     def __getitem__(self, configuration):
         return lambda *arguments: self.launched.append((configuration, arguments))
@@ -98,16 +111,33 @@ def test_kernels_are_launched_past_the_dispatcher(monkeypatch):
     """It warned of each grid below 128 blocks. Where its internals are others it is what launches."""
     if not can_compile():
         pytest.skip('needs pip install "numba-cuda[cu13]"')
+    from cuda.bindings import driver
+
     from numbel import _numba_cuda
 
-    kernel = Kernel()
-    _numba_cuda.launcher(kernel)(7, 128, 0, ("a", 3))
-    assert kernel.launched == [(("a", 3), (7, 1, 1), (128, 1, 1), 0)]
+    launched = []
+
+    def launch(function, *configuration):
+        *grid, addresses, extra = configuration
+        words = (ctypes.c_uint64 * 12).from_address(ctypes.c_uint64.from_address(addresses).value)
+        launched.append((function, *grid, list(words), extra))
+        return (driver.CUresult(fails),)
+
+    monkeypatch.setattr(driver, "cuLaunchKernel", launch)
+    view = _numba_cuda.View(0x1000, (2, 3), (16, -4), np.dtype(np.float32), None)
+    arguments, fails, kernel = (2.5, Pair(np.uint8(1), view), -1), 0, Kernel()
+    _numba_cuda.launcher(kernel)(0, 5, 7, 128, arguments)
+    half = 0x4004 << 48  # 2.5
+    words = [half, 1, 0, 0, 6, 4, 0x1000, 2, 3, 16, (1 << 64) - 4, (1 << 64) - 1]
+    assert launched == [(99, 7, 1, 1, 128, 1, 1, 0, 5, words, 0)]
+    fails = 701
+    with pytest.raises(RuntimeError, match="7 blocks of 128 threads: CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"):
+        _numba_cuda.launcher(kernel)(0, 5, 7, 128, arguments)
     monkeypatch.setattr(_numba_cuda, "INTERNALS", (*_numba_cuda.INTERNALS, "numba.cuda.dispatcher:_Kernel.gone"))
     assert _numba_cuda.lacking() == ["numba.cuda.dispatcher:_Kernel.gone"]
-    kernel = Kernel()
-    _numba_cuda.launcher(kernel)(7, 128, 0, ("a", 3))
-    assert kernel.launched == [((7, 128, 0), ("a", 3))]
+    monkeypatch.setattr(_numba_cuda.View, "array", lambda view: "an array")
+    _numba_cuda.launcher(kernel)(0, 0, 7, 128, arguments)
+    assert kernel.launched == [((7, 128, 0), (2.5, Pair(1, "an array"), -1))]
 
 
 # --- memory that kernels still use when a call has returned
@@ -145,7 +175,7 @@ def memory(monkeypatch):
 
         def __init__(self, size):
             Stretch.made += 1
-            self.size, self.array, self.event, self.stream = size, Memory(), Event(), -1
+            self.size, self.array, self.address, self.event, self.stream = size, Memory(), 0, Event(), -1
 
     @contextlib.contextmanager
     def beside_captures():
@@ -163,7 +193,7 @@ def memory(monkeypatch):
 
 
 def lease(memory, stream=1, device=0):
-    return memory.Lease(device, stream, f"stream {stream}")
+    return memory.Lease(device, stream)
 
 
 def test_a_call_takes_the_scratch_of_the_call_before_on_its_stream(memory):
@@ -173,7 +203,7 @@ def test_a_call_takes_the_scratch_of_the_call_before_on_its_stream(memory):
     first.begin()
     assert first.take(8) == (array, 0)
     first.end([])
-    assert Event.made[0].recorded == ["stream 1"]
+    assert Event.made[0].recorded == [1]
     second = lease(memory)
     assert second.take(500) == (array, 0)  # its kernels run later
     second.end([])
@@ -286,7 +316,7 @@ def test_uploads_go_over_the_stream_of_the_call(memory, monkeypatch):
         assert copied == [(array, "stream 1")]
     assert gone() is not None  # kernels read it, and numba's plugins may give its memory to anybody
     (event,) = Event.made
-    assert event.recorded == ["stream 1"]
+    assert event.recorded == [1]
     event.passed = True
     with where.active():
         pass
@@ -350,10 +380,10 @@ def test_arrays_on_another_device_are_refused():
     """Device 1's kernel was given device 0's draw id, or output."""
     assert in_simulator("""
 there = set()
-_libraries.Library.device_of = staticmethod(lambda array: int(id(array) in there))
+_libraries._device_of = lambda pointer: int(pointer in there)
 logits, draw = cuda.to_device(x), cuda.to_device(np.zeros(1, np.uint64))
 out, table = cuda.device_array(3, np.float32), numbel.CategoricalTable(cuda.to_device(x[0]))
-there |= {id(draw), id(out)}
+there |= {_numba_cuda.address(draw), _numba_cuda.address(out)}
 rng = numbel.Generator(5, draw)
 for call in (
     lambda: rng.categorical(logits), lambda: rng.gumbel_softmax(logits), lambda: rng.gumbel(size=3, like=logits),

@@ -80,9 +80,10 @@ def equal_bits(seconds: float = 240.0) -> str:
 
 
 def some_bits() -> str:
-    """A part of it, for the simulator."""
+    """A part of it, for the simulator and for a rehearsal without a card."""
     checks = ["check_methods.check_rows", "check_methods.check_counter"]
-    command = [sys.executable, str(TESTS / "run.py"), "simulator", *checks, "--formats", "float32"]
+    backend = "simulator" if config.ENABLE_CUDASIM else os.environ.get("NUMBEL_CUDA_BACKEND", "card")
+    command = [sys.executable, str(TESTS / "run.py"), backend, *checks, "--formats", "float32"]
     failures = _finished({"checks": command}, 600)
     assert not failures, failures[0]
     return "some methods equal"

@@ -23,8 +23,8 @@ def _logits(rows: int, columns: int, dtype: str) -> Any:
     """Standard normal logits as a torch tensor."""
     import torch
 
-    made = torch.Generator("cuda").manual_seed(1)
-    return torch.randn(rows, columns, device="cuda", generator=made).to(getattr(torch, dtype))
+    torch.manual_seed(1)
+    return torch.randn(rows, columns, device="cuda").to(getattr(torch, dtype))
 
 
 def _ours(function: str, **options: Any) -> Callable[..., Case]:
@@ -70,6 +70,22 @@ def _torch(form: str) -> Callable[..., Case]:
         if form in ("softmax + multinomial", "sort + cumsum") and columns > 1 << 24:
             raise ImportError("torch.multinomial refuses more than 2^24 categories")
         return Case(calls[form], x.nbytes)
+
+    return prepare
+
+
+def _compiled(top_p: bool) -> Callable[..., Case]:
+    """The same in torch, fused by torch.compile."""
+
+    def prepare(rows: int, columns: int, dtype: str) -> Case:
+        import torch
+
+        def drawn(x: Any) -> Any:
+            return (x.float() - torch.empty_like(x, dtype=torch.float32).exponential_().log_()).argmax(-1)
+
+        x = _logits(rows, columns, dtype)
+        call = torch.compile((lambda x: _sorted_top_p(x, 0.9)) if top_p else drawn)
+        return Case(lambda: call(x), x.nbytes)
 
     return prepare
 
@@ -146,6 +162,12 @@ def _flashinfer_top_p(rows: int, columns: int, dtype: str) -> Case:
     return Case(lambda: sampling.top_p_sampling_from_probs(torch.softmax(x, -1), 0.9), x.nbytes)
 
 
+def _flashinfer_top_k_top_p(rows: int, columns: int, dtype: str) -> Case:
+    sampling = importlib.import_module("flashinfer.sampling")
+    x = _logits(rows, columns, "float32")
+    return Case(lambda: sampling.top_k_top_p_sampling_from_logits(x, 50, 0.9), x.nbytes)
+
+
 def _triton(rows: int, columns: int, dtype: str) -> Case:
     """Gumbel argmax, one program a row and run of 4096 columns, with triton's own uniform."""
     import torch
@@ -157,6 +179,18 @@ def _triton(rows: int, columns: int, dtype: str) -> Case:
     at = torch.empty(rows, runs, dtype=torch.int64, device="cuda")
     seeds = iter(range(1 << 30))
     return Case(lambda: triton.gumbel_argmax(x, keys, at, next(seeds)), x.nbytes)
+
+
+def _triton_requests(rows: int, columns: int, dtype: str) -> Case:
+    """What vLLM's kernel does: runs of 1024; seed, position and temperature of each request are on the device."""
+    import torch
+
+    triton = importlib.import_module("benchmarks.gpu.triton_argmax")
+    x = _logits(rows, columns, dtype)
+    seeds = torch.arange(rows, device="cuda")
+    positions = torch.zeros(rows, dtype=torch.int64, device="cuda")
+    temperatures = torch.full((rows,), 0.7, device="cuda")
+    return Case(lambda: triton.request_argmax(x, seeds, positions, temperatures), x.nbytes)
 
 
 _SAMPLES, _TRIALS = 1 << 22, 1 << 40
@@ -171,7 +205,7 @@ def _many(library: str) -> Callable[..., Case]:
         x = _logits(rows, columns, dtype)
         rng = numbel.Generator(5)
         if library == "table":
-            made = numbel.CategoricalTable(x[0])
+            made = numbel.CategoricalTable(x.select(0, 0))
             return Case(lambda: made.sample(rng, _SAMPLES), 8 * _SAMPLES)
         if library == "torch":
             p = torch.softmax(x.float(), -1)
@@ -208,6 +242,8 @@ _DRAWS: dict[str, Callable[..., Case]] = {
     "jax categorical": _jax,
     "cupy gumbel argmax": _cupy,
     "triton gumbel argmax": _triton,
+    "triton gumbel argmax as in vLLM": _triton_requests,
+    "torch.compile gumbel argmax": _compiled(False),
     "flashinfer sampling_from_logits": _flashinfer,
 }
 _TOP_P: dict[str, Callable[..., Case]] = {
@@ -215,7 +251,9 @@ _TOP_P: dict[str, Callable[..., Case]] = {
     "numbel top_k, top_p": _ours("categorical", top_k=50, top_p=0.9),
     "device copy": _copy,
     "torch sort + cumsum": _torch("sort + cumsum"),
+    "torch.compile sort + cumsum": _compiled(True),
     "flashinfer top_p_sampling_from_probs": _flashinfer_top_p,
+    "flashinfer top_k_top_p_sampling_from_logits": _flashinfer_top_k_top_p,
 }
 _NOISE: dict[str, Callable[..., Case]] = {
     "numbel gumbel": _ours("gumbel"),
@@ -244,6 +282,8 @@ _MANY: dict[str, Callable[..., Case]] = {
 }
 _COUNTED: dict[str, Callable[..., Case]] = {"numbel multinomial": _counts, "jax multinomial": _jax_counts}
 
+#: Columns at most, and samples, of a rehearsal.
+SMALL = 4200
 #: {work: (its libraries, rows, columns, dtype)}.
 WORKS: dict[str, tuple[dict[str, Callable[..., Case]], int, int, str]] = {
     "draw 64 x 2^22 float32": (_DRAWS, 64, 1 << 22, "float32"),

@@ -17,12 +17,20 @@ from numba import config, cuda
 from . import _checks, _numba_cuda
 from ._stream_memory import Lease
 
-_HALVES = {"float16", "bfloat16"}
 _ITEM_SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "bool": 1}
 _ITEM_SIZES |= {f"{sign}int{8 * size}": size for sign in ("", "u") for size in (1, 2, 4, 8)}
-
+#: What kernels take each format for.
+_MEMORY = {name: np.dtype(name) for name in _ITEM_SIZES if name != "bfloat16"}
+_MEMORY |= {"float16": np.dtype(np.uint16), "bfloat16": np.dtype(np.uint16), "bool": np.dtype(np.uint8)}
 
 _INT32 = np.iinfo(np.int32).max
+
+
+@functools.cache
+def _name_of(kind: Any) -> str:
+    """The name of a dtype in native byte order, else what tells its order; NumPy takes long to make either."""
+    dtype = np.dtype(kind)
+    return str(dtype.name if dtype.isnative else dtype.str)
 
 
 class Span(NamedTuple):
@@ -60,27 +68,15 @@ class Span(NamedTuple):
         return self.strides == _c_strides(self.shape, self.item_size) or self.size <= 1
 
     def view(self, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
-        """A Numba array of part of it, from an offset in bytes on; halves as uint16."""
-        kind = np.dtype(np.uint16 if self.name in _HALVES else np.uint8 if self.name == "bool" else self.name)
-        interface = {
-            "data": (self.pointer + offset, False),
-            "shape": shape,
-            "strides": strides,
-            "typestr": kind.str,
-            "version": 3,
-        }
+        """Part of it as kernels take it, from an offset in bytes on; halves as uint16."""
+        kind = _MEMORY[self.name]
         if config.ENABLE_CUDASIM:
-            return _numba_cuda.simulated(_Exporter(interface, self.owner))
-        return cuda.from_cuda_array_interface(interface, owner=self.owner, sync=False)
+            return _numba_cuda.simulated(self.pointer + offset, shape, strides, kind, self.owner)
+        return _numba_cuda.View(self.pointer + offset, shape, strides, kind, self.owner)
 
     def flat(self) -> Any:
-        """A Numba vector of a contiguous array."""
+        """A contiguous array as a vector."""
         return self.view(0, (self.size,), (self.item_size,))
-
-
-class _Exporter:
-    def __init__(self, interface: dict[str, Any], owner: Any) -> None:
-        self.__array_interface__, self._owner = interface, owner
 
 
 def _existing(span: Span, name: str) -> Span:
@@ -89,8 +85,24 @@ def _existing(span: Span, name: str) -> Span:
     return span
 
 
+@functools.lru_cache(1024)
 def _c_strides(shape: tuple[int, ...], item_size: int) -> tuple[int, ...]:
-    return tuple(item_size * math.prod(shape[at + 1 :]) for at in range(len(shape)))
+    strides, step = [], item_size
+    for length in reversed(shape):
+        strides.append(step)
+        step *= length
+    return tuple(reversed(strides))
+
+
+def _interface(array: Any) -> Any:
+    """Where and what an array is; None of one that has DLPack only."""
+    return array.__array_interface__ if config.ENABLE_CUDASIM else getattr(array, "__cuda_array_interface__", None)
+
+
+def _device_of(pointer: int | None) -> int:
+    if config.ENABLE_CUDASIM:
+        return 0
+    return _numba_cuda.device_of_pointer(pointer) if pointer else int(cuda.get_current_device().id)
 
 
 def require() -> None:
@@ -116,40 +128,44 @@ class Library:
     def __init__(self, like: Any, stream: Any) -> None:
         self.device = self.device_of(like)
         self.handle = self.current(like) if stream is None else stream_handle(stream)
+        self._like = like
+        self._stream: Any = None
+        self._spans: dict[int, Span] = {}  # by the array, which its span keeps
         self._lease: Lease | None = None
         self._kept: list[Any] = []
+        self._lent: list[Any] = []  # other libraries' memory, which all kernels of the call may read
 
     @staticmethod
     def device_of(array: Any) -> int:
         """The number of the device where an array lies; of one without elements the current device."""
-        if config.ENABLE_CUDASIM:
-            return 0
-        pointer = array.__cuda_array_interface__["data"][0]
-        return _numba_cuda.device_of_pointer(pointer) if pointer else int(cuda.get_current_device().id)
+        interface = _interface(array)
+        return int(array.__dlpack_device__()[1]) if interface is None else _device_of(interface["data"][0])
 
     def current(self, like: Any) -> int:
         """The stream on which an array is used when the caller names none."""
         if config.ENABLE_CUDASIM:
             return 0
-        stream = like.__cuda_array_interface__.get("stream")
+        stream = getattr(like, "__cuda_array_interface__", {}).get("stream")
         return 0 if stream is None else int(stream)
 
     @property
     def stream(self) -> Any:
         """The stream as Numba has it."""
-        return cuda.external_stream(self.handle) if self.handle else 0
+        if self._stream is None:
+            self._stream = cuda.external_stream(self.handle) if self.handle else 0
+        return self._stream
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
         """The device and, for what is allocated, the stream; scratch and what is kept last until its kernels end."""
         with _numba_cuda.on_device(self.device):
-            before, self._lease = self._lease, Lease(self.device, self.handle, self.stream)
+            before, self._lease = self._lease, Lease(self.device, self.handle)
             try:
                 yield
             finally:
                 lease, self._lease = self._lease, before
                 kept, self._kept = self._kept, []
-                lease.end(kept)
+                lease.end(kept + self._lent)
 
     def keep(self, *things: Any) -> None:
         """Keep things alive until the kernels of the call have ended; if they are captured, for good."""
@@ -161,17 +177,34 @@ class Library:
             (self.stream or cuda.default_stream()).synchronize()
 
     def span(self, array: Any, name: str) -> Span:
-        """Where an array lies; `name` is that of the argument, for messages."""
-        if config.ENABLE_CUDASIM:
-            interface, dtype = array.__array_interface__, array.dtype
-        else:
-            interface = array.__cuda_array_interface__
-            dtype = np.dtype(getattr(array, "dtype", interface["typestr"]))
+        """Where an array lies, looked up once in a call; `name` is that of the argument, for messages."""
+        found = self._spans.get(id(array))
+        if found is None:
+            found = self._spans[id(array)] = self._look_up(array, name)
+        return found
+
+    def _look_up(self, array: Any, name: str) -> Span:
+        interface = _interface(array)
+        if interface is None:
+            return self._imported(array, name)
+        if interface.get("mask") is not None:
+            raise TypeError(f"{name} has a mask, which no kernel reads: set what it leaves out to -inf")
+        dtype = np.dtype(getattr(array, "dtype", interface["typestr"]))
         shape = tuple(interface["shape"])
-        strides = interface.get("strides") or _c_strides(shape, dtype.itemsize)
+        strides = tuple(interface.get("strides") or _c_strides(shape, dtype.itemsize))
         pointer, read_only = interface["data"]
-        kind = dtype.name if dtype.isnative else dtype.str
-        return _existing(Span(pointer or 0, shape, tuple(strides), kind, self.device, bool(read_only), array), name)
+        device = self.device if array is self._like else _device_of(pointer)
+        return _existing(Span(pointer or 0, shape, strides, _name_of(dtype), device, bool(read_only), array), name)
+
+    def _imported(self, array: Any, name: str) -> Span:
+        """An array that has DLPack only. Its library makes our stream wait for it, and lends it until all is done."""
+        view = _numba_cuda.imported(array, self.handle)
+        self._lent += [view, array]
+        kind = np.dtype(view.dtype)
+        shape = tuple(view.shape)
+        strides = _c_strides(shape, kind.itemsize) if view.strides is None else view.strides
+        steps = strides if view.strides is None else tuple(kind.itemsize * step for step in strides)
+        return _existing(Span(view.ptr, shape, steps, _name_of(kind), view.device_id, view.readonly, view), name)
 
     def empty(self, shape: tuple[int, ...], name: str) -> Any:
         """A new array, not initialised."""
@@ -195,14 +228,13 @@ class Library:
 
     def scratch(self, shape: Any, dtype: Any) -> Any:
         """A Numba array for intermediate numbers, until the next `begin`."""
-        kind = np.dtype(dtype)
-        shape = shape if isinstance(shape, tuple) else (shape,)
-        size, strides = math.prod(shape), _c_strides(shape, kind.itemsize)
+        name, shape = _name_of(dtype), shape if isinstance(shape, tuple) else (shape,)
+        size, item = math.prod(shape), _ITEM_SIZES[name]
         pointer, owner = 0, None
         if size:
-            owner, begin = self._lease.take(-(-kind.itemsize * size // 256) * 256)  # type: ignore[union-attr]
-            pointer = Library.span(self, owner, "scratch").pointer + begin
-        return Span(pointer, shape, strides, kind.name, self.device, False, owner).view(0, shape, strides)
+            owner, pointer = self._lease.take(-(-item * size // 256) * 256)  # type: ignore[union-attr]
+        strides = _c_strides(shape, item)
+        return Span(pointer, shape, strides, name, self.device, False, owner).view(0, shape, strides)
 
     def finish(self, array: Any) -> Any:
         """A new array as the library has it."""
@@ -228,9 +260,8 @@ class _OwnAllocator(Library):
 
     def scratch(self, shape: Any, dtype: Any) -> Any:
         shape = shape if isinstance(shape, tuple) else (shape,)
-        kind = np.dtype(dtype)
-        span = self.span(self.empty(shape, kind.name), "scratch")
-        return span.view(0, shape, _c_strides(shape, kind.itemsize))
+        span = self.span(self.empty(shape, _name_of(dtype)), "scratch")
+        return span.view(0, shape, _c_strides(shape, span.item_size))
 
     def begin(self) -> None:
         """Nothing is kept between calls."""
@@ -264,7 +295,7 @@ class Torch(_OwnAllocator):
                 with self.torch.cuda.stream(self.torch.cuda.ExternalStream(self.handle, self.place)):
                     yield
 
-    def span(self, array: Any, name: str) -> Span:
+    def _look_up(self, array: Any, name: str) -> Span:
         if not isinstance(array, self.torch.Tensor):
             raise TypeError(f"{name} must be a torch.Tensor, as logits is, got {type(array).__name__}")
         if array.requires_grad:
@@ -349,11 +380,11 @@ class Jax(Library):
     def current(self, like: Any) -> int:
         return int(like.device.get_stream_for_external_ready_events())
 
-    def span(self, array: Any, name: str) -> Span:
+    def _look_up(self, array: Any, name: str) -> Span:
         if getattr(array, "__cuda_ndarray__", False):  # what `empty` made
-            return super().span(array, name)
+            return super()._look_up(array, name)
         # makes the stream wait for the array; JAX may use its memory again when nobody holds array or capsule
-        self.keep(array, array.__dlpack__(stream=self.handle or 1))
+        self._lent += [array, array.__dlpack__(stream=self.handle or 1)]
         shape, dtype = tuple(array.shape), np.dtype(array.dtype)
         strides = _c_strides(shape, dtype.itemsize)
         return Span(array.unsafe_buffer_pointer(), shape, strides, dtype.name, self.device, True, array)
@@ -363,9 +394,9 @@ class Jax(Library):
 
         if self.handle != self._home:
             event = _numba_cuda.event()
-            event.record(self.stream)
-            event.wait(cuda.external_stream(self._home) if self._home else 0)
-        span = Library.span(self, array, "result")
+            event.record(self.handle)
+            event.wait(self._home)
+        span = self.span(array, "result")
         if span.name != "bfloat16":
             return jax.dlpack.from_dlpack(_numba_cuda.exported(array))
         bits = span.view(0, span.shape, span.strides)  # as uint16: DLPack has no bfloat16 of NumPy's
@@ -402,7 +433,20 @@ def stream_handle(stream: Any) -> int:
 _KNOWN = {"torch": Torch, "cupy": CuPy, "jaxlib": Jax, "jax": Jax}
 
 
+def library_class(array: Any) -> type[Library]:
+    """The class of the library of a device array."""
+    require()
+    kind: Any = type(array)
+    return _class_of(kind)
+
+
+@functools.cache
+def _class_of(kind: Any) -> type[Library]:
+    """That of a type, or of the library's own type that a user's is made of."""
+    names = (base.__module__.partition(".")[0] for base in kind.__mro__)
+    return next((_KNOWN[name] for name in names if name in _KNOWN), Library)
+
+
 def library(like: Any, stream: Any) -> Library:
     """The library of a device array."""
-    require()
-    return _KNOWN.get(type(like).__module__.partition(".")[0], Library)(like, stream)
+    return library_class(like)(like, stream)

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import ctypes
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
-import inspect
+import math
+import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -24,16 +27,18 @@ from numba.np.numpy_support import as_dtype
 #: Names in modules of numba-cuda that this module needs; tests say which of them a version lacks.
 INTERNALS = (
     "numba.cuda.cudadrv.driver:driver.get_device_count",
-    "numba.cuda.cudadrv.driver:_to_core_stream",
     "numba.cuda.cudadrv.nvvm:is_available",
+    "numba.cuda.codegen:CUDACodeLibrary.get_cufunc",
+    "numba.cuda.dispatcher:_Kernel._prepare_args",
     "numba.cuda.dispatcher:_Kernel._rebuild",
     "numba.cuda.dispatcher:_Kernel._reduce_states",
     "numba.cuda.dispatcher:_Kernel.bind",
-    "numba.cuda.dispatcher:_Kernel.launch",
     "numba.cuda.serialize:dumps",
     "numba.cuda.utils:numba_target_override",
 )
-_LAUNCH = ["self", "args", "griddim", "blockdim", "stream", "sharedmem"]
+#: How an array arrives in a kernel: meminfo, parent, elements, bytes of one, address, shape, strides.
+_ARRAY = "qqqqQ"
+_DISABLE_TIMING = 2  # CU_EVENT_DISABLE_TIMING
 _INSTALL = 'pip install "numbel[cu13]" (or "numbel[cu12]" for a driver of CUDA 12)'
 
 
@@ -103,18 +108,24 @@ def missing() -> str | None:
 # ----------------------------------------------------------------------------------------------------------- the driver
 
 
+@functools.cache
+def _driver() -> Any:
+    """The driver's functions; an import statement in each caller would cost as much as its call."""
+    from cuda.bindings import driver
+
+    return driver
+
+
 def _said(result: tuple[Any, ...], what: str) -> Any:
     """What a function of the driver returned; ValueError where it failed."""
-    code, *values = result
-    if int(code) != 0:
-        raise ValueError(f"{what}: {code.name}")
-    return values[0] if values else None
+    if result[0]:
+        raise ValueError(f"{what}: {result[0].name}")
+    return result[1] if len(result) > 1 else None
 
 
 def device_of_pointer(pointer: int) -> int:
     """The number of the device where an address lies."""
-    from cuda.bindings import driver
-
+    driver = _driver()
     ordinal = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
     return int(_said(driver.cuPointerGetAttribute(ordinal, pointer), f"{pointer:#x} is no address of a CUDA device"))
 
@@ -123,17 +134,14 @@ def stream_id(handle: int) -> int:
     """The number of a stream, which no other stream of the process ever has; a handle may come again."""
     if config.ENABLE_CUDASIM:
         return handle
-    from cuda.bindings import driver
-
-    return int(_said(driver.cuStreamGetId(handle), f"{handle:#x} is no CUDA stream"))
+    return int(_said(_driver().cuStreamGetId(handle), f"{handle:#x} is no CUDA stream"))
 
 
 def is_capturing(handle: int) -> bool:
     """Whether what is launched on a stream goes into a graph."""
     if config.ENABLE_CUDASIM:
         return False
-    from cuda.bindings import driver
-
+    driver = _driver()
     status = _said(driver.cuStreamIsCapturing(handle), f"{handle:#x} is no CUDA stream")
     return int(status) != int(driver.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE)
 
@@ -149,8 +157,7 @@ def beside_captures() -> Iterator[None]:
     if config.ENABLE_CUDASIM:
         yield
         return
-    from cuda.bindings import driver
-
+    driver = _driver()
     try:
         result = driver.cuThreadExchangeStreamCaptureMode(driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED)
     except RuntimeError:  # a driver that knows no captures
@@ -170,23 +177,61 @@ class _Passed:
         """Whether it has passed."""
         return True
 
-    def record(self, stream: Any) -> None:
+    def record(self, handle: int) -> None:
         """It passes at once."""
 
-    def wait(self, stream: Any) -> None:
+    def wait(self, handle: int) -> None:
         """Nobody waits."""
+
+
+class _Event:
+    """An event of the current device; numba-cuda's takes four times as long to record."""
+
+    def __init__(self) -> None:
+        self._handle = _said(_driver().cuEventCreate(_DISABLE_TIMING), "an event")
+
+    def query(self) -> bool:
+        """Whether what was on its stream when it was recorded has ended."""
+        (code,) = _driver().cuEventQuery(self._handle)
+        if code and code.name != "CUDA_ERROR_NOT_READY":
+            raise RuntimeError(f"what was launched before has failed: {code.name}")
+        return not code
+
+    def record(self, handle: int) -> None:
+        """Stand behind what is on a stream, by its handle."""
+        _said(_driver().cuEventRecord(self._handle, handle), f"an event on the stream {handle:#x}")
+
+    def wait(self, handle: int) -> None:
+        """Let a stream wait for it."""
+        _said(_driver().cuStreamWaitEvent(handle, self._handle, 0), f"the stream {handle:#x}")
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # of which there are all kinds when the interpreter ends
+            _driver().cuEventDestroy(self._handle)
 
 
 def event() -> Any:
     """An event of the current device, to be recorded."""
-    return _Passed() if config.ENABLE_CUDASIM else cuda.event(timing=False)
+    return _Passed() if config.ENABLE_CUDASIM else _Event()
 
 
-def simulated(interface: Any) -> Any:
-    """The simulator's device array over an object with `__array_interface__`."""
+class _Exporter:
+    def __init__(self, interface: dict[str, Any], owner: Any) -> None:
+        self.__array_interface__, self._owner = interface, owner
+
+
+def simulated(pointer: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any], owner: Any) -> Any:
+    """The simulator's device array over memory of the host."""
     from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 
-    return FakeCUDAArray(np.asarray(interface))
+    interface = {"data": (pointer, False), "shape": shape, "strides": strides, "typestr": dtype.str, "version": 3}
+    return FakeCUDAArray(np.asarray(_Exporter(interface, owner)))
+
+
+def address(array: Any) -> int:
+    """Where a device array of Numba's lies."""
+    interface = array.__array_interface__ if config.ENABLE_CUDASIM else array.__cuda_array_interface__
+    return int(interface["data"][0])
 
 
 def to_device(array: np.ndarray[Any, Any], stream: Any = 0) -> Any:
@@ -205,6 +250,13 @@ def exported(array: Any) -> Any:
     return utils.StridedMemoryView.from_any_interface(array, stream_ptr=-1)
 
 
+def imported(array: Any, handle: int) -> Any:
+    """Where an array with `__dlpack__` lies, by its capsule; our stream, by its handle, waits for it."""
+    from cuda.core import utils
+
+    return utils.StridedMemoryView.from_dlpack(array, stream_ptr=handle or 1)  # 1: the legacy stream, in DLPack
+
+
 # -------------------------------------------------------------------------------------------------------------- kernels
 
 
@@ -221,15 +273,8 @@ def _has(name: str) -> bool:
 
 
 def lacking() -> list[str]:
-    """Which of INTERNALS this version lacks, or has otherwise."""
-    found = [name for name in INTERNALS if not _has(name)]
-    launch = "numba.cuda.dispatcher:_Kernel.launch"
-    if launch not in found:
-        from numba.cuda.dispatcher import _Kernel
-
-        if list(inspect.signature(_Kernel.launch).parameters) != _LAUNCH:
-            found.append(launch)
-    return found
+    """Which of INTERNALS this version lacks."""
+    return [name for name in INTERNALS if not _has(name)]
 
 
 def is_numba_cuda() -> bool:
@@ -242,24 +287,123 @@ def version() -> str:
     return importlib.metadata.version("numba-cuda")
 
 
-def launcher(dispatcher: Any) -> Callable[[int, int, Any, tuple[Any, ...]], None]:
-    """What launches a kernel of one signature on (blocks, threads, stream, arguments).
+class View:
+    """Part of a device's memory as kernels take it. A Numba array takes ten times as long to make and to pass."""
 
-    Its lone overload is launched: the dispatcher's way makes a configuration for each launch, and warns of each grid
-    below 128 blocks. A version whose overloads are launched otherwise goes the dispatcher's way.
+    __slots__ = ("_words", "dtype", "owner", "pointer", "shape", "size", "strides")
+
+    def __init__(
+        self, pointer: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any], owner: Any
+    ) -> None:
+        self.pointer, self.shape, self.strides, self.dtype, self.owner = pointer, shape, strides, dtype, owner
+        self.size = math.prod(shape)
+        self._words = (0, 0, self.size, dtype.itemsize, pointer, *shape, *strides)
+
+    def __getitem__(self, rows: slice) -> View:
+        """Neighbouring entries of the first axis."""
+        first, last, _ = rows.indices(self.shape[0])
+        pointer = self.pointer + first * self.strides[0]
+        return View(pointer, (max(last - first, 0), *self.shape[1:]), self.strides, self.dtype, self.owner)
+
+    def is_c_contiguous(self) -> bool:
+        """Whether its elements are neighbours in C order."""
+        step = self.dtype.itemsize
+        for length, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
+            if length > 1 and stride != step:
+                return self.size == 0
+            step *= length
+        return True
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """As other libraries take it, without a stream: nothing waits."""
+        data = self.pointer, False
+        shaped = {"shape": self.shape, "strides": self.strides, "typestr": self.dtype.str}
+        return {"data": data, **shaped, "version": 3, "stream": None}
+
+    def array(self) -> Any:
+        """The Numba array."""
+        return cuda.from_cuda_array_interface(self.__cuda_array_interface__, owner=self.owner, sync=False)
+
+    def copy_to_host(self) -> np.ndarray[Any, Any]:
+        """A copy on the host."""
+        found: np.ndarray[Any, Any] = self.array().copy_to_host()
+        return found
+
+
+def _flatten(values: tuple[Any, ...], words: list[Any]) -> None:
+    """The words that a kernel is given for its arguments, views and numbers in tuples."""
+    for value in values:
+        if type(value) is View:
+            words += value._words
+        elif isinstance(value, tuple):
+            _flatten(value, words)
+        else:
+            words.append(value)
+
+
+def _words_of(kind: Any) -> str:
+    """The words, as `struct` has them, that a kernel takes for an argument of a type."""
+    if isinstance(kind, types.Array):
+        return _ARRAY + 2 * kind.ndim * "q"
+    if hasattr(kind, "types"):  # a tuple
+        return "".join(map(_words_of, kind))
+    if kind == types.float64:
+        return "d"
+    # an integer; of fewer bits, too: the driver takes as many bytes as the kernel has
+    return "q" if kind.signed else "Q"
+
+
+def _as_arrays(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Views in tuples as Numba arrays."""
+    made = [v.array() if type(v) is View else _as_arrays(v) if isinstance(v, tuple) else v for v in values]
+    return type(values)(*made) if hasattr(values, "_fields") else tuple(made)
+
+
+class _Words(threading.local):
+    """Room for a launch's arguments, one word each, and their addresses. A launch copies them before it returns."""
+
+    def __init__(self) -> None:
+        most = 4096 // 8  # bytes of arguments that any card takes
+        self.room = (ctypes.c_uint64 * most)()
+        first = ctypes.addressof(self.room)
+        self._addresses = (ctypes.c_uint64 * most)(*(first + 8 * at for at in range(most)))
+        self.addresses = ctypes.addressof(self._addresses)
+
+
+_words = _Words()
+Launcher = Callable[[int, int, int, int, "tuple[Any, ...]"], None]
+
+
+def launcher(dispatcher: Any) -> Launcher:
+    """What launches a kernel of one signature: on the current device, a stream's handle, blocks, threads, arguments.
+
+    The driver is called here. numba-cuda's launch makes a ctypes object of each number, a configuration, and of each
+    array a Numba array. A version that keeps its kernels otherwise goes its own way.
     """
     if not is_numba_cuda() or lacking():
 
-        def launch(blocks: int, threads: int, stream: Any, arguments: tuple[Any, ...]) -> None:
-            dispatcher[blocks, threads, stream](*arguments)
+        def launch(device: int, handle: int, blocks: int, threads: int, arguments: tuple[Any, ...]) -> None:
+            stream = cuda.external_stream(handle) if handle else 0
+            dispatcher[blocks, threads, stream](*_as_arrays(arguments))
 
         return launch
-    from numba.cuda.cudadrv.driver import _to_core_stream
-
+    launch_kernel = _driver().cuLaunchKernel
     (overload,) = dispatcher.overloads.values()
+    packed = struct.Struct("<" + "".join(map(_words_of, overload.argument_types)))
+    functions: dict[int, int] = {}
 
-    def launch_overload(blocks: int, threads: int, stream: Any, arguments: tuple[Any, ...]) -> None:
-        overload.launch(arguments, (blocks, 1, 1), (threads, 1, 1), _to_core_stream(stream), 0)
+    def launch_overload(device: int, handle: int, blocks: int, threads: int, arguments: tuple[Any, ...]) -> None:
+        function = functions.get(device)
+        if function is None:
+            function = functions[device] = int(overload._codelibrary.get_cufunc().handle)
+        flat: list[Any] = []
+        _flatten(arguments, flat)
+        packed.pack_into(_words.room, 0, *flat)
+        addresses = _words.addresses
+        (code,) = launch_kernel(function, blocks, 1, 1, threads, 1, 1, 0, handle, addresses, 0)
+        if code:
+            raise RuntimeError(f"a launch of {blocks} blocks of {threads} threads: {code.name}")
 
     return launch_overload
 

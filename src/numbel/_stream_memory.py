@@ -27,6 +27,7 @@ class Stretch:
     def __init__(self, size: int) -> None:
         self.size = size
         self.array = cuda.device_array(size, np.uint8)
+        self.address = _numba_cuda.address(self.array)
         self.event = _numba_cuda.event()
         self.stream = -1
 
@@ -105,8 +106,8 @@ def free() -> int:
 class Lease:
     """The memory of one call, on one stream of the current device, from its first kernel to its last."""
 
-    def __init__(self, device: int, handle: int, stream: Any) -> None:
-        self._pool, self._handle, self._stream = _pool(device), handle, stream
+    def __init__(self, device: int, handle: int) -> None:
+        self._pool, self._handle = _pool(device), handle
         self._stretches: list[Stretch] = []
         self._begun = 0
 
@@ -115,14 +116,14 @@ class Lease:
         self._begun = 0
 
     def take(self, size: int) -> tuple[Any, int]:
-        """The array that holds the next so many bytes of scratch, and where in it they begin."""
+        """The array that holds the next so many bytes of scratch, and the address of these."""
         last = self._stretches[-1].size if self._stretches else 0
         if not self._stretches or self._begun + size > last:
             # room for all of a call like this; twice as much while that is little
             self._stretches.append(self._more(max(self._begun + size, min(2 * last, last + _STEP), _LEAST)))
             self._begun = 0
         start, self._begun = self._begun, self._begun + size
-        return self._stretches[-1].array, start
+        return self._stretches[-1].array, self._stretches[-1].address + start
 
     def _more(self, size: int) -> Stretch:
         found = self._pool.borrow(size, _numba_cuda.stream_id(self._handle))
@@ -145,10 +146,10 @@ class Lease:
         things = [*stretches[:-1], *things]
         if things:
             event = _numba_cuda.event()
-            event.record(self._stream)
+            event.record(self._handle)
             self._pool.keep(things, event)
         if stretches:
             largest = stretches[-1]
             largest.stream = _numba_cuda.stream_id(self._handle)
-            largest.event.record(self._stream)
+            largest.event.record(self._handle)
             self._pool.give_back(largest)

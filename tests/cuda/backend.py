@@ -28,7 +28,8 @@ def _guard_scratch(driver):
     def scratch(self, shape, dtype):
         if not driver.guards_scratch or 0 in np.atleast_1d(shape):
             return lent(self, shape, dtype)
-        return cuda.device_array(shape, dtype, stream=self.stream)
+        span = Library._look_up(self, cuda.device_array(shape, dtype, stream=self.stream), "scratch")
+        return span.view(0, span.shape, span.strides)
 
     Library.scratch = scratch
 

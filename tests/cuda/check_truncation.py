@@ -8,7 +8,7 @@ import numpy as np
 from numba import cuda
 
 import numbel
-from common import DRAW, SEED, cheap, check, logits, on_device, raised, rng, same
+from common import DRAW, SEED, as_given, cheap, check, logits, on_device, raised, rng, same
 from numbel._cuda import launch
 from numbel._cuda.rows import Call, Results
 from numbel._cuda.truncation import Limits
@@ -158,15 +158,15 @@ def check_ragged():
     for method in METHODS:
         expected = rng().sample(x, 2, offsets=offsets, method=method, top_k=top_k, top_p=top_p, on_invalid="flag")
         found = [cuda.device_array(2 * rows, np.int64), *(cuda.device_array(n, np.float32) for n in (2 * rows, rows))]
-        none = {kind: cuda.device_array(0, kind) for kind in (np.float64, np.uint64, np.uint8, np.int64)}
+        none = {kind: as_given(cuda.device_array(0, kind)) for kind in (np.float64, np.uint64, np.uint8, np.int64)}
         call = Call(
             0, 1.0, none[np.float64], none[np.uint64], none[np.uint8], np.uint64(SEED), np.uint64(DRAW),
-            none[np.uint64], on_device(offsets),
+            none[np.uint64], as_given(on_device(offsets)),
         )  # fmt: skip
-        limits = Limits(1, on_device(top_k), 1.0, on_device(top_p), 0.0, none[np.float64])
-        context = launch.LaunchContext("float32", 0, lambda shape, kind: cuda.device_array(shape, kind))
-        results = Results(*found, none[np.float64], none[np.int64])
-        launch.truncated(on_device(x[None]), call, limits, method, 2, results, context)
+        limits = Limits(1, as_given(on_device(top_k)), 1.0, as_given(on_device(top_p)), 0.0, none[np.float64])
+        context = launch.LaunchContext("float32", 0, 0, lambda shape, kind: as_given(cuda.device_array(shape, kind)))
+        results = Results(*map(as_given, found), none[np.float64], none[np.int64])
+        launch.truncated(as_given(on_device(x[None])), call, limits, method, 2, results, context)
         for part, due in zip(found, expected, strict=True):
             same(part, due.reshape(-1), f"ragged {method}")
 

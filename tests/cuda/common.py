@@ -14,6 +14,7 @@ from numba import cuda
 
 import numbel
 from backend import BACKENDS, SIMULATED
+from numbel._libraries import Library
 
 FORMATS = ("float32", "float64", "float16", "bfloat16")
 #: The formats of arithmetic. Halves differ from float32 in what loads and stores an element, which a part shows.
@@ -100,6 +101,12 @@ def view(array, shape, strides, dtype=None):
     from numba.cuda.cudadrv.devicearray import DeviceNDArray
 
     return DeviceNDArray(shape, strides, dtype or array.dtype, gpu_data=array.gpu_data)
+
+
+def as_given(array):
+    """An array of Numba's as kernels are given it."""
+    span = Library(array, None).span(array, "array")
+    return span.view(0, span.shape, span.strides)
 
 
 def transposed(array, axes):

@@ -7,6 +7,7 @@ import struct
 import numpy as np
 import pytest
 
+from ptx import schedule
 from ptx.addresses import narrow_products
 from ptx.machine import Kernel
 from ptx.memory import POISONED, SUPPORTED, Memory
@@ -211,3 +212,62 @@ _ELEMENT = "shl.b64 %rd4, %rd3, 2; add.s64 %rd4, %rd1, %rd4; ld.global.u32 %r4, 
 def test_products_of_32_bits_in_addresses_are_found(body, found):
     body = f"ld.global.u32 %r3, [%rd2]; {body} {_ELEMENT}".replace(";", ";\n")
     assert len(narrow_products(Module(_MODULE.format(body=body)))) == found
+
+
+# --- what is asked of a card and not done yet
+
+
+def orders(ask, count=200):
+    """The orders in which names are done that `ask` gives to a schedule, over many seeds."""
+    found = set()
+    for seed in range(count):
+        made, done = schedule.Schedule(seed), []
+        ask(made, lambda stream, name, made=made, done=done: made.add(stream, lambda: done.append(name)))
+        made.reach_all()
+        found.add("".join(done))
+    return found
+
+
+LEGACY, BLOCKING, OTHER, FREE = (
+    schedule.Stream(0, handle, blocking) for handle, blocking in ((0, True), (10, True), (11, True), (12, False))
+)
+
+
+def test_a_stream_keeps_its_order_and_two_have_none():
+    def ask(made, do):
+        do(FREE, "a"), do(FREE, "b"), do(BLOCKING, "c")
+
+    assert orders(ask) == {"abc", "acb", "cab"}
+
+
+def test_a_stream_waits_for_an_event():
+    def ask(made, do):
+        do(FREE, "a")
+        made.record(1, FREE)
+        do(FREE, "b")
+        made.wait(1, OTHER)
+        made.wait(2, OTHER)  # which nobody recorded
+        do(OTHER, "c")
+
+    assert orders(ask) == {"abc", "acb"}
+
+
+def test_the_legacy_stream_and_blocking_ones_wait_for_each_other():
+    def ask(made, do):
+        do(BLOCKING, "a"), do(FREE, "b"), do(LEGACY, "c"), do(OTHER, "d")
+
+    assert orders(ask) == {"abcd", "bacd", "acbd", "acdb"}
+
+
+def test_only_what_is_waited_for_must_be_done():
+    late = set()
+    for seed in range(50):
+        made, done = schedule.Schedule(seed), []
+        made.add(FREE, lambda done=done: done.append("a"))
+        made.add(BLOCKING, lambda done=done: done.append("b"))
+        made.record(1, BLOCKING)
+        made.reach_stream(BLOCKING)
+        assert made.passed(1)
+        assert "b" in done
+        late.add("a" in done)
+    assert late == {False, True}

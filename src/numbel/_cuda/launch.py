@@ -78,10 +78,11 @@ _TABLED = (1 << 28) // 24
 
 
 class LaunchContext(NamedTuple):
-    """The element format of a launch, its stream, and what makes scratch: of a shape and a dtype."""
+    """The element format of a launch, its device, its stream by handle, and what makes scratch of a shape and dtype."""
 
     name: str
-    stream: Any
+    device: int
+    handle: int
     scratch: Callable[[Any, Any], Any]
 
 
@@ -94,7 +95,7 @@ def _kernel(module: Any, form: str, layout: str, name: str) -> Any:
 
 
 @functools.cache
-def _launcher(module: Any, form: str, layout: str, name: str) -> Callable[[int, int, Any, tuple[Any, ...]], None]:
+def _launcher(module: Any, form: str, layout: str, name: str) -> _numba_cuda.Launcher:
     return _numba_cuda.launcher(_kernel(module, form, layout, name))
 
 
@@ -120,7 +121,7 @@ def _launch(
     threads: int = THREADS,
 ) -> None:
     blocks = max(1, min(items, _GRID))
-    _launcher(module, context.name, layout, name)(blocks, threads, context.stream, arguments)
+    _launcher(module, context.name, layout, name)(context.device, context.handle, blocks, threads, arguments)
 
 
 def _layout(*arrays: Any) -> str:

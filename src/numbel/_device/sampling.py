@@ -9,13 +9,12 @@ import numpy as np
 
 from .. import _checks, _tables
 from .._cuda import launch
-from .._cuda.launch import LaunchContext
 from .._cuda.rows import Call
 from .._libraries import library
 from .._requests import RowOptions, SampleOptions
 from ..results import Sample
 from .ragged import Ragged
-from .task import Reserve, Task, advance, apart, check_device, plain_call, planes
+from .task import Reserve, Task, advance, apart, check_device, launch_context, plain_call, planes
 from .truncation import Truncation, truncation
 
 
@@ -44,7 +43,7 @@ def gumbel(reserve: Reserve, loc: Any, scale: Any, size: Any, dtype: Any, out: A
         if span.size:
             if not span.shape:
                 span = span._replace(shape=(1,), strides=(0,))
-            call, context = plain_call(where, draw), LaunchContext(kind, where.stream, where.scratch)
+            call, context = plain_call(where, draw), launch_context(where, kind)
             for first, (view,) in planes(span):
                 launch.gumbel(view, call._replace(first_row=first), locs, scales, context)
             advance(call, context)

@@ -9,13 +9,12 @@ from numba import cuda
 
 from .. import _checks
 from .._cuda import launch
-from .._cuda.launch import LaunchContext
 from .._cuda.roots import LAW
 from .._cuda.table import BITS, COLUMNS, FIELDS, HEAD, UNIT, Tables
 from .._libraries import Jax, Library, library
 from .._requests import RowOptions
 from .._scalar.limits import BLOCK
-from .task import Expected, Reserve, Task, advance, output, plain_call
+from .task import Expected, Reserve, Task, advance, launch_context, output, plain_call
 
 
 class Table:
@@ -66,7 +65,7 @@ class Table:
             result = where.empty(size, "int64") if out is None else out
             indices = where.span(result, "out").flat()
             if indices.size:
-                call, context = plain_call(where, draw), LaunchContext("float64", where.stream, where.scratch)
+                call, context = plain_call(where, draw), launch_context(where, "float64")
                 made = Tables(
                     first=0,
                     rows=1,

@@ -17,7 +17,7 @@ from .. import _checks
 from .._cuda import launch
 from .._cuda.launch import LaunchContext
 from .._cuda.rows import Call, Results
-from .._libraries import Library, Span, library
+from .._libraries import Library, Span, library, library_class
 from .._requests import RowOptions, Temperature
 
 Reserve = Callable[[], AbstractContextManager[tuple[int, Any]]]
@@ -35,9 +35,15 @@ def no_elements(device: int, kind: str) -> Any:
     return Span(0, (0,), (), kind, device, False, None).view(0, (0,), (np.dtype(kind).itemsize,))
 
 
+def launch_context(where: Library, name: str) -> LaunchContext:
+    """Where kernels of a format run."""
+    return LaunchContext(name, where.device, where.handle, where.scratch)
+
+
 def plain_call(where: Library, draw: tuple[int, Any]) -> Call:
     """What the kernels of a call are told whose rows have no options."""
-    reals, words, integers = (no_elements(where.device, kind) for kind in ("float64", "uint64", "int64"))
+    device = where.device
+    words = no_elements(device, "uint64")
     drawn, counter = np.uint64(0), words
     if isinstance(draw[1], int):
         drawn = np.uint64(draw[1])
@@ -47,13 +53,13 @@ def plain_call(where: Library, draw: tuple[int, Any]) -> Call:
     return Call(
         first_row=0,
         temperature=1.0,
-        temperatures=reals,
+        temperatures=no_elements(device, "float64"),
         ids=words,
-        mask=no_elements(where.device, "uint8"),
+        mask=no_elements(device, "uint8"),
         seed=np.uint64(draw[0]),
         draw=drawn,
         counter=counter,
-        offsets=integers,
+        offsets=no_elements(device, "int64"),
     )
 
 
@@ -65,7 +71,7 @@ def advance(call: Call, context: LaunchContext) -> None:
 
 def check_device(where: Library, array: Any, name: str, of: str = "logits") -> None:
     """ValueError where an array lies on another device."""
-    device = library(array, None).device
+    device = library_class(array).device_of(array)
     if device != where.device:
         raise ValueError(f"{name} lies on device {device} and the {of} on device {where.device}")
 
@@ -116,7 +122,7 @@ class Task:
     @property
     def context(self) -> LaunchContext:
         """Where kernels of this format run."""
-        return LaunchContext(self.span.name, self.library.stream, self.library.scratch)
+        return launch_context(self.library, self.span.name)
 
     @property
     def wide(self) -> str:
@@ -137,7 +143,8 @@ class Task:
         elif host.temperature.per_row:
             call = call._replace(temperatures=self.uploaded(host.temperature.values))
         else:
-            call = call._replace(temperature=float(host.temperature.values[0]))
+            value = float(host.temperature.values[0])
+            call = call if value == 1.0 else call._replace(temperature=value)
         if host.row_ids is not None:
             call = call._replace(ids=self.uploaded(host.row_ids, "uint64"))
         elif options.row_ids is not None:
@@ -152,9 +159,14 @@ class Task:
         self, indices: Any = None, log_prob: Any = None, logsumexp: Any = None, logsumexp64: Any = None, bad: Any = None
     ) -> Results:
         """Outputs of a sample: arrays without elements for what is not wanted."""
-        kinds = ("int64", self.wide, self.wide, "float64", "int64")
-        given = (indices, log_prob, logsumexp, logsumexp64, bad)
-        return Results(*(self.none(kind) if each is None else each for each, kind in zip(given, kinds, strict=True)))
+        none, wide = self.none, self.none(self.wide)
+        return Results(
+            none("int64") if indices is None else indices,
+            wide if log_prob is None else log_prob,
+            wide if logsumexp is None else logsumexp,
+            none("float64") if logsumexp64 is None else logsumexp64,
+            none("int64") if bad is None else bad,
+        )
 
     def none(self, kind: str) -> Any:
         """An array without elements."""
@@ -185,7 +197,7 @@ class Task:
     def parts_with(self, call: Call, *others: Span) -> Iterator[tuple[Any, ...]]:
         """What kernels are told of each of `parts`, its view, and those of other arrays of the logits' shape."""
         for first, views in planes(self.span, *others):
-            yield call._replace(first_row=first), *views
+            yield call._replace(first_row=first) if first else call, *views
 
     def alike(self, call: Call) -> Iterator[tuple[Any, Call]]:
         """`parts` of rows of one length each, for launches that know no offsets."""
@@ -291,11 +303,12 @@ def output(mine: Library, array: Any, expected: Expected) -> Span:
     shape, kind, name, written, of = expected
     if not _checks.on_device(array):
         raise TypeError(f"{name} lies on the host ({type(array).__name__}) and the {of} on a CUDA device")
-    where = library(array, None)
-    if type(where) is not type(mine):
-        raise TypeError(f"{name} is an array of {where.name}, expected one of {mine.name}, as the {of}")
-    check_device(mine, array, name, of)
+    theirs = library_class(array)
+    if theirs is not type(mine):
+        raise TypeError(f"{name} is an array of {theirs.name}, expected one of {mine.name}, as the {of}")
     span = mine.span(array, name)
+    if span.device != mine.device:
+        raise ValueError(f"{name} lies on device {span.device} and the {of} on device {mine.device}")
     if span.name != kind:
         raise TypeError(f"{name} has dtype {span.name}, expected {kind}")
     if span.shape != shape:
@@ -317,8 +330,8 @@ def planes(*spans: Span) -> Iterator[tuple[int, tuple[Any, ...]]]:
             dims[-1] = (dims[-1][0] * length, steps)
         else:
             dims.append((length, steps))
-    rows, steps = dims.pop() if dims else (1, tuple(0 for _ in spans))
-    for run, place in enumerate(np.ndindex(*(length for length, _ in dims))):
+    rows, steps = dims.pop() if dims else (1, (0,) * len(spans))
+    for run, place in enumerate(np.ndindex(*(length for length, _ in dims)) if dims else ((),)):
         views = []
         for at, span in enumerate(spans):
             offset = sum(i * outer[at] for i, (_, outer) in zip(place, dims, strict=True))
@@ -334,6 +347,8 @@ def _overlap(a: Span, b: Span) -> bool:
     """Whether the stretches of memory of two arrays meet."""
 
     def ends(span: Span) -> tuple[int, int]:
+        if span.contiguous:
+            return span.pointer, span.pointer + span.size * span.item_size - 1
         reach = [(length - 1) * step for length, step in zip(span.shape, span.strides, strict=True)]
         return span.pointer + sum(min(r, 0) for r in reach), span.pointer + sum(max(r, 0) for r in reach)
 
@@ -343,13 +358,8 @@ def _overlap(a: Span, b: Span) -> bool:
 
 def apart(spans: Sequence[Span]) -> None:
     """No two outputs of one call share memory; they are contiguous, or refused for that."""
-    filled = [span for span in spans if span.size]
-    if any(
-        _overlap(one, other)
-        for i, one in enumerate(filled)
-        for other in filled[:i]
-        if one.contiguous and other.contiguous
-    ):
+    filled = [span for span in spans if span.size and span.contiguous] if len(spans) > 1 else []
+    if any(_overlap(one, other) for i, one in enumerate(filled) for other in filled[:i]):
         raise ValueError("two arrays of out share memory: each result needs its own")
 
 

@@ -1,6 +1,7 @@
 // A libcuda.so.1 without a card, for numba-cuda and cuda.core: devices, contexts, streams and events. Memory and launches are
 // Python's (driver.py), which sets `hooks`. Everything is done at once, in the order of the calls; `copies_are_late` makes copies
-// that a card may delay arrive as late as it may. While `capturing`, launches are kept and not done.
+// that a card may delay arrive as late as it may. While `capturing`, launches are kept and not done. While `scheduled`, all that a
+// card does by itself is Python's, too (schedule.py), and memory is freed as soon as it is asked for.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdint.h>
@@ -13,6 +14,7 @@
 enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, INVALID_IMAGE = 200, INVALID_CONTEXT = 201,
        INVALID_HANDLE = 400, NOT_FOUND = 500, LAUNCH_FAILED = 719, NOT_SUPPORTED = 801 };
 enum { NON_BLOCKING = 1 };
+enum { COPY, COPY_STAGED, SET, RECORD, WAIT, REACH_STREAM, REACH_EVENT, REACH_ALL, HAS_PASSED, RELEASE };
 
 typedef int Result;
 typedef uintptr_t Address;
@@ -21,7 +23,7 @@ typedef struct { char *image; size_t size; } Library;
 typedef struct { Library *library; char *name; } Kernel;
 typedef struct { int device, flags; unsigned long id; } Stream;
 typedef struct { int device; } Context;
-typedef struct { double at; } Event;
+typedef struct { double at; unsigned long id; } Event;
 typedef struct { uint64_t address, size, device; } Span;
 typedef struct Copy { void *to, *from; size_t size; struct Copy *next; } Copy;
 
@@ -30,15 +32,16 @@ struct {
     Address (*allocate)(size_t size, int device);
     Result (*release)(Address address);
     Result (*span)(Address address, Span *found);
+    Result (*schedule)(int what, const void *stream, int device, Address a, Address b, size_t size);
 } hooks;
 struct { long allocations, releases, copies, launches, waits; } counts;
-int device_count = 1, copies_are_late = 0, capturing = 0;
+int device_count = 1, copies_are_late = 0, capturing = 0, idle = 0, scheduled = 0;
 int capabilities[MOST_DEVICES] = {90, 90, 90, 90, 90, 90, 90, 90};
 
 static Context contexts[MOST_DEVICES] = {{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}};
 static __thread Context *stack[64];
 static __thread int depth;
-static unsigned long next_stream = 10;
+static unsigned long next_stream = 10, next_event = 1;
 
 // --- devices and contexts
 
@@ -101,6 +104,9 @@ Result cuCtxGetStreamPriorityRange(int *least, int *greatest) { *least = 0; *gre
 
 // --- copies: those from pageable memory on the legacy stream may arrive when that stream is next waited for
 
+static Result on_card(int what, const void *stream, Address a, Address b, size_t size) {
+    return hooks.schedule(what, stream, current() ? current()->device : 0, a, b, size);
+}
 static Copy *first_copy, **last_copy = &first_copy;
 
 static void settle(void) {
@@ -121,6 +127,7 @@ static Result copy_now(void *to, const void *from, size_t size) { counts.copies+
 
 Result cuMemcpyHtoD(Address to, const void *from, size_t size) {
     if (on_device(to, size)) return INVALID_VALUE;
+    if (scheduled) { counts.copies++; return on_card(COPY_STAGED, NULL, to, (Address)from, size); }
     settle();
     if (!copies_are_late) return copy_now((void *)to, from, size);
     counts.copies++;
@@ -131,29 +138,38 @@ Result cuMemcpyHtoD(Address to, const void *from, size_t size) {
     last_copy = &copy->next;
     return SUCCESS;
 }
-Result cuMemcpyDtoH(void *to, Address from, size_t size) {
-    settle();
-    return on_device(from, size) ? INVALID_VALUE : copy_now(to, (void *)from, size);
+// to pageable memory: it is there when the call returns
+static Result copy_to_host(void *to, Address from, size_t size, const void *stream) {
+    if (on_device(from, size)) return INVALID_VALUE;
+    if (!scheduled) return copy_now(to, (void *)from, size);
+    counts.copies++;
+    Result answer = on_card(COPY, stream, (Address)to, from, size);
+    return answer ? answer : on_card(REACH_STREAM, stream, 0, 0, 0);
 }
+static Result copy_in_order(Address to, Address from, size_t size, const void *stream) {
+    if (!scheduled) return copy_now((void *)to, (void *)from, size);
+    counts.copies++;
+    return on_card(COPY, stream, to, from, size);
+}
+Result cuMemcpyDtoH(void *to, Address from, size_t size) { settle(); return copy_to_host(to, from, size, NULL); }
 Result cuMemcpyDtoD(Address to, Address from, size_t size) {
     settle();
-    return on_device(to, size) || on_device(from, size) ? INVALID_VALUE : copy_now((void *)to, (void *)from, size);
+    return on_device(to, size) || on_device(from, size) ? INVALID_VALUE : copy_in_order(to, from, size, NULL);
 }
 Result cuMemcpyHtoDAsync(Address to, const void *from, size_t size, void *stream) {
-    return on_device(to, size) ? INVALID_VALUE : copy_now((void *)to, from, size);
+    return on_device(to, size) ? INVALID_VALUE : copy_in_order(to, (Address)from, size, stream);
 }
-Result cuMemcpyDtoHAsync(void *to, Address from, size_t size, void *stream) {
-    return on_device(from, size) ? INVALID_VALUE : copy_now(to, (void *)from, size);
-}
+Result cuMemcpyDtoHAsync(void *to, Address from, size_t size, void *stream) { return copy_to_host(to, from, size, stream); }
 Result cuMemcpyDtoDAsync(Address to, Address from, size_t size, void *stream) {
-    return on_device(to, size) || on_device(from, size) ? INVALID_VALUE : copy_now((void *)to, (void *)from, size);
+    return on_device(to, size) || on_device(from, size) ? INVALID_VALUE : copy_in_order(to, from, size, stream);
 }
-Result cuMemsetD8(Address to, unsigned char value, size_t size) {
+Result cuMemsetD8Async(Address to, unsigned char value, size_t size, void *stream) {
     if (on_device(to, size)) return INVALID_VALUE;
+    if (scheduled) return on_card(SET, stream, to, value, size);
     memset((void *)to, value, size);
     return SUCCESS;
 }
-Result cuMemsetD8Async(Address to, unsigned char value, size_t size, void *stream) { return cuMemsetD8(to, value, size); }
+Result cuMemsetD8(Address to, unsigned char value, size_t size) { return cuMemsetD8Async(to, value, size, NULL); }
 
 // --- memory
 
@@ -170,7 +186,11 @@ Result cuMemFree(Address address) {
     counts.releases++;
     return hooks.release(address);
 }
-Result cuMemFreeAsync(Address address, void *stream) { return cuMemFree(address); }
+Result cuMemFreeAsync(Address address, void *stream) {
+    if (!scheduled || !address) return cuMemFree(address);
+    counts.releases++;
+    return on_card(RELEASE, stream, address, 0, 0);
+}
 Result cuMemAllocHost(void **address, size_t size) { return posix_memalign(address, 4096, size) ? OUT_OF_MEMORY : SUCCESS; }
 Result cuMemHostAlloc(void **address, size_t size, unsigned flags) { return cuMemAllocHost(address, size); }
 Result cuMemFreeHost(void *address) { free(address); return SUCCESS; }
@@ -224,12 +244,19 @@ Result cuStreamCreateWithPriority(Stream **stream, unsigned flags, int priority)
 Result cuStreamDestroy(Stream *stream) { return SUCCESS; }
 Result cuStreamSynchronize(Stream *stream) {
     counts.waits++;
+    if (scheduled) return on_card(REACH_STREAM, stream, 0, 0, 0);
     if (waits_for_legacy(stream)) settle();
     return SUCCESS;
 }
-Result cuCtxSynchronize(void) { counts.waits++; settle(); return SUCCESS; }
+Result cuCtxSynchronize(void) {
+    counts.waits++;
+    settle();
+    return scheduled ? on_card(REACH_ALL, NULL, 0, 0, 0) : SUCCESS;
+}
 Result cuStreamQuery(Stream *stream) { return SUCCESS; }
-Result cuStreamWaitEvent(Stream *stream, Event *event, unsigned flags) { return SUCCESS; }
+Result cuStreamWaitEvent(Stream *stream, Event *event, unsigned flags) {
+    return scheduled ? on_card(WAIT, stream, event->id, 0, 0) : SUCCESS;
+}
 Result cuStreamGetDevice(Stream *stream, int *device) {
     if (!is_default(stream)) { *device = stream->device; return SUCCESS; }
     return cuCtxGetDevice(device);
@@ -251,12 +278,22 @@ static double milliseconds(void) {
     clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec * 1e3 + now.tv_nsec * 1e-6;
 }
-Result cuEventCreate(Event **event, unsigned flags) { *event = calloc(1, sizeof(Event)); return SUCCESS; }
+Result cuEventCreate(Event **event, unsigned flags) {
+    *event = malloc(sizeof(Event));
+    **event = (Event){0, next_event++};
+    return SUCCESS;
+}
 Result cuEventDestroy(Event *event) { free(event); return SUCCESS; }
-Result cuEventRecord(Event *event, void *stream) { event->at = milliseconds(); return SUCCESS; }
+Result cuEventRecord(Event *event, void *stream) {
+    event->at = milliseconds();
+    return scheduled ? on_card(RECORD, stream, event->id, 0, 0) : SUCCESS;
+}
 Result cuEventRecordWithFlags(Event *event, void *stream, unsigned flags) { return cuEventRecord(event, stream); }
-Result cuEventSynchronize(Event *event) { counts.waits++; return SUCCESS; }
-Result cuEventQuery(Event *event) { return SUCCESS; }
+Result cuEventSynchronize(Event *event) {
+    counts.waits++;
+    return scheduled ? on_card(REACH_EVENT, NULL, event->id, 0, 0) : SUCCESS;
+}
+Result cuEventQuery(Event *event) { return scheduled ? on_card(HAS_PASSED, NULL, event->id, 0, 0) : SUCCESS; }
 Result cuEventElapsedTime(float *elapsed, Event *from, Event *to) { *elapsed = to->at - from->at; return SUCCESS; }
 
 // --- code and launches
@@ -320,6 +357,7 @@ Result cuLaunchKernelEx(const Config *config, Kernel *kernel, void **parameters,
     if (grid[1] != 1 || grid[2] != 1 || block[1] != 1 || block[2] != 1) return NOT_SUPPORTED;
     if (!is_default(stream) && stream->device != current()->device) return INVALID_HANDLE;
     if (waits_for_legacy(stream)) settle();
+    if (idle) return SUCCESS;
     Library *library = kernel->library;
     return hooks.launch(library->image, library->size, kernel->name, config, parameters, current()->device);
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import importlib.util
 import shutil
 import subprocess
@@ -15,19 +16,33 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .machine import Kernel
 from .memory import SUPPORTED, Memory
+from .schedule import Schedule, Stream
 
 NEEDED = 'needs Linux on x86-64, gcc, and python -m pip install "numba-cuda[cu13]" "cuda-toolkit==13.0.*"'
 _DEVICES = 8
 
 
+_NON_BLOCKING = 1
+_NOT_READY, _LAUNCH_FAILED = 600, 719
+
+
 class _Config(ctypes.Structure):
-    _fields_ = [("grid", ctypes.c_uint * 3), ("block", ctypes.c_uint * 3), ("shared", ctypes.c_uint)]
+    _fields_ = [
+        ("grid", ctypes.c_uint * 3),
+        ("block", ctypes.c_uint * 3),
+        ("shared", ctypes.c_uint),
+        ("stream", ctypes.c_void_p),
+    ]
+
+
+class _Stream(ctypes.Structure):
+    _fields_ = [("device", ctypes.c_int), ("flags", ctypes.c_int)]
 
 
 class Counts(ctypes.Structure):
@@ -60,6 +75,7 @@ _Hooks = {
     "allocate": ctypes.CFUNCTYPE(_size, _size, _int),
     "release": ctypes.CFUNCTYPE(_int, _size),
     "span": ctypes.CFUNCTYPE(_int, _size, ctypes.POINTER(ctypes.c_uint64 * 3)),
+    "schedule": ctypes.CFUNCTYPE(_int, _int, _size, _int, _size, _size, _size),
 }
 
 
@@ -84,10 +100,12 @@ class Driver:
         self.seconds: Counter[str] = Counter()
         self.guards_scratch = True  # not where what a call allocates is counted
         self._captured: list[Launch] | None = None
+        self._schedule: Schedule | None = None
         self.only: dict[str, tuple[int, int]] = {}  # part of an entry's name: which of its blocks are run
         self._kernels: dict[tuple[int, bytes], Kernel] = {}
         self._seed = 12345
-        self._hooks = [kind(getattr(self, f"_{name}")) for name, kind in _Hooks.items()]
+        named = {name: getattr(self, f"_{name}") for name in _Hooks if name != "schedule"} | {"schedule": self._on_card}
+        self._hooks = [kind(named[name]) for name, kind in _Hooks.items()]
         table = (ctypes.c_void_p * len(self._hooks)).in_dll(library, "hooks")
         for at, hook in enumerate(self._hooks):
             table[at] = ctypes.cast(hook, ctypes.c_void_p).value
@@ -100,25 +118,43 @@ class Driver:
         return {name: getattr(counts, name) for name, _ in Counts._fields_}
 
     @contextlib.contextmanager
-    def late_copies(self) -> Iterator[None]:
-        """Copies from pageable memory arrive when the legacy stream is next waited for."""
-        late = ctypes.c_int.in_dll(self._library, "copies_are_late")
-        late.value = 1
+    def _set(self, flag: str) -> Iterator[None]:
+        """Set an integer of the driver to 1."""
+        value = ctypes.c_int.in_dll(self._library, flag)
+        value.value = 1
         try:
             yield
         finally:
-            late.value = 0
+            value.value = 0
+
+    def late_copies(self) -> contextlib.AbstractContextManager[None]:
+        """Copies from pageable memory arrive when the legacy stream is next waited for."""
+        return self._set("copies_are_late")
+
+    def idle(self) -> contextlib.AbstractContextManager[None]:
+        """Launches are counted and not run: what is left is the host's part."""
+        return self._set("idle")
 
     @contextlib.contextmanager
     def capturing(self) -> Iterator[list[Launch]]:
         """Launches are kept, to be replayed, and not run; streams say that they are captured."""
         self._captured = kept = []
-        flag = ctypes.c_int.in_dll(self._library, "capturing")
-        flag.value = 1
         try:
-            yield kept
+            with self._set("capturing"):
+                yield kept
         finally:
-            self._captured, flag.value = None, 0
+            self._captured = None
+
+    @contextlib.contextmanager
+    def late(self, seed: int) -> Iterator[None]:
+        """Nothing is done before somebody waits for it, in an order that a seed chooses. Memory is freed at once."""
+        self._schedule = schedule = Schedule(seed)
+        try:
+            with self._set("scheduled"):
+                yield
+        finally:
+            schedule.reach_all()
+            self._schedule = None
 
     @contextlib.contextmanager
     def some_blocks(self, only: dict[str, tuple[int, int]]) -> Iterator[None]:
@@ -162,15 +198,65 @@ class Driver:
                 self._same_device(value, device)
             config = config.contents
             launch = Launch(kernel, bytes(parameters), config.grid[0], config.block[0], device)
-            if self._captured is None:
-                self._run(launch)
-            else:
+            if self._captured is not None:
                 self._captured.append(launch)
+            elif self._schedule is not None:
+                self._later(_stream(config.stream or 0, device), functools.partial(self._run, launch))
+            else:
+                self._run(launch)
         except BaseException as error:  # what is raised here ends in C
-            self.failures.append(f"{type(error).__name__}: {error}")
-            traceback.print_exc()
-            return 719
+            self._failed(error)
+            return _LAUNCH_FAILED
         return 0
+
+    def _failed(self, error: BaseException) -> None:
+        self.failures.append(f"{type(error).__name__}: {error}")
+        traceback.print_exc()
+
+    def _later(self, stream: Stream, action: Callable[[], object]) -> None:
+        """Do something when it is due; what goes wrong then is a failure."""
+
+        def act() -> None:
+            try:
+                action()
+            except Exception as error:
+                self._failed(error)
+
+        assert self._schedule is not None
+        self._schedule.add(stream, act)
+
+    def _on_card(self, what: int, handle: int, device: int, a: int, b: int, size: int) -> int:
+        """Something of a stream or an event, while there is a schedule; driver.c has the names of `what`."""
+        schedule, stream, failed = self._schedule, _stream(handle, device), len(self.failures)
+        assert schedule is not None
+        if what == 0:  # also of memory of the host, as if it were pinned: who frees it before that is found
+            self._later(stream, lambda: self._copy(a, b, size))
+        elif what == 1:
+            staged = ctypes.create_string_buffer(ctypes.string_at(b, size), size)
+            self._later(stream, lambda: self._copy(a, ctypes.addressof(staged), size))
+        elif what == 2:
+            self._later(stream, lambda: ctypes.memset(a, b, size))
+        elif what == 3:
+            schedule.record(a, stream)
+        elif what == 4:
+            schedule.wait(a, stream)
+        elif what == 5:
+            schedule.reach_stream(stream)
+        elif what == 6:
+            schedule.reach_event(a)
+        elif what == 7:
+            schedule.reach_all()
+        elif what == 8:
+            return 0 if schedule.passed(a) else _NOT_READY
+        else:
+            self._later(stream, lambda: self.memory.release(a))
+        return _LAUNCH_FAILED if len(self.failures) > failed else 0
+
+    def _copy(self, to: int, source: int, size: int) -> None:
+        for address in (to, source):
+            if size and self.memory.device(address) >= 0 and self.memory.span(address) is None:
+                raise ValueError(f"a copy of {size} bytes: memory at {address:x} was freed")
+        ctypes.memmove(to, source, size)
 
     def _same_device(self, value: bytes, device: int) -> None:
         """A pointer into another device's memory is an error: peers are not joined."""
@@ -207,6 +293,14 @@ class Driver:
             return 1
         found.contents[:] = span
         return 0
+
+
+def _stream(handle: int, device: int) -> Stream:
+    """A stream by its handle: 0 and 1 are the legacy one, and 2 is a thread's own."""
+    if handle <= 2:
+        return Stream(device, handle if handle == 2 else 0, True)
+    found = ctypes.cast(handle, ctypes.POINTER(_Stream)).contents
+    return Stream(found.device, handle, not found.flags & _NON_BLOCKING)
 
 
 def install(devices: int = 1) -> Driver:
