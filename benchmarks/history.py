@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from .gate.progress import Progress, processor
 from .gate.sides import digest, export
 from .suite import start
-from .suite.common import ABSENT, ROOT, bench, seconds
+from .suite.common import ABSENT, ROOT, bench, one_of_each, seconds
 from .suite.memory import FRESH, beyond
 
 KEPT = ROOT / "benchmarks" / "results" / "history"
@@ -44,6 +44,8 @@ TEN = (
     "top_k 256 x 2^17 float32",
     "top_p 256 x 2^17 float32",
 )
+#: What the newest commit is measured in.
+EVERY = one_of_each(TEN)
 #: First calls of each commit; of the newest one, those of every method.
 FIRST = ("categorical", "gumbel_softmax", "top_k")
 #: Measurements of a work in one process, and seconds that each takes at least. Their median is one sample.
@@ -62,13 +64,6 @@ class Step(NamedTuple):
     def compiles(self) -> bool:
         """Whether it finds no machine code on disk."""
         return self.kind == "time" and self.round == 1
-
-
-def every_method() -> tuple[str, ...]:
-    """The ten works, and one more for each task that none of them is of."""
-    found = {work.rsplit(" ", 4)[0]: work for work in reversed(bench.WORKS) if work.endswith("float32")}
-    known = {work.rsplit(" ", 4)[0] for work in TEN}
-    return *TEN, *(work for task, work in reversed(found.items()) if task not in known)
 
 
 def time_of(work: str) -> float:
@@ -165,8 +160,8 @@ def chosen(folder: Path, revisions: list[str], last: int) -> list[str]:
 def plan(commits: list[str], rounds: int) -> list[Step]:
     """All steps, times first; each round takes the commits in turn, so that a drift helps neither old nor new ones."""
     kinds: dict[str, tuple[int, tuple[str, ...], tuple[str, ...]]] = {
-        "time": (rounds, TEN, every_method()),
-        "memory": (1, TEN, every_method()),
+        "time": (rounds, TEN, EVERY),
+        "memory": (1, TEN, EVERY),
         "compile": (min(rounds, 3), FIRST, tuple(start.FIRST)),
     }
     return [

@@ -46,8 +46,8 @@ _LEAST = {"time": 0.01, "compile time": 0.01}
 
 #: Samples of a commit that must lie on one side of the middle of two levels, or it is not known to which it belongs.
 _CLEAR = 0.8
-#: Standard deviations beyond which lies `rule.MISS`; and a percent, where two commits alone are compared: five samples of
-#: each give no interval that misses more rarely.
+#: Standard deviations beyond which lies `rule.MISS`; and a percent, where two commits alone are compared: five samples
+#: of each give no interval that misses more rarely.
 DEVIATIONS, OF_TWO = float(stats.norm.isf(rule.MISS)), float(stats.norm.isf(0.01))
 
 Sessions = dict[str, tuple[float, ...]]
@@ -94,7 +94,7 @@ class Benchmark(NamedTuple):
 
 
 class Step(NamedTuple):
-    """After value `since` and up to value `at` of a series: the ratio after / before, and the samples of either side."""
+    """After value `since`, up to value `at` of a series: after / before, and the samples of either side."""
 
     since: int
     at: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ class Progress:
         self.expected = list(expected)
         self.finished = 0
         self.start = time.perf_counter()
+        self._lock = threading.Lock()
 
     def left(self, elapsed: float) -> float:
         """Seconds that the other steps will take."""
@@ -29,18 +31,21 @@ class Progress:
 
     def done(self, text: str) -> None:
         """A step is finished."""
-        self.finished += 1
-        elapsed = time.perf_counter() - self.start
-        left = f", {_clock(self.left(elapsed))} left" if self.finished < len(self.expected) else ""
-        print(f"[{self.finished}/{len(self.expected)}, {_clock(elapsed)}{left}] {text}", file=sys.stderr, flush=True)
+        with self._lock:
+            self.finished += 1
+            elapsed = time.perf_counter() - self.start
+            left = f", {_clock(self.left(elapsed))} left" if self.finished < len(self.expected) else ""
+            print(
+                f"[{self.finished}/{len(self.expected)}, {_clock(elapsed)}{left}] {text}", file=sys.stderr, flush=True
+            )
 
     def drop(self, count: int) -> None:
-        """So many of the last steps are not needed."""
-        del self.expected[max(self.finished, len(self.expected) - count) :]
+        """The next so many steps are not needed."""
+        del self.expected[self.finished : self.finished + count]
 
-    def add(self, expected: Sequence[float]) -> None:
-        """More steps are needed."""
-        self.expected += expected
+    def add(self, count: int, seconds: float) -> None:
+        """So many steps more come next."""
+        self.expected[self.finished : self.finished] = [seconds] * count
 
 
 def _clock(seconds: float) -> str:
