@@ -1,8 +1,8 @@
 """Measure commits side by side on this machine, and keep every sample in `benchmarks/results/history`.
 
-python -m benchmarks.history amd-zen4-2-cores                  # 20 commits over the whole history, five rounds: an hour
+python -m benchmarks.history amd-zen4-2-cores                  # 20 commits over the whole history, five rounds
 python -m benchmarks.history amd-zen4-2-cores main~3 main      # these
-python -m benchmarks.history amd-zen4-2-cores --rounds 1       # a first look, in a quarter of the time
+python -m benchmarks.history amd-zen4-2-cores --since main~50  # 20 of these
 
 Each round measures every commit once, in a process of its own, so that what disturbs the machine for a while disturbs
 all of them. Every sample is kept at once: stop whenever you like. Samples are compared within one session only, so each
@@ -147,11 +147,14 @@ def spread(commits: list[str], count: int) -> list[str]:
     return [commits[round(i * (len(commits) - 1) / max(1, count - 1))] for i in range(count)]
 
 
-def chosen(folder: Path, revisions: list[str], last: int) -> list[str]:
+def chosen(folder: Path, revisions: list[str], count: int, since: str = "") -> list[str]:
     """The commits to measure, newest first: those that are named, or a spread; and the newest that is kept."""
     history = git("rev-list", "HEAD")
-    named = [git("rev-parse", "--verify", f"{one}^{{commit}}")[0] for one in revisions]
-    wanted = set(named or spread(git("rev-list", "--first-parent", "HEAD", "--", "src/numbel"), last))
+    wanted = {git("rev-parse", "--verify", f"{one}^{{commit}}")[0] for one in revisions}
+    if not revisions:
+        # from the first on that has what users call
+        first = git("log", "--diff-filter=A", "--format=%H", "--", "src/numbel/generator.py")[-1]
+        wanted = set(spread(git("rev-list", "--first-parent", f"{since or first}..HEAD", "--", "src/numbel"), count))
     kept = {json.loads(path.read_text())["commit"] for path in folder.glob("*.json")}
     wanted |= {next((one for one in history if one in kept), "")} - {""}
     return sorted(wanted, key=lambda one: history.index(one) if one in history else -1)
@@ -177,11 +180,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.history", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("machine", help="its name, such as amd-zen4-2-cores")
     parser.add_argument("revisions", nargs="*", help="commits; without, some that changed the library, evenly spaced")
-    parser.add_argument("--last", type=int, default=20, help="how many where none is named: 20")
+    parser.add_argument("--count", type=int, default=20, help="how many commits where none is named: 20")
+    parser.add_argument("--since", default="", help="of the commits after this one, where none is named")
     parser.add_argument("--rounds", type=int, default=5, help="processes of each commit: 5")
     options = parser.parse_args(arguments)
     folder = KEPT / options.machine
-    commits = chosen(folder, options.revisions, options.last)
+    commits = chosen(folder, options.revisions, options.count, options.since)
     session = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%MZ")
     steps = plan(commits, options.rounds)
     # seconds of one name; the first round compiles

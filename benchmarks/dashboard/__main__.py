@@ -69,7 +69,9 @@ def _histories(one: changes.Benchmark, shown: list[data.Commit]) -> list[dict[st
     """The charts of a benchmark: one for each machine and set of parameters."""
     commits = {commit.hash: commit for commit in shown}
     found = []
-    for (machine, parameters), values in sorted(changes.series(one, list(commits)).items()):
+    rows_of = changes.series(one, list(commits))
+    # the longest history first
+    for (machine, parameters), values in sorted(rows_of.items(), key=lambda each: (-len(each[1]), each[0])):
         what = one.what(parameters)
         rows = [
             {
@@ -98,9 +100,9 @@ def _by_subject(found: list[changes.Change]) -> list[tuple[str, list[changes.Cha
     return [(subject, list(group)) for subject, group in itertools.groupby(found, lambda each: each.subject)]
 
 
-def _verdict(known: list[changes.Benchmark], *sides: list[changes.Change]) -> dict[str, Any]:
-    """How many figures of each subject got worse and better; None where none was measured."""
-    measured = {one.subject for one in known}
+def _verdict(known: list[changes.Benchmark], order: list[str], *sides: list[changes.Change]) -> dict[str, Any]:
+    """How many figures of each subject got worse and better; None where no two commits were measured."""
+    measured = {one.subject for one in known if any(len(each) > 1 for each in changes.series(one, order).values())}
     return {
         subject: tuple(sum(each.subject == subject for each in found) for found in sides)
         if subject in measured
@@ -148,7 +150,7 @@ def build(out: Path, tests: list[Path] | None = None) -> None:
     write(
         "index.html",
         "index.html",
-        verdict=_verdict(known, worse, better),
+        verdict=_verdict(known, order, worse, better),
         worse=_by_subject(worse),
         better=_by_subject(better),
         measured_by={name: (commits[one], data.unmeasured(one)) for name, one in data.newest(known, order).items()},

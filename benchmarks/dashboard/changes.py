@@ -171,10 +171,16 @@ def _gain(before: Sequence[float], after: Sequence[float]) -> float:
 
 def comparable(before: Sequence[Value], after: Sequence[Value]) -> tuple[list[float], list[float]]:
     """Samples of either side, of the sessions that both have."""
-    sides = [{session for value in side for session in value.samples} for side in (before, after)]
-    both = sorted(sides[0] & sides[1])
-    old, new = ([x for value in side for one in both for x in value.samples.get(one, ())] for side in (before, after))
-    return old, new
+    both = _sessions(before) & _sessions(after)
+    return _samples(before, both), _samples(after, both)
+
+
+def _sessions(values: Sequence[Value]) -> set[str]:
+    return {session for value in values for session in value.samples}
+
+
+def _samples(values: Sequence[Value], sessions: set[str]) -> list[float]:
+    return [x for value in values for one in sorted(sessions) for x in value.samples.get(one, ())]
 
 
 def _told(found: rule.Interval | None) -> bool:
@@ -204,22 +210,22 @@ def steps(values: Sequence[Value]) -> list[Step]:
     for low, at, high in zip([0, *cuts], cuts, [*cuts[1:], len(values)], strict=False):
         old, new = comparable(values[low:at], values[at:high])
         if (interval := ratio(old, new)) is not None and _told(interval):
+            both = _sessions(values[low:at]) & _sessions(values[at:high])
             middle = math.sqrt(statistics.median(old) * statistics.median(new))
             up = interval.median > 1
             # a commit whose own samples do not tell on which side it is may be the one
             since, first = at - 1, at
-            while since > low and not _lies(values[since], middle, not up):
+            while since > low and not _lies(_samples(values[since : since + 1], both), middle, not up):
                 since -= 1
-            while first < high - 1 and not _lies(values[first], middle, up):
+            while first < high - 1 and not _lies(_samples(values[first : first + 1], both), middle, up):
                 first += 1
             found.append(Step(since, first, interval, len(old), len(new)))
     return found
 
 
-def _lies(value: Value, middle: float, above: bool) -> bool:
+def _lies(samples: Sequence[float], middle: float, above: bool) -> bool:
     """Whether four fifths of a commit's samples lie above the middle of two levels, or below it."""
-    own = [(x > middle) == above for each in value.samples.values() for x in each]
-    return sum(own) >= _CLEAR * len(own)
+    return sum((x > middle) == above for x in samples) >= max(1, _CLEAR * len(samples))
 
 
 class Band(NamedTuple):

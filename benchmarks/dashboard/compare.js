@@ -72,7 +72,7 @@ function draw() {
   const [count, kernels] = [steps.reduce((sum, one) => sum + one[0], 0), steps.flatMap((one) => one[1])];
   const named = kernels.length && kernels.length <= 5 ? `: ${kernels.map((one) => one.join(" ")).join("; ")}` : "";
   document.getElementById("between").textContent =
-    `${count} commits lie between them, ${kernels.length} of which touch kernels${named}. ${rows.length} figures were measured at both.`;
+    `Commits after the earlier one, up to the later one: ${count}. Those that touch kernels: ${kernels.length}${named}. Figures measured at both: ${rows.length}.`;
 }
 
 // #from..to in the address; without, the two that have the most figures in common with the newest one

@@ -55,7 +55,7 @@ _THREADED = ("categorical 64 x 2^20 float32", "gumbel 65536 x 128 float32")
 #: (in the long gate), of the figures, and of a method's six first calls.
 _COMPILE, _TIME, _LONG_TIME, _FIGURES, _FIRST = 3.0, 2.0, 5.0, 20.0, 20.0
 #: What accuracy and tails depend on.
-_NOISE = ("gumbel 65536 x 128 float32", "sample 1 x 1000 float32")
+_NOISE = ("gumbel 65536 x 128 float32", "sample 64 x 2^20 float32")
 Timed = tuple[str, int]
 Report = Callable[[str], None]
 
