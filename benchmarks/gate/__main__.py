@@ -306,8 +306,10 @@ def measure(folders: tuple[Path, Path], cache: Path, works: list[str], options: 
         progress.done("memory, errors, tails")
     elif not options.no_figures:
         rows.append(Row("memory, errors, tails", "", "", "", "same: no source of them differs"))
-    if first:
+    if first and left:
         rows += first_rows(folders, progress.done)
+    elif first:
+        rows.append(Row("first calls", "", "", "", "same: no source of any work differs"))
     return rows
 
 

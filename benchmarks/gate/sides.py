@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import io
 import os
 import shutil
@@ -96,6 +97,8 @@ class Side:
         rng = np.random.default_rng(0)
         offsets = np.concatenate([[0], np.sort(rng.choice(columns, 1023, replace=False)), [columns]])
         x, draws = rng.standard_normal(columns, dtype=np.float32), self.package.Generator(5)
+        if "offsets" not in inspect.signature(draws.categorical).parameters:
+            raise KeyError("offsets")
         return self.table.Case(lambda: draws.categorical(x, offsets=offsets), columns)
 
     def case(self, work: str, limit: int) -> Any:
