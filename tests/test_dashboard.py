@@ -100,23 +100,29 @@ def test_what_changed_is_told_with_its_scatter():
             back=[1, 1, 1.2, 1, 1, 1],
             down=[2, 2, 2, 2, 2, 1.9],
         ),
-        # the same step beside a limit, which the plainer figure told
-        one("speed.Roofline.track_time_over_limit", up=[1, 1, 1.3, 1.3, 1.3, 1.3]),
+        # beside a limit, which may have become faster: told only of a work whose time itself is not known
+        one(
+            "speed.Roofline.track_time_over_limit",
+            up=[1, 1, 1.3, 1.3, 1.3, 1.3],
+            down=[1, 1, 1, 1.5, 1.5, 1.5],
+            alone=[1, 1, 1.4, 1.4, 1.4, 1.4],
+        ),
         one("speed.Noisy.track_time", a=[1, 1.2, 1, 1.2, 1, 1.2], b=[1, 1.2, 1, 1.2, 1, 1.5]),
     ]
     worse, better = changes.changes(known, order)
     found = [(each.subject, each.what, each.since, each.commit, round(each.times, 3)) for each in worse]
     assert found == [
+        ("time", "alone", "b", "c", 1.4),
         ("time", "up", "b", "c", 1.2),
         ("memory", "much", "d", "e", 4.0),
         ("code counts", "spills", "d", "e", float("inf")),
     ]
-    assert [each.sure for each in worse] == [
+    assert [each.sure for each in worse[1:]] == [
         "One run a commit, no interval; 18 times the usual scatter",
         "One run a commit, no interval; it never moved before",
         "One run a commit, no interval; it never moved before",
     ]
-    assert [each.amount for each in worse] == ["+20 %", "x 4.0", "from 0 to 5"]
+    assert [each.amount for each in worse] == ["+40 %", "+20 %", "x 4.0", "from 0 to 5"]
     assert [(each.what, each.sure[-27:]) for each in better] == [("down", "; 5 times the usual scatter")]
 
 

@@ -32,13 +32,10 @@ SUBJECTS = {
 }
 ORDER = tuple(dict.fromkeys(SUBJECTS.values()))
 #: Benchmarks that show the same step of the same work, the plainest first: the others are left out.
-_SAME = (
-    "history.time",
-    "speed.Speed.track_time_per_category",
-    "speed.Speed.time_call",
-    "speed.Roofline",
-    "speed.Peers",
-)
+_PLAIN = ("history.time", "speed.Speed.track", "speed.Speed.time")
+#: Multiples of a yardstick, which moves too: a faster read is no slower kernel. They count if no plain time is known.
+_BESIDE = ("speed.Roofline", "speed.Peers")
+_SAME = (*_PLAIN, *_BESIDE)
 #: A step of single values is told from this many times their scatter on, if it is as large as this.
 _TOLD, _STEP = 3.0, math.log(rule.SLOWER)
 #: Least scatter of a figure: a percent of a time, which no machine repeats better.
@@ -323,6 +320,18 @@ def changes(known: Sequence[Benchmark], order: Sequence[str]) -> tuple[list[Chan
         for values in sampled.values():
             found += _of_samples(one, values)
         found += _of_single_values(one, {key: values for key, values in rows.items() if key not in sampled})
+    plain = {
+        (value.machine, value.parameters[0], value.commit)
+        for one in known
+        if one.name.startswith(_PLAIN)
+        for value in one.values
+    }
+
+    def known_plainly(each: Change) -> bool:
+        work = each.what.partition(", ")[0]
+        return {(each.machine, work, each.since), (each.machine, work, each.commit)} <= plain
+
+    found = [each for each in found if not (each.benchmark.startswith(_BESIDE) and known_plainly(each))]
     slack = rule.SLACK * 2**20  # bytes: a page more of memory is nothing
     found = _once([each for each in found if each.subject != "memory" or abs(each.after - each.before) > slack])
     # within a subject what is surest comes first: that of samples
