@@ -34,7 +34,7 @@ SET_ASIDE = (
     (r"python -m venv ", "makes an environment: the first sample below does", None),
     (r"python -m pytest", "is this suite: .ci/run runs the README's line, and the long tests", None),
     (r"bash \.ci/run", "runs this suite, half an hour", None),
-    (r"asv run|python -m benchmarks\.reference", "measures for an hour on an idle machine", None),
+    (r"asv run|python -m benchmarks\.(reference|history)", "measures for an hour on an idle machine", None),
     (r"asv machine", "writes into the home folder what asv would ask", "HOME=. {}"),
     (r"python -m benchmarks\.gate", "compares two versions by the clock, for minutes: tests/test_gate.py", None),
     (r"python -m benchmarks\.suite\.start", "compiles everything twice, for minutes: tests/test_bench.py", None),

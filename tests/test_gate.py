@@ -18,10 +18,12 @@ if not (ROOT / "benchmarks" / "gate").is_dir():
     pytest.skip("benchmarks is in a checkout only", allow_module_level=True)
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.gate import rule  # noqa: E402
-from benchmarks.gate.__main__ import Row, alarms, main, table, timed  # noqa: E402
+from benchmarks.gate import prepare, rule  # noqa: E402
+from benchmarks.gate.__main__ import FAST, Row, alarms, differing, judged, main, table, timed  # noqa: E402
+from benchmarks.gate.progress import Progress  # noqa: E402
 from benchmarks.gate.proof import PLANTS, plant  # noqa: E402
-from benchmarks.gate.sides import export  # noqa: E402
+from benchmarks.gate.sides import RAGGED, export  # noqa: E402
+from benchmarks.suite.common import bench  # noqa: E402
 
 
 def times(rng, slowdown, pairs, noise):
@@ -104,6 +106,91 @@ def test_works_on_two_threads():
     assert timed(["sample 1 x 1000 float32"]) == [("sample 1 x 1000 float32", 1)]
 
 
+@pytest.mark.parametrize(
+    ("interval", "verdict"),
+    [
+        ((0.97, 1.0, 1.03), "same"),
+        ((0.90, 1.0, 1.04), "not slower"),
+        ((0.90, 0.92, 0.95), "faster"),
+        ((0.90, 1.0, 1.20), "undecided: too noisy"),
+    ],
+)
+def test_a_verdict_says_same_where_nothing_changed(interval, verdict):
+    assert judged(rule.Interval(*interval)) == verdict
+
+
+def test_the_fast_gate_times_every_method():
+    def tasks(works):
+        return {work.rsplit(" ", 4)[0] for work in works}
+
+    assert tasks(FAST) == tasks([*bench.WORKS, RAGGED])
+    assert len(set(FAST)) == len(FAST)
+
+
+def test_progress_tells_the_time_left(capsys, monkeypatch):
+    """By what the steps so far took; steps that are dropped or added count."""
+    now = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    progress = Progress([10.0, 10.0, 10.0, 70.0])
+    now[0] += 30  # slower than expected
+    progress.done("one")
+    progress.drop(1)
+    progress.add(2, 5.0)
+    assert progress.left(30) == pytest.approx(90 * 40 / 20)
+    for name in ("two", "three", "four", "five"):
+        progress.done(name)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "[1/4, 0:30, 3:00 left] one"
+    assert lines[-1] == "[5/5, 0:30] five"
+
+
+def test_what_a_module_imports(tmp_path):
+    path = tmp_path / "noise.py"
+    path.write_text("import math\nfrom .._jit import njit\n\ndef f():\n    from . import blocks, runs as r\n")
+    found = prepare.imported(path, "pkg._cpu")
+    assert found == {"pkg._jit", "pkg._jit.njit", "pkg._cpu", "pkg._cpu.blocks", "pkg._cpu.runs"}
+    assert prepare.closure({"a"}, {"a": {"b"}, "b": {"c", "a"}, "d": {"a"}}) == {"a", "b", "c"}
+
+
+def test_sources_that_differ(tmp_path):
+    """What base has and head lacks, or has otherwise; a new file is read by what imports it, which differs too."""
+    for side in ("base", "head"):
+        (tmp_path / side / "numbel").mkdir(parents=True)
+        for name in ("same", side):
+            (tmp_path / side / "numbel" / f"{name}.py").write_text("x = 1\n")
+        (tmp_path / side / "numbel" / "edited.py").write_text(f"x = '{side}'\n")
+    assert differing((tmp_path / "base", tmp_path / "head")) == {"base.py", "edited.py"}
+
+
+def test_the_same_sources_are_not_measured(capsys):
+    """In a second, with the machine and the versions."""
+    assert main([str(ROOT), str(ROOT), "--fast"]) == 0
+    printed = capsys.readouterr().out
+    assert "same: all sources are the same, and the dependencies" in printed
+    for part in ("cores", "Python 3.", "numba ", "numpy ", f"base {ROOT}: "):
+        assert part in printed
+
+
+@pytest.mark.long
+def test_only_what_may_have_changed_is_measured(tmp_path, capsys):
+    """A comment in one kernel: the works that run it are timed, the others are the same."""
+    head = tmp_path / "head"
+    export(str(ROOT), head / "src")
+    path = head / "src" / "numbel" / "_cpu" / "entropy.py"
+    path.write_text(path.read_text() + "# a comment\n")
+    works = "^(entropy 64|logsumexp 64 x 2.20|gumbel 65536 x 128) .*float32"
+    assert main([str(ROOT), str(head), "--no-figures", "--fast", "--work", works]) == 0
+    said = capsys.readouterr()
+    rows = [line.split(" | ") for line in said.out.splitlines() if line.startswith("| time")]
+    assert [(row[0], bool(row[1])) for row in rows] == [
+        ("| time of entropy 64 x 2^20 float32, 1 thread, ms", True),
+        ("| time of gumbel 65536 x 128 float32; logsumexp 64 x 2^20 float32", False),
+    ]
+    assert rows[1][-1].startswith("same: no source of these differs")
+    assert said.err.count("compiled base") == 3
+    assert said.err.count("compiled head") == 1
+
+
 @pytest.mark.parametrize("name", PLANTS)
 def test_what_is_planted_is_still_in_the_source(name, tmp_path):
     export(str(ROOT), tmp_path)
@@ -178,5 +265,5 @@ def test_planted_figures_fail_and_nothing_else(tmp_path, capsys):
 
 @pytest.mark.long
 def test_an_unchanged_pair_is_silent(capsys):
-    assert main([str(ROOT), str(ROOT), "--fast", "--no-time"]) == 0
+    assert main([str(ROOT), str(ROOT), "--fast", "--no-time", "--all"]) == 0
     assert "no regression" in capsys.readouterr().out

@@ -6,8 +6,10 @@ python -m benchmarks.dashboard -o site && python -m http.server -d site
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -18,11 +20,9 @@ import markupsafe
 import vl_convert
 
 from ..suite.common import bench
-from . import charts, data
+from . import changes, charts, data
 
 _HERE = Path(__file__).parent
-#: A line for each set of parameters is read up to this many; more go into charts of their own by the last parameter.
-_LINES = 9
 
 
 def _number(value: float) -> str:
@@ -60,31 +60,55 @@ def _table(cells: dict[str, data.Cell]) -> dict[str, Any]:
     return {"sizes": sizes, "rows": [(*key, [rows[key].get(size) for size in sizes]) for key in keys]}
 
 
-def _histories(one: data.Benchmark, shown: list[data.Commit]) -> list[dict[str, Any]]:
-    """The charts of a benchmark: one for each machine and, where there are many lines, each first word."""
-    subjects = {commit.hash: commit for commit in shown}
-    order = [commit.short for commit in shown]
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    sets = {value.parameters for value in one.values}
-    for value in sorted(one.values, key=lambda each: each.parameters):
-        if value.commit not in subjects:
-            continue
-        commit = subjects[value.commit]
-        head = value.parameters[0] if value.parameters else ""
-        group = data.parts(head)[0] if len(sets) > _LINES else ""
-        groups.setdefault((value.machine, group), []).append(
+def _anchor(machine: str, what: str) -> str:
+    """What names a chart in the address of its page."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{machine} {what}".lower()).strip("-")
+
+
+def _histories(one: changes.Benchmark, shown: list[data.Commit]) -> list[dict[str, Any]]:
+    """The charts of a benchmark: one for each machine and set of parameters."""
+    commits = {commit.hash: commit for commit in shown}
+    found = []
+    rows_of = changes.series(one, list(commits))
+    # the longest history first
+    for (machine, parameters), values in sorted(rows_of.items(), key=lambda each: (-len(each[1]), each[0])):
+        what = one.what(parameters)
+        rows = [
             {
+                "at": f"{commit.day[5:]} {commit.short}",
                 "commit": commit.short,
+                "day": commit.day,
                 "hash": commit.hash,
+                "page": f"../commits/{commit.hash}.html",
                 "subject": commit.subject,
-                "parameters": ", ".join(value.parameters) or one.label,
                 "value": value.value,
+                "samples": [x for each in value.samples.values() for x in each],
+                "low": band.low,
+                "level": band.middle,
+                "high": band.high,
             }
-        )
-    return [
-        {"machine": machine, "group": group, "rows": rows, "spec": charts.history(one.label, one.unit, rows, order)}
-        for (machine, group), rows in groups.items()
-    ]
+            for value, band in zip(values, changes.bands(one, values), strict=True)
+            for commit in [commits[value.commit]]
+        ]
+        caption = f"{what}, {machine}" if what else machine
+        spec = charts.history(f"{one.label}: {caption}", one.unit, rows)
+        found.append({"id": _anchor(machine, what), "caption": caption, "rows": rows, "spec": spec})
+    return found
+
+
+def _by_subject(found: list[changes.Change]) -> list[tuple[str, list[changes.Change]]]:
+    return [(subject, list(group)) for subject, group in itertools.groupby(found, lambda each: each.subject)]
+
+
+def _verdict(known: list[changes.Benchmark], order: list[str], *sides: list[changes.Change]) -> dict[str, Any]:
+    """How many figures of each subject got worse and better; None where no two commits were measured."""
+    measured = {one.subject for one in known if any(len(each) > 1 for each in changes.series(one, order).values())}
+    return {
+        subject: tuple(sum(each.subject == subject for each in found) for found in sides)
+        if subject in measured
+        else (None, None)
+        for subject in changes.ORDER
+    }
 
 
 def build(out: Path, tests: list[Path] | None = None) -> None:
@@ -95,14 +119,14 @@ def build(out: Path, tests: list[Path] | None = None) -> None:
         results = data.merge(Path(folder) / "results")
         data.publish(results, out / "asv", Path(folder))
         known = data.benchmarks(results)
-    regressions = data.regressions(out / "asv")
-    measured = {value.commit for one in known for value in one.values}
-    shown = data.commits(measured | {one.commit for one in regressions})
+    known += data.history()
+    shown = data.commits({value.commit for one in known for value in one.values})
     commits = {commit.hash: commit for commit in shown}
-    order = [commit.hash for commit in shown]
+    order = list(commits)
     for one in known:
         one.values[:] = [value for value in one.values if value.commit in commits]
     known = [one for one in known if one.values]
+    worse, better = changes.changes(known, order)
 
     machines = data.cells_of_asv(known, order)
     reports = data.reports()
@@ -113,7 +137,7 @@ def build(out: Path, tests: list[Path] | None = None) -> None:
     )
     environment.filters |= {"number": _number, "rate": _rate, "tojson": _json, "power": bench.shape_map.power}
     environment.globals |= {"commits": commits, "benchmarks": {one.name: one for one in known}}
-
+    environment.globals |= {"suspects": data.suspects, "anchor": _anchor}
     environment.globals |= {"shape_map": bench.shape_map, "warmth": _warmth}
 
     def write(path: str, template: str, **values: Any) -> None:
@@ -123,47 +147,55 @@ def build(out: Path, tests: list[Path] | None = None) -> None:
         (out / path).write_text(page, encoding="utf-8")
 
     maps = data.maps()
-    worse, better = data.changes(known, order)
-    measured_by = {machine: (commits[one], data.unmeasured(one)) for machine, one in data.newest(known, order).items()}
     write(
         "index.html",
         "index.html",
-        worse=worse,
-        better=better,
-        measured_by=measured_by,
+        verdict=_verdict(known, order, worse, better),
+        worse=_by_subject(worse),
+        better=_by_subject(better),
+        measured_by={name: (commits[one], data.unmeasured(one)) for name, one in data.newest(known, order).items()},
         slower={name: bench.shape_map.lists(one.cells) for name, one in maps.items()},
-        newest=shown[-1],
+        known=known,
+        shown=shown,
+    )
+    write("compare.html", "compare.html", comparison=data.comparison(known, shown))
+    write("map.html", "map.html", maps=maps)
+    write(
+        "limits.html",
+        "limits.html",
         tables={
             name: _table(cells) for name, cells in sorted(machines.items(), key=lambda one: (-len(one[1]), one[0]))
-        },
-        peers={
-            name: {work: (rows, charts.peers(work, rows)) for work, rows in data.peers(report).items()}
-            for name, report in reports.items()
         },
         rooflines={
             name: charts.roofline(*found)
             for name, report in reports.items()
             if (found := data.roofline(report))[1] and len(found[0]) > 1
         },
-        configs={name: report["config"] for name, report in reports.items()},
-        regressions=regressions,
         gpus=data.gpus(),
         first_calls=data.first_calls(known, order),
         suites=data.suites(tests or []),
         known=known,
-        shown=shown,
     )
-    write("map.html", "map.html", maps=maps)
+    write(
+        "peers.html",
+        "peers.html",
+        peers={
+            name: {work: (rows, charts.peers(work, rows)) for work, rows in data.peers(report).items()}
+            for name, report in reports.items()
+        },
+        configs={name: report["config"] for name, report in reports.items()},
+    )
     for one in known:
-        steps = [each for each in regressions if each.benchmark == one.name]
-        write(one.page, "benchmark.html", one=one, histories=_histories(one, shown), regressions=steps)
-    for commit in shown:
-        steps = [each for each in regressions if each.commit == commit.hash]
-        write(f"commits/{commit.hash}.html", "commit.html", commit=commit, regressions=steps)
+        own = [each for each in worse + better if each.benchmark == one.name]
+        write(one.page, "benchmark.html", one=one, histories=_histories(one, shown), changes=own)
+    for i, commit in enumerate(shown):
+        own = [each for each in worse + better if each.commit == commit.hash]
+        before = shown[i - 1] if i else None
+        write(f"commits/{commit.hash}.html", "commit.html", commit=commit, before=before, changes=own)
     assets = out / "assets"
     assets.mkdir(exist_ok=True)
     (assets / "vega.js").write_text(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"), encoding="utf-8")
-    for name in ("dashboard.css", "dashboard.js"):
+    for name in ("dashboard.css", "charts.js", "compare.js"):
         shutil.copy(_HERE / name, assets)
 
 

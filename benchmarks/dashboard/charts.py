@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 Spec = dict[str, Any]
-_INK = "currentColor"
+_INK, _BLUE = "currentColor", "#2a8fd8"
 _CONFIG: Spec = {
     "background": "transparent",
     "autosize": {"type": "fit-x", "contains": "padding"},
@@ -36,25 +36,40 @@ def _spec(description: str, **parts: Any) -> Spec:
     return {"$schema": schema, "description": description, "config": _CONFIG, "width": "container", **parts}
 
 
-def history(title: str, unit: str, rows: list[Spec], order: list[str]) -> Spec:
-    """Lines over commits, oldest first, one for each set of parameters."""
-    return _spec(
-        f"{title} over commits, one line for each set of parameters",
-        data={"values": rows},
-        height=320,
-        mark={"type": "line", "point": {"size": 45, "filled": True}, "strokeWidth": 2},
-        encoding={
-            "x": {"field": "commit", "type": "ordinal", "sort": order, "title": "commit, oldest first"}
-            | {"axis": {"labelAngle": -40}},
-            "y": {"field": "value", "type": "quantitative", "title": unit or "value", "scale": {"zero": True}},
-            "color": {"field": "parameters", "type": "nominal", "title": None},
-            "tooltip": [
-                {"field": "parameters", "title": "what"},
-                {"field": "value", "title": unit or "value", "format": ".4g"},
-                {"field": "commit"},
-                {"field": "subject"},
-            ],
+def history(title: str, unit: str, rows: list[Spec]) -> Spec:
+    """A figure over commits, oldest first, with its samples, its level and the noise around that."""
+    at = {"field": "at", "type": "ordinal", "sort": None, "title": None, "axis": {"labelAngle": -50, "grid": False}}
+    scale = {"zero": False, "nice": True, "padding": 8}
+    value = {"type": "quantitative", "title": unit or "value", "scale": scale}
+    samples = [{"at": row["at"], "sample": x} for row in rows for x in row["samples"]]
+    tooltip = [{"field": "at", "title": "commit"}, {"field": "subject"}]
+    layers: list[Spec] = [
+        {
+            "mark": {"type": "area", "opacity": 0.2, "color": _BLUE, "interpolate": "step"},
+            "encoding": {"y": {"field": "low", **value}, "y2": {"field": "high"}},
         },
+        {
+            "mark": {"type": "line", "color": _BLUE, "strokeDash": [4, 3], "interpolate": "step"},
+            "encoding": {"y": {"field": "level", **value}},
+        },
+        {
+            "mark": {"type": "point", "filled": True, "size": 70, "color": _BLUE, "opacity": 1, "cursor": "pointer"},
+            "encoding": {
+                "y": {"field": "value", **value},
+                "href": {"field": "page"},
+                "tooltip": [{"field": "value", "title": unit or "value", "format": ".4g"}, *tooltip],
+            },
+        },
+    ]
+    if samples:
+        ticks = {"type": "tick", "color": _INK, "opacity": 0.5, "size": 8}
+        layers.insert(2, {"data": {"values": samples}, "mark": ticks, "encoding": {"y": {"field": "sample", **value}}})
+    return _spec(
+        f"{title} over commits, with the noise around each level",
+        data={"values": [{name: row[name] for name in row if name != "samples"} for row in rows]},
+        height=200,
+        encoding={"x": at},
+        layer=layers,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -14,11 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-from ..gate import rule
 from ..suite.common import LESS_IS_BETTER, LIMITS, ROOT, is_peer
+from .changes import OF_TWO, ORDER, Benchmark, Value
 
 RESULTS = ROOT / "benchmarks" / "results"
 LOCAL = ROOT / ".asv" / "results"
+#: Where kernels and what compiles them lie.
+KERNELS = [f"src/numbel/{name}" for name in ("_cpu", "_scalar", "_cuda", "_algorithms", "_jit.py", "_compiler.py")]
 #: Arrays of the logits' size that a task reads or writes once; 1 where it is not named.
 _PASSES = {"gumbel_softmax": 2, "conditional_gumbel": 3, "gumbel_softmax and gradient": 5}
 _BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
@@ -37,33 +40,17 @@ class Commit(NamedTuple):
         """What a person reads."""
         return self.hash[:8]
 
-
-class Value(NamedTuple):
-    """A figure of one benchmark, with its parameters, at a commit on a machine."""
-
-    machine: str
-    commit: str
-    parameters: tuple[str, ...]
-    value: float
-
-
-class Benchmark(NamedTuple):
-    """An asv benchmark and all that is known of it."""
-
-    name: str
-    unit: str
-    names: tuple[str, ...]
-    values: list[Value]
-
     @property
-    def page(self) -> str:
-        """Where its graph is."""
-        return f"benchmarks/{self.name}.html"
+    def day(self) -> str:
+        """When it was made."""
+        return self.date[:10]
 
-    @property
-    def label(self) -> str:
-        """Its name in words."""
-        return self.name.rpartition(".")[2].partition("_")[2].replace("_", " ")
+
+class Suspects(NamedTuple):
+    """The commits that a change may have come with: how many, and those that touch kernels, as (hash, subject)."""
+
+    total: int
+    kernels: list[tuple[str, str]]
 
 
 class Cell(NamedTuple):
@@ -73,29 +60,6 @@ class Cell(NamedTuple):
     fraction: float | None
     limit: str
     source: str
-
-
-class Regression(NamedTuple):
-    """A step up that asv found: in `commit`, or in one of those after `since`, which were not measured, up to it."""
-
-    benchmark: str
-    what: str
-    since: str
-    commit: str
-    before: float
-    after: float
-
-    @property
-    def times(self) -> float:
-        """How many times the figure became what it was; infinite where it was nothing."""
-        return self.after / self.before if self.before else math.inf
-
-    @property
-    def suspects(self) -> str:
-        """How many commits it may have come with; "" where it is the one."""
-        if not self.since:
-            return ""
-        return _git("rev-list", "--count", f"{self.since}..{self.commit}") or "unknown"
 
 
 def merge(target: Path) -> Path:
@@ -155,6 +119,14 @@ def commits(hashes: set[str]) -> list[Commit]:
     return sorted(found, key=lambda commit: commit.date)
 
 
+@functools.cache
+def suspects(since: str, commit: str) -> Suspects | None:
+    """Commits after `since` up to `commit`; None where the history lacks them."""
+    count = _git("rev-list", "--count", f"{since}..{commit}")
+    lines = _git("log", "--no-merges", "--format=%H %s", f"{since}..{commit}", "--", *KERNELS).splitlines()
+    return Suspects(int(count), [(line[:8], line[41:]) for line in lines]) if count else None
+
+
 def _git(*arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
     return done.stdout.strip() if done.returncode == 0 else ""
@@ -184,21 +156,30 @@ def benchmarks(results: Path) -> list[Benchmark]:
     ]
 
 
-def regressions(html: Path) -> list[Regression]:
-    """What asv found, worst first; memory must grow by what the gate asks for, or a page more would be one."""
-    index = json.loads((html / "index.json").read_text())
-    revisions = index["revision_to_hash"]
-    found = []
-    for name, _, _, _, _, _, jumps in (
-        (entry + [None] * 7)[:7] for entry in json.loads((html / "regressions.json").read_text())["regressions"]
-    ):
-        benchmark, _, what = name.partition("(")
-        for last_before, revision, before, after in jumps or []:
-            if benchmark.startswith("memory.") and after - before <= rule.SLACK * 2**20:
-                continue
-            since = "" if last_before is None else revisions[str(last_before)]
-            found.append(Regression(benchmark, what.rstrip(")"), since, revisions[str(revision)], before, after))
-    return sorted(found, key=lambda one: -one.times)
+#: Figures of the history: their unit here, what it is of the unit there, and what their parameter is called.
+_HISTORY = {
+    "time": ("ns a value", 1, "work"),
+    "memory": ("bytes beyond inputs and outputs", 1 << 20, "work"),
+    "compile": ("seconds of a first call", 1, "method"),
+}
+
+
+def history() -> list[Benchmark]:
+    """What `benchmarks.history` measured: every sample, by session; a figure is their median."""
+    found: dict[str, list[Value]] = {kind: [] for kind in _HISTORY}
+    for path in sorted((RESULTS / "history").glob("*/*.json")):
+        report = json.loads(path.read_text())
+        for kind, rows in report["figures"].items():
+            factor = _HISTORY[kind][1]
+            for what, sessions in rows.items():
+                samples = {session: tuple(factor * x for x in values) for session, values in sessions.items()}
+                median = statistics.median(x for values in samples.values() for x in values)
+                found[kind].append(Value(path.parent.name, report["commit"], (what,), median, samples))
+    return [
+        Benchmark(f"history.{kind}", unit, (parameter,), found[kind])
+        for kind, (unit, _, parameter) in _HISTORY.items()
+        if found[kind]
+    ]
 
 
 def reports() -> dict[str, dict[str, Any]]:
@@ -291,87 +272,6 @@ def first_calls(known: list[Benchmark], order: list[str]) -> dict[str, dict[str,
     return found
 
 
-#: What figures are of, in the order in which people ask; the first part of a benchmark's name tells.
-SUBJECTS = {"speed": "time", "memory": "memory", "start": "compile time", "accuracy": "accuracy", "code": "code counts"}
-#: A step is beyond doubt from this many times the scatter on, and told from this many on, if it is as large as this.
-_SURE, _TOLD, _STEP = 6.0, 3.0, math.log(1.05)
-#: Least scatter of a figure: a percent of a time, which no machine repeats better.
-_LEAST = {"time": 0.01, "compile time": 0.01}
-
-
-class Change(NamedTuple):
-    """A step of a figure that later commits have not taken back: in one of those after `since` up to `commit`."""
-
-    subject: str
-    benchmark: str
-    what: str
-    machine: str
-    since: str
-    commit: str
-    before: float
-    after: float
-    scatters: float
-
-    @property
-    def times(self) -> float:
-        """How many times the figure became what it was."""
-        return self.after / self.before if self.before else math.inf
-
-    @property
-    def sure(self) -> str:
-        """How sure a reader can be."""
-        if math.isinf(self.scatters):
-            return "beyond doubt: it never moved before"
-        return f"{'beyond doubt' if self.scatters >= _SURE else 'likely'}: {self.scatters:.0f} times the usual scatter"
-
-    @property
-    def suspects(self) -> str:
-        """How many commits it may have come with."""
-        return _git("rev-list", "--count", f"{self.since}..{self.commit}") or "unknown"
-
-
-def changes(known: list[Benchmark], order: list[str]) -> tuple[list[Change], list[Change]]:
-    """What got worse and what got better, times first, the largest step first."""
-    found: list[Change] = []
-    for one in known:
-        subject = SUBJECTS.get(one.name.partition(".")[0])
-        if subject is None:
-            continue
-        series: dict[tuple[str, tuple[str, ...]], list[Value]] = {}
-        for value in sorted(one.values, key=lambda each: order.index(each.commit)):
-            series.setdefault((value.machine, value.parameters), []).append(value)
-        steps: dict[str, list[float]] = {}
-        for (machine, _), values in series.items():
-            pairs = itertools.pairwise(values)
-            steps.setdefault(machine, []).extend(abs(_log(b.value, a.value)) for a, b in pairs)
-        for (machine, parameters), values in series.items():
-            # half of a figure's steps are smaller than this; most commits change nothing, so that it is scatter
-            scatter = max(statistics.median(steps[machine] or [0.0]), _LEAST.get(subject, 0.0))
-            for i, (a, b) in enumerate(itertools.pairwise(values)):
-                step = _log(b.value, a.value)
-                half = abs(step) / 2
-                kept = all(_log(later.value, a.value) * step > 0 for later in values[i + 1 :])
-                kept &= all(abs(_log(later.value, a.value)) >= half for later in values[i + 1 :])
-                # better only than what had just got worse
-                returns = step < 0 and any(abs(_log(earlier.value, b.value)) < half for earlier in values[:i])
-                scatters = abs(step) / scatter if scatter else math.inf
-                slack = subject == "memory" and abs(b.value - a.value) <= rule.SLACK * 2**20
-                if abs(step) > _STEP and scatters > _TOLD and kept and not returns and not slack:
-                    what = ", ".join(parameters)
-                    at = (machine, a.commit, b.commit, a.value, b.value)
-                    found.append(Change(subject, one.name, what, *at, scatters))
-    subjects = list(SUBJECTS.values())
-    found.sort(key=lambda each: (subjects.index(each.subject), -abs(_log(each.after, each.before))))
-    return [each for each in found if each.times > 1], [each for each in found if each.times < 1]
-
-
-def _log(after: float, before: float) -> float:
-    """Of their ratio; infinite where one is nothing."""
-    if after == before:
-        return 0.0
-    return math.log(after / before) if after > 0 and before > 0 else math.copysign(math.inf, after - before)
-
-
 def unmeasured(commit: str) -> int:
     """Commits since one that changed the library."""
     return int(_git("rev-list", "--count", f"{commit}..HEAD", "--", "src/numbel") or 0)
@@ -383,6 +283,31 @@ def newest(known: list[Benchmark], order: list[str]) -> dict[str, str]:
     for value in sorted((value for one in known for value in one.values), key=lambda each: order.index(each.commit)):
         found[value.machine] = value.commit
     return found
+
+
+def comparison(known: list[Benchmark], shown: list[Commit]) -> dict[str, Any]:
+    """What the page that compares two commits needs: every figure by commit, and the commits between them."""
+    at = {commit.hash: i for i, commit in enumerate(shown)}
+    figures: dict[tuple[str, str, str], dict[int, Any]] = {}
+    about = {}
+    for one in known:
+        for value in one.values:
+            key = one.name, one.what(value.parameters), value.machine
+            samples = {name: [float(f"{x:.5g}") for x in each] for name, each in value.samples.items()}
+            figures.setdefault(key, {})[at[value.commit]] = [float(f"{value.value:.5g}"), samples]
+            about[one.name] = [one.subject, one.label, one.unit]
+    between = []
+    for a, b in itertools.pairwise(shown):
+        found = suspects(a.hash, b.hash)
+        between.append([found.total, found.kernels] if found else [0, []])
+    return {
+        "commits": [[commit.short, commit.day, commit.subject] for commit in shown],
+        "between": between,
+        "subjects": ORDER,
+        "deviations": OF_TWO,
+        "about": about,
+        "figures": [[*key, values] for key, values in figures.items()],
+    }
 
 
 class Map(NamedTuple):

@@ -1,17 +1,21 @@
-"""A process that finds what needs no clock, of whichever numbel comes first on the path: memory, accuracy, code."""
+"""A process that finds what needs no clock, of one version: memory, accuracy, machine code."""
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
-from ..suite import accuracy, code, memory
+from ..suite import common
 from ..suite.common import ABSENT
+from .sides import Side
 
 
 def found(request: dict[str, Any]) -> dict[str, Any]:
     """Figures by kind and name; what this version cannot give is left out."""
+    from ..suite import accuracy, code, memory  # of the table that is in `common` now
+
     answer: dict[str, Any] = {"memory": {}, "error": {}, "tail": {}, "code": {}}
 
     def put(kind: str, name: str, make: Any) -> None:
@@ -36,5 +40,14 @@ def found(request: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
+def main() -> None:
+    """Answer one request, of one side under its own name: its machine code is on disk already."""
+    request = json.load(sys.stdin)
+    side = Side(request["name"], Path(request["folder"]), Path(request["cache"]))
+    common.bench = side.table
+    with side.active():
+        print(json.dumps(found(request)))
+
+
 if __name__ == "__main__":
-    print(json.dumps(found(json.load(sys.stdin))))
+    main()

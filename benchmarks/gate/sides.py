@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import io
 import os
 import shutil
@@ -17,11 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
 from numba.core import compiler_machinery
 
 from ..suite.common import ROOT
 
 NAMES = ("numbel_base", "numbel_head")
+#: A method that the table lacks.
+RAGGED = "categorical ragged 1 x 2^20 float32"
 
 
 def export(revision: str, folder: Path) -> Path:
@@ -69,6 +73,7 @@ class Side:
             known._does_pass_name_alias = refuse
         with self.active():
             self.table = _table(f"{name}_table")
+        self.table.GRID[RAGGED] = {"numbel": self._ragged}
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
@@ -85,6 +90,16 @@ class Side:
             for name in [name for name in sys.modules if _is_numbel(name)]:
                 del sys.modules[name]
             sys.modules.update(others)
+
+    def _ragged(self, limit: int) -> Any:
+        """About a thousand rows of up to 2,000 columns."""
+        columns = min(1 << 20, limit)
+        rng = np.random.default_rng(0)
+        offsets = np.concatenate([[0], np.sort(rng.choice(columns, 1023, replace=False)), [columns]])
+        x, draws = rng.standard_normal(columns, dtype=np.float32), self.package.Generator(5)
+        if "offsets" not in inspect.signature(draws.categorical).parameters:
+            raise KeyError("offsets")
+        return self.table.Case(lambda: draws.categorical(x, offsets=offsets), columns)
 
     def case(self, work: str, limit: int) -> Any:
         """The case of a work on this side."""

@@ -2,6 +2,7 @@ import importlib.util
 import statistics
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,15 @@ LIMITS = ("read", "philox")
 LESS_IS_BETTER = True
 #: What a commit or an environment may lack.
 ABSENT = (KeyError, ImportError, AttributeError)
+
+
+def one_of_each(works: Iterable[str]) -> tuple[str, ...]:
+    """Works, and one more of every task that none of them is of."""
+    found = {work.rsplit(" ", 4)[0]: work for work in works}
+    for work in bench.WORKS:
+        if work.endswith("float32"):
+            found.setdefault(work.rsplit(" ", 4)[0], work)
+    return tuple(dict.fromkeys([*works, *found.values()]))
 
 
 def is_peer(library: str) -> bool:
