@@ -15,7 +15,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class KernelBuildHook(BuildHookInterface[Any]):
-    """Put what `numbel._build` makes into the wheel, which is then one for this platform."""
+    """Put what `numbel._host.build` makes into the wheel, which is then one for this platform."""
 
     PLUGIN_NAME = "custom"
 
@@ -34,7 +34,7 @@ class KernelBuildHook(BuildHookInterface[Any]):
             shutil.copytree(Path(self.root) / "src" / "numbel", Path(copied) / "numbel")
             path = os.pathsep.join([copied, *filter(None, [os.environ.get("PYTHONPATH")])])
             subprocess.run(
-                [sys.executable, "-m", "numbel._build", str(made)],
+                [sys.executable, "-m", "numbel._host.build", str(made)],
                 env=os.environ | {"PYTHONPATH": path},
                 cwd=copied,
                 check=True,

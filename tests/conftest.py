@@ -42,9 +42,9 @@ def pytest_sessionstart(session):
     config = session.config
     if hasattr(config, "workerinput") or not is_whole(config) or config.option.collectonly:
         return
-    import numbel._warmup
+    from numbel._host import warmup
 
-    work = numbel._warmup.needed(("float32", "float64", "float16", "bfloat16"))
+    work = warmup.needed(("float32", "float64", "float16", "bfloat16"))
     start, told = time.perf_counter(), [0]
 
     def report(share):
@@ -52,6 +52,6 @@ def pytest_sessionstart(session):
             told[0] = int(share * 10)
             print(f"compiling kernels, once for these sources: {told[0] * 10} %", file=sys.stderr)
 
-    numbel._warmup.prepare(work, report)
+    warmup.prepare(work, report)
     print(f"kernels ready after {time.perf_counter() - start:.0f} s", file=sys.stderr)
     os.environ.setdefault("NUMBEL_QUIET", "1")

@@ -124,7 +124,7 @@ def test_what_was_given_may_be_changed():
 @pytest.mark.parametrize("method", METHODS)
 def test_many_samples_of_a_long_row(monkeypatch, method):
     """More winners of runs than are kept at once: longer runs give the same."""
-    monkeypatch.setattr(numbel._pieces, "_WINNERS", 100)
+    monkeypatch.setattr(numbel._host.pieces, "_WINNERS", 100)
     x = logits(2_000_000)
     equal(in_pieces(x, [700_000], num_samples=40, method=method), rng().sample(x, 40, method=method))
 

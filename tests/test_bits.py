@@ -13,7 +13,7 @@ import pytest
 
 import make_golden
 import numbel
-from numbel import _dispatch
+from numbel._host import dispatch
 
 DTYPES = make_golden.dtypes()
 METHODS = ("grouped", "gumbel_max")
@@ -63,7 +63,7 @@ def every_kind(dtype):
 def test_threads(dtype, method, monkeypatch):
     if numba.config.NUMBA_NUM_THREADS < 2:
         pytest.skip("one thread only")
-    monkeypatch.setattr(_dispatch, "_PARALLEL_FROM", 1)
+    monkeypatch.setattr(dispatch, "_PARALLEL_FROM", 1)
     for logits in every_kind(dtype):
         for num_samples in (None, 3):
             with threads(1):
@@ -76,7 +76,7 @@ def test_threads(dtype, method, monkeypatch):
 def test_threads_of_noise(dtype, monkeypatch):
     if numba.config.NUMBA_NUM_THREADS < 2:
         pytest.skip("one thread only")
-    monkeypatch.setattr(_dispatch, "_PARALLEL_FROM", 1)
+    monkeypatch.setattr(dispatch, "_PARALLEL_FROM", 1)
     for size in ((5000, 7), (300, 127), (40, 5000), 200_000):
         with threads(1):
             one = noise(size=size, dtype=dtype)
@@ -88,9 +88,9 @@ def test_threads_of_noise(dtype, monkeypatch):
 @each_dtype
 def test_parallel_threshold(dtype, method, monkeypatch):
     for logits in (make_golden.logits((3, 40_000), dtype), make_golden.logits((30_000, 5), dtype)):
-        monkeypatch.setattr(_dispatch, "_PARALLEL_FROM", 1)
+        monkeypatch.setattr(dispatch, "_PARALLEL_FROM", 1)
         parallel = draw(logits, method=method)
-        monkeypatch.setattr(_dispatch, "_PARALLEL_FROM", 1 << 60)
+        monkeypatch.setattr(dispatch, "_PARALLEL_FROM", 1 << 60)
         assert draw(logits, method=method) == parallel
 
 
@@ -101,7 +101,7 @@ def test_waves(dtype, method, wave, monkeypatch):
     for logits in every_kind(dtype):
         whole = draw(logits, 2, method=method)
         with monkeypatch.context() as patch:
-            patch.setattr(_dispatch, "_WAVE", wave)
+            patch.setattr(dispatch, "_WAVE", wave)
             assert draw(logits, 2, method=method) == whole
 
 
@@ -110,7 +110,7 @@ def test_waves_of_noise(dtype, monkeypatch):
     for size in ((5000, 7), (3, 70_000)):
         whole = noise(size=size, dtype=dtype)
         with monkeypatch.context() as patch:
-            patch.setattr(_dispatch, "_WAVE", 4096)
+            patch.setattr(dispatch, "_WAVE", 4096)
             assert noise(size=size, dtype=dtype) == whole
 
 
@@ -127,7 +127,7 @@ def test_segments(dtype, method, size, monkeypatch):
             for temperature in (1.0, 0.02):
                 whole = draw(logits, num_samples, method=method, temperature=temperature)
                 with monkeypatch.context() as patch:
-                    patch.setattr(_dispatch, "_segments", cut)
+                    patch.setattr(dispatch, "_segments", cut)
                     assert draw(logits, num_samples, method=method, temperature=temperature) == whole
 
 
@@ -139,8 +139,8 @@ def test_samples_of_several_passes(method, monkeypatch):
     ):
         whole = draw(logits, 23, method=method)
         with monkeypatch.context() as patch:
-            patch.setattr(_dispatch, "_SAMPLES", 5)
-            patch.setattr(_dispatch, "_SEGMENT_SAMPLES", 20)
+            patch.setattr(dispatch, "_SAMPLES", 5)
+            patch.setattr(dispatch, "_SEGMENT_SAMPLES", 20)
             assert draw(logits, 23, method=method) == whole
 
 
@@ -183,7 +183,7 @@ def test_short_rows_and_long_ones(dtype, columns, monkeypatch):
             for array in (logits, np.asfortranarray(logits)):
                 short = draw(array, 2, on_invalid="flag", **options)
                 with monkeypatch.context() as patch:
-                    patch.setattr(_dispatch, "SHORT", 0)
+                    patch.setattr(dispatch, "SHORT", 0)
                     assert draw(array, 2, on_invalid="flag", **options) == short
 
 

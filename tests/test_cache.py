@@ -13,8 +13,8 @@ import pytest
 from numba.core import config
 
 import numbel
-from numbel import _entries, _kernel_cache
 from numbel._cpu import drivers
+from numbel._machine_code import entries, kernel_cache
 
 _SCRIPT = """
 import sys
@@ -205,14 +205,14 @@ posix = pytest.mark.skipif(not hasattr(os, "getuid"), reason="owners and modes a
 @posix
 @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o702])
 def test_a_folder_that_others_may_write_to_is_not_used(mode, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(_kernel_cache, "_said", set())
+    monkeypatch.setattr(kernel_cache, "_said", set())
     monkeypatch.delenv("NUMBEL_QUIET", raising=False)
-    folder = tmp_path / "numbel" / _kernel_cache.source_stamp()
+    folder = tmp_path / "numbel" / kernel_cache.source_stamp()
     folder.mkdir(parents=True)
     folder.chmod(mode)
     monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
-    assert _kernel_cache.cache_folder.__wrapped__() is None
-    assert _kernel_cache.cache_folder.__wrapped__() is None
+    assert kernel_cache.cache_folder.__wrapped__() is None
+    assert kernel_cache.cache_folder.__wrapped__() is None
     assert [record.getMessage() for record in caplog.records] == [
         f"the disk cache of compiled kernels is off: others may write to {folder}"
     ]
@@ -223,22 +223,22 @@ def test_a_folder_below_one_that_others_may_rename_is_not_used(tmp_path, monkeyp
     monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "shared"))
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared").chmod(0o777)
-    assert _kernel_cache.cache_folder.__wrapped__() is None
+    assert kernel_cache.cache_folder.__wrapped__() is None
     (tmp_path / "shared").chmod(0o1777)  # sticky: what is in it is renamed by its owner alone
-    assert _kernel_cache.cache_folder.__wrapped__() is not None
+    assert kernel_cache.cache_folder.__wrapped__() is not None
 
 
 @posix
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root gives files away")
 def test_another_users_folder_and_files_are_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
-    folder = _kernel_cache.cache_folder.__wrapped__()
-    _kernel_cache.save(folder / "kept.bin", b"code")
-    assert _kernel_cache.load(folder / "kept.bin") == b"code"
+    folder = kernel_cache.cache_folder.__wrapped__()
+    kernel_cache.save(folder / "kept.bin", b"code")
+    assert kernel_cache.load(folder / "kept.bin") == b"code"
     os.chown(folder / "kept.bin", 12345, -1)
-    assert _kernel_cache.load(folder / "kept.bin") is None
+    assert kernel_cache.load(folder / "kept.bin") is None
     os.chown(folder, 12345, -1)
-    assert _kernel_cache.cache_folder.__wrapped__() is None
+    assert kernel_cache.cache_folder.__wrapped__() is None
 
 
 @posix
@@ -246,7 +246,7 @@ def test_folders_are_made_for_us_alone_whatever_the_umask(tmp_path, monkeypatch)
     monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "a" / "b"))
     before = os.umask(0)
     try:
-        folder = _kernel_cache.cache_folder.__wrapped__()
+        folder = kernel_cache.cache_folder.__wrapped__()
     finally:
         os.umask(before)
     for made in (folder, folder.parent, tmp_path / "a" / "b", tmp_path / "a"):
@@ -258,40 +258,40 @@ def test_a_relative_folder_and_a_home_are_resolved_once(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for given, meant in (("here", tmp_path / "here"), ("~/there", tmp_path / "home" / "there")):
         monkeypatch.setattr(config, "CACHE_DIR", given)
-        assert _kernel_cache.cache_folder.__wrapped__().parent.parent == meant
+        assert kernel_cache.cache_folder.__wrapped__().parent.parent == meant
 
 
 @posix
 def test_a_pipe_a_link_or_a_folder_in_a_files_place(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    assert _kernel_cache.load(tmp_path / "pipe") is None
+    assert kernel_cache.load(tmp_path / "pipe") is None
     (tmp_path / "link").symlink_to(tmp_path / "file")
-    _kernel_cache.save(tmp_path / "file", b"code")
-    assert _kernel_cache.load(tmp_path / "link") is None
+    kernel_cache.save(tmp_path / "file", b"code")
+    assert kernel_cache.load(tmp_path / "link") is None
     (tmp_path / "folder").mkdir()
-    assert _kernel_cache.load(tmp_path / "folder") is None
+    assert kernel_cache.load(tmp_path / "folder") is None
     for name in ("pipe", "link", "folder"):  # repaired
-        _kernel_cache.save(tmp_path / name, b"code")
-        assert _kernel_cache.load(tmp_path / name) == b"code"
+        kernel_cache.save(tmp_path / name, b"code")
+        assert kernel_cache.load(tmp_path / name) == b"code"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "link", "pipe"]
 
 
 def test_a_body_that_is_no_code_is_compiled_instead(noise, tmp_path):
     """A right digest proves nothing about what it is of."""
-    entry = _entries.Entry(drivers.spawn_seeds._make, "spawn_seeds")
+    entry = entries.Entry(drivers.spawn_seeds._make, "spawn_seeds")
     path = entry._path()
     try:
         for body in (b"", b"no code", b"symbol\0no code"):
-            _kernel_cache.save(path, body)
-            assert _entries.Entry(drivers.spawn_seeds._make, "spawn_seeds").address
+            kernel_cache.save(path, body)
+            assert entries.Entry(drivers.spawn_seeds._make, "spawn_seeds").address
     finally:
         path.unlink(missing_ok=True)
-        assert _entries.Entry(drivers.spawn_seeds._make, "spawn_seeds").address  # and kept again
+        assert entries.Entry(drivers.spawn_seeds._make, "spawn_seeds").address  # and kept again
 
 
 @pytest.mark.parametrize("name", ["OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK"])
 def test_settings_that_change_code_name_another_file(name, monkeypatch):
-    entry = _entries.Entry(drivers.spawn_seeds._make, "spawn_seeds")
+    entry = entries.Entry(drivers.spawn_seeds._make, "spawn_seeds")
     before = entry._path()
     monkeypatch.setattr(config, name, "another")
     assert entry._path() != before

@@ -19,8 +19,9 @@ pytest.importorskip("typer")
 from typer.testing import CliRunner, Result
 
 import numbel
-from numbel import _files, _zipf, cli
+from numbel import cli
 from numbel.bench import command, with_numpy
+from numbel.cli import _files, _zipf
 
 LOGITS = np.random.default_rng(1).standard_normal((5, 300)).astype(np.float32)
 
@@ -253,8 +254,8 @@ def test_interruption_midway_leaves_nothing(tmp_path: Path, file: Path, monkeypa
         assert len(list(tmp_path.glob(".*.tmp"))) >= 1
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(numbel._dispatch, "categorical", interrupted)
-    monkeypatch.setattr(numbel._dispatch, "gumbel", interrupted)
+    monkeypatch.setattr(numbel._host.dispatch, "categorical", interrupted)
+    monkeypatch.setattr(numbel._host.dispatch, "gumbel", interrupted)
     for args in (["sample", file, "-o", out, "--log-prob", log], ["gumbel", "-o", out]):
         result = run(*args)
         assert result.exit_code == 130

@@ -27,7 +27,7 @@ SET_ASIDE = (
     (r"numbel bench", "takes minutes, and a clock beside other tests says nothing", "{} --list"),
     (r"(python -m )?pip install ", "installs from the network: the first sample below does, and .ci/run", None),
     (
-        r"NUMBEL_|python -m numbel\._build",
+        r"NUMBEL_|python -m numbel\._host\.build",
         "makes a wheel's kernels, for minutes: tests/test_prebuilt.py",
         None,
     ),

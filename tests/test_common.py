@@ -11,9 +11,10 @@ import pytest
 
 import make_golden
 import numbel
-from numbel import _common, _dispatch
 from numbel._cpu import parameters
 from numbel._cpu.parameters import address_of
+from numbel._host import common as _common
+from numbel._host import dispatch
 
 DTYPES = make_golden.dtypes()
 each_dtype = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES.keys())
@@ -186,7 +187,7 @@ def test_scratch_grows(monkeypatch):
     """A worker that was lent too little has done nothing, and is asked again."""
     x = np.random.default_rng(0).standard_normal((3, 5000)).astype(np.float32)
     expected = numbel.Generator(5).gumbel_softmax(x).tobytes()
-    monkeypatch.setattr(_dispatch, "_LENT", 256)
+    monkeypatch.setattr(dispatch, "_LENT", 256)
     monkeypatch.setattr(_common, "_lent", _common._Lent())
     assert numbel.Generator(5).gumbel_softmax(x).tobytes() == expected
 

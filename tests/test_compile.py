@@ -19,9 +19,10 @@ from numba import float64, int64, types
 
 import numbel
 import numbel.cuda
-from numbel import _compiler, _entries, _warmup
 from numbel._cpu import drivers, memory, parameters
+from numbel._host import warmup
 from numbel._jit import inlined, njit
+from numbel._machine_code import compiler, entries
 
 TWO = np.array([[0.0, 1.0], [2.0, 0.0]], np.float32)
 
@@ -55,14 +56,14 @@ def test_numba_still_has_what_we_rest_on(module, names):
         try:
             functools.reduce(getattr, name.split("."), importlib.import_module(module))
         except (ImportError, AttributeError) as error:
-            pytest.fail(f"Numba {numba.__version__} broke numbel._compiler: {error}")
+            pytest.fail(f"Numba {numba.__version__} broke numbel._machine_code.compiler: {error}")
 
 
 def test_numbas_context_is_left_as_it_was():
     from numba.core.registry import cpu_target
 
     context = cpu_target.target_context
-    with _compiler._quickly():
+    with compiler._quickly():
         assert "refresh" in vars(context)
     assert "refresh" not in vars(context)
     assert "get_abi_sizeof" not in vars(context)
@@ -166,7 +167,7 @@ def test_an_entry_point_that_calls_what_nobody_has_is_refused():
             memory.fence()
 
     with pytest.raises(RuntimeError, match="compiled code calls nobody_has_it, which nobody has"):
-        _compiler.compile_entry(entry, "numbel_unknown", 1)
+        compiler.compile_entry(entry, "numbel_unknown", 1)
 
 
 def test_an_entry_point_runs_without_python():
@@ -177,11 +178,11 @@ def test_an_entry_point_runs_without_python():
     def from_job(target, value):
         memory.store(int64(0), target, int64(0), value * int64(2))
 
-    code, symbol = _compiler.compile_entry(entry, "numbel_test_double", 2)
+    code, symbol = compiler.compile_entry(entry, "numbel_test_double", 2)
     assert symbol == "numbel_test_double"
     kept = np.zeros(1, np.int64)
-    made = _entries.Entry(lambda: entry, "test_double", 2)
-    made._address = _compiler.load_entry(code, symbol)
+    made = entries.Entry(lambda: entry, "test_double", 2)
+    made._address = compiler.load_entry(code, symbol)
     made(kept.ctypes.data, 21)
     assert kept[0] == 42
 
@@ -256,7 +257,7 @@ _WITHOUT_SCRATCH = {"accumulated", "given_log_prob", "ragged_gather", "table_hea
 @pytest.mark.parametrize("worker", sorted(set(drivers.WORKERS) - _WITHOUT_SCRATCH))
 def test_a_worker_that_lacks_scratch_does_nothing_but_say_so(worker):
     """There is no array, no result and no row: touching anything ends the process."""
-    dtype = "float64" if worker.endswith("float64") or worker in _warmup._OF_FLOAT64 else "float32"
+    dtype = "float64" if worker.endswith("float64") or worker in warmup._OF_FLOAT64 else "float32"
     driver = drivers.driver(worker, dtype)
     fields = {"columns": 300, "rows": 20, "segments": 1, "segment_blocks": 32, "samples": 3, "k": 2, "width": 32}
     fields |= {"item_size": 4, "column_stride": 4, "chunk_size": 1, "row_interleave": 1}
@@ -278,8 +279,8 @@ def test_memory_that_cannot_be_had_is_an_error():
     program = """
 import resource, sys
 import numpy as np, numbel
-from numbel import _warmup
-_warmup.prepare([[("top_k", "float32")]])
+from numbel._host import warmup
+warmup.prepare([[("top_k", "float32")]])
 numbel.Generator(5).gumbel_top_k(np.zeros((2, 1 << 17), np.float32), 3)
 logits = np.zeros((2, 1 << 23), np.float32)
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -300,7 +301,9 @@ for more in (250, 330, 410, 490):
 # --- who is told
 
 #: What is compiled soonest, and told of at once.
-_IMPATIENT = "from numbel import _entries; _entries._PATIENCE = 0.01; import numbel; numbel.Generator(5).spawn(1)"
+_IMPATIENT = (
+    "from numbel._machine_code import entries; entries._PATIENCE = 0.01; import numbel; numbel.Generator(5).spawn(1)"
+)
 
 
 def heard_on_a_terminal(program, **changes):
@@ -356,10 +359,10 @@ def test_nothing_is_written_where_nobody_watches():
 
 
 def test_a_log_is_told(monkeypatch, caplog):
-    monkeypatch.setattr(_entries, "_announcements", iter([0]))
+    monkeypatch.setattr(entries, "_announcements", iter([0]))
     monkeypatch.delenv("NUMBEL_QUIET", raising=False)
     with caplog.at_level(logging.INFO, logger="numbel"):
-        _entries._announce("grouped_float32")
+        entries._announce("grouped_float32")
     assert "compiling grouped_float32" in caplog.text
 
 
@@ -411,7 +414,7 @@ def calls(name, dtype):
         numbel.top_k_weights(chosen, logits[1])
 
 
-@pytest.mark.parametrize("name", _warmup.FUNCTIONS)
+@pytest.mark.parametrize("name", warmup.FUNCTIONS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
 def test_warmup_of_a_function_prepares_what_it_runs(name, dtype, monkeypatch):
     run, plain = set(), drivers.driver
@@ -422,16 +425,16 @@ def test_warmup_of_a_function_prepares_what_it_runs(name, dtype, monkeypatch):
 
     monkeypatch.setattr(drivers, "driver", driver)
     calls(name, dtype)
-    prepared = {spec for specs in _warmup.needed([dtype], [name]) for spec in specs}
+    prepared = {spec for specs in warmup.needed([dtype], [name]) for spec in specs}
     assert run <= prepared
     # and nothing for nothing: what is left is taken by other shapes, masks or strides only
     assert len(prepared - run) <= 1, prepared - run
 
 
 def test_warmup_knows_every_worker():
-    every = {worker for specs in _warmup.needed(["float32", "float64"]) for worker, _ in specs}
+    every = {worker for specs in warmup.needed(["float32", "float64"]) for worker, _ in specs}
     assert every == set(drivers.WORKERS)
-    assert {name for name in _warmup.FUNCTIONS if not hasattr(numbel.Generator, name)} <= set(numbel.__all__)
+    assert {name for name in warmup.FUNCTIONS if not hasattr(numbel.Generator, name)} <= set(numbel.__all__)
 
 
 def test_warmup_of_what_is_not_there():

@@ -405,9 +405,9 @@ class OnDevice:
 
 
 def test_without_a_gpu_it_says_what_is_missing():
-    from numbel import _libraries
+    from numbel._device import libraries
 
-    if numba.config.ENABLE_CUDASIM or _libraries._missing() is None:
+    if numba.config.ENABLE_CUDASIM or libraries._missing() is None:
         pytest.skip("there is a GPU")
     missing = "driver" if importlib.util.find_spec("numba_cuda") else r'pip install "numbel\[cu13\]"'
     rng = numbel.Generator(5)

@@ -59,7 +59,7 @@ def test_the_device_of_an_array_is_that_of_its_memory(monkeypatch):
         pytest.skip('needs pip install "numba-cuda[cu13]"')
     from cuda.bindings import driver
 
-    from numbel._libraries import Library
+    from numbel._device.libraries import Library
 
     asked = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
     devices = {0x1000: 0, 0x2000: 1}
@@ -76,12 +76,12 @@ def test_the_device_of_an_array_is_that_of_its_memory(monkeypatch):
 
 
 def test_numba_cuda_has_what_is_used_of_its_internals():
-    """Whoever sees this fail: `_numba_cuda` still launches kernels, the slow way, and may keep none on disk."""
+    """Whoever sees this fail: `numba_cuda` still launches kernels, the slow way, and may keep none on disk."""
     if not can_compile():
         pytest.skip('needs pip install "numba-cuda[cu13]"')
-    from numbel import _numba_cuda
+    from numbel._cuda import numba_cuda
 
-    assert _numba_cuda.lacking() == [], f"numba-cuda {_numba_cuda.version()}"
+    assert numba_cuda.lacking() == [], f"numba-cuda {numba_cuda.version()}"
 
 
 class Pair(NamedTuple):
@@ -113,7 +113,7 @@ def test_kernels_are_launched_past_the_dispatcher(monkeypatch):
         pytest.skip('needs pip install "numba-cuda[cu13]"')
     from cuda.bindings import driver
 
-    from numbel import _numba_cuda
+    from numbel._cuda import numba_cuda
 
     launched = []
 
@@ -124,19 +124,19 @@ def test_kernels_are_launched_past_the_dispatcher(monkeypatch):
         return (driver.CUresult(fails),)
 
     monkeypatch.setattr(driver, "cuLaunchKernel", launch)
-    view = _numba_cuda.View(0x1000, (2, 3), (16, -4), np.dtype(np.float32), None)
+    view = numba_cuda.View(0x1000, (2, 3), (16, -4), np.dtype(np.float32), None)
     arguments, fails, kernel = (2.5, Pair(np.uint8(1), view), -1), 0, Kernel()
-    _numba_cuda.launcher(kernel)(0, 5, 7, 128, arguments)
+    numba_cuda.launcher(kernel)(0, 5, 7, 128, arguments)
     half = 0x4004 << 48  # 2.5
     words = [half, 1, 0, 0, 6, 4, 0x1000, 2, 3, 16, (1 << 64) - 4, (1 << 64) - 1]
     assert launched == [(99, 7, 1, 1, 128, 1, 1, 0, 5, words, 0)]
     fails = 701
     with pytest.raises(RuntimeError, match="7 blocks of 128 threads: CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"):
-        _numba_cuda.launcher(kernel)(0, 5, 7, 128, arguments)
-    monkeypatch.setattr(_numba_cuda, "INTERNALS", (*_numba_cuda.INTERNALS, "numba.cuda.dispatcher:_Kernel.gone"))
-    assert _numba_cuda.lacking() == ["numba.cuda.dispatcher:_Kernel.gone"]
-    monkeypatch.setattr(_numba_cuda.View, "array", lambda view: "an array")
-    _numba_cuda.launcher(kernel)(0, 0, 7, 128, arguments)
+        numba_cuda.launcher(kernel)(0, 5, 7, 128, arguments)
+    monkeypatch.setattr(numba_cuda, "INTERNALS", (*numba_cuda.INTERNALS, "numba.cuda.dispatcher:_Kernel.gone"))
+    assert numba_cuda.lacking() == ["numba.cuda.dispatcher:_Kernel.gone"]
+    monkeypatch.setattr(numba_cuda.View, "array", lambda view: "an array")
+    numba_cuda.launcher(kernel)(0, 0, 7, 128, arguments)
     assert kernel.launched == [((7, 128, 0), (2.5, Pair(1, "an array"), -1))]
 
 
@@ -166,11 +166,12 @@ class Memory:
 
 @pytest.fixture
 def memory(monkeypatch):
-    """`_stream_memory` over streams of which 9 is being captured."""
+    """`stream_memory` over streams of which 9 is being captured."""
     pytest.importorskip("numba.cuda")
-    from numbel import _numba_cuda, _stream_memory
+    from numbel._cuda import numba_cuda
+    from numbel._device import stream_memory
 
-    class Stretch(_stream_memory.Stretch):
+    class Stretch(stream_memory.Stretch):
         made = 0
 
         def __init__(self, size):
@@ -181,15 +182,15 @@ def memory(monkeypatch):
     def beside_captures():
         yield
 
-    monkeypatch.setattr(_stream_memory, "Stretch", Stretch)
-    monkeypatch.setattr(_stream_memory, "_pools", {})
-    monkeypatch.setattr(_numba_cuda, "event", Event)
-    monkeypatch.setattr(_numba_cuda, "beside_captures", beside_captures)
-    monkeypatch.setattr(_numba_cuda, "stream_id", lambda handle: handle)
-    monkeypatch.setattr(_numba_cuda, "is_capturing", lambda handle: handle == 9)
-    monkeypatch.setattr(_numba_cuda, "on_device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(stream_memory, "Stretch", Stretch)
+    monkeypatch.setattr(stream_memory, "_pools", {})
+    monkeypatch.setattr(numba_cuda, "event", Event)
+    monkeypatch.setattr(numba_cuda, "beside_captures", beside_captures)
+    monkeypatch.setattr(numba_cuda, "stream_id", lambda handle: handle)
+    monkeypatch.setattr(numba_cuda, "is_capturing", lambda handle: handle == 9)
+    monkeypatch.setattr(numba_cuda, "on_device", lambda device: contextlib.nullcontext())
     Event.made.clear()
-    return _stream_memory
+    return stream_memory
 
 
 def lease(memory, stream=1, device=0):
@@ -294,7 +295,8 @@ def test_what_is_captured_is_nobody_elses_for_good(memory):
 
 def test_uploads_go_over_the_stream_of_the_call(memory, monkeypatch):
     """Over the legacy stream a non-blocking one would not wait for them."""
-    from numbel import _libraries, _numba_cuda
+    from numbel._cuda import numba_cuda
+    from numbel._device import libraries
 
     copied = []
 
@@ -302,15 +304,15 @@ def test_uploads_go_over_the_stream_of_the_call(memory, monkeypatch):
         copied.append((array, stream))
         return Memory()
 
-    monkeypatch.setattr(_numba_cuda, "to_device", to_device)
-    monkeypatch.setattr(_libraries.Library, "device_of", staticmethod(lambda array: 0))
-    monkeypatch.setattr(_libraries.Library, "stream", "stream 1")
+    monkeypatch.setattr(numba_cuda, "to_device", to_device)
+    monkeypatch.setattr(libraries.Library, "device_of", staticmethod(lambda array: 0))
+    monkeypatch.setattr(libraries.Library, "stream", "stream 1")
 
     class Stream:
         def __cuda_stream__(self):
             return 0, 1
 
-    where, array = _libraries.Library(None, Stream()), np.zeros(3)
+    where, array = libraries.Library(None, Stream()), np.zeros(3)
     with where.active():
         gone = weakref.ref(where.upload(array))
         assert copied == [(array, "stream 1")]
@@ -327,7 +329,7 @@ def test_uploads_go_over_the_stream_of_the_call(memory, monkeypatch):
 def test_torch_uploads_from_pinned_memory(memory, monkeypatch):
     """From other memory torch waits for the copy, which a capture does not allow; a graph copies it at each launch."""
     torch = pytest.importorskip("torch")
-    from numbel._libraries import Torch
+    from numbel._device.libraries import Torch
 
     did = []
 
@@ -358,7 +360,9 @@ _SIMULATOR = (
 import numpy as np
 from numba import cuda
 import numbel
-from numbel import _libraries, _numba_cuda, _stream_memory
+from numbel._device import libraries
+from numbel._cuda import numba_cuda
+from numbel._device import stream_memory
 
 def raised(function):
     try:
@@ -380,10 +384,10 @@ def test_arrays_on_another_device_are_refused():
     """Device 1's kernel was given device 0's draw id, or output."""
     assert in_simulator("""
 there = set()
-_libraries._device_of = lambda pointer: int(pointer in there)
+libraries._device_of = lambda pointer: int(pointer in there)
 logits, draw = cuda.to_device(x), cuda.to_device(np.zeros(1, np.uint64))
 out, table = cuda.device_array(3, np.float32), numbel.CategoricalTable(cuda.to_device(x[0]))
-there |= {_numba_cuda.address(draw), _numba_cuda.address(out)}
+there |= {numba_cuda.address(draw), numba_cuda.address(out)}
 rng = numbel.Generator(5, draw)
 for call in (
     lambda: rng.categorical(logits), lambda: rng.gumbel_softmax(logits), lambda: rng.gumbel(size=3, like=logits),
@@ -470,18 +474,18 @@ def test_jax_arrays_last_as_long_as_their_kernels():
     assert in_simulator(
         _JAX
         + """
-class Event(_numba_cuda._Passed):
+class Event(numba_cuda._Passed):
     passed = False
     def query(self):
         return self.passed
 
-_numba_cuda.event = Event
-spread, made = _libraries.Jax.spread, []
+numba_cuda.event = Event
+spread, made = libraries.Jax.spread, []
 def kept(self, array, *rest):
     found = Array(np.broadcast_to(np.asarray(array.host, rest[1]), rest[0]))
     made.append(weakref.ref(found))
     return found
-_libraries.Jax.spread = kept
+libraries.Jax.spread = kept
 logits, temperature = Array(x), Array(np.array([0.5, 1.0, 2.0]))
 gone = weakref.ref(logits)
 found = numbel.Generator(5).sample(logits, temperature=temperature)
@@ -491,7 +495,7 @@ del logits, temperature
 gc.collect()
 print(gone() is None, [one() is None for one in (*Array.capsules, *made)])
 Event.passed = True
-_stream_memory._pools[0].tidy()
+stream_memory._pools[0].tidy()
 gc.collect()
 print(gone() is None, [one() is None for one in (*Array.capsules, *made)])
 """

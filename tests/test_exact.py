@@ -26,7 +26,7 @@ TAILS = 262144
 @pytest.fixture(autouse=True)
 def _one_pass(monkeypatch):
     """However many samples, none from a table: those have `test_table.py`."""
-    monkeypatch.setattr("numbel._tables.tabled", lambda *_: False)
+    monkeypatch.setattr("numbel._host.tables.tabled", lambda *_: False)
 
 
 # ------------------------------------------------------------------------------------------------ ties and tails

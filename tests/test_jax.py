@@ -16,7 +16,7 @@ import jax.numpy as jnp  # noqa: E402
 
 import numbel  # noqa: E402
 import numbel.jax as nj  # noqa: E402
-from numbel import _xla  # noqa: E402
+from numbel.jax import _xla  # noqa: E402
 
 x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
 DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -639,7 +639,7 @@ def test_exit_with_calls_in_flight():
 )
 def test_arguments_of_rows_on_a_device_stay_there(array, kind):
     """They become JAX arrays of the 64 bits that kernels read, where JAX itself has 32 by default."""
-    from numbel._libraries import Jax
+    from numbel._device.libraries import Jax
 
     array = jnp.array(array)
     made = Jax.spread(None, array, (2, 3), kind, "row_ids")

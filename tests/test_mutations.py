@@ -361,7 +361,7 @@ MUTATIONS = {
         ["test_relaxed.py::test_temperature_of_each_row[shape0-float32]"],
     ),
     "a lone segment visited twice": (
-        [("_dispatch.py", "    if split.segments == 1:\n        return run(plan)\n    blocks,", "    blocks,")],
+        [("_host/dispatch.py", "    if split.segments == 1:\n        return run(plan)\n    blocks,", "    blocks,")],
         ["test_relaxed.py::test_layouts[shape2-float32-relaxed]"],
     ),
     "the threshold of the last one chosen": (
@@ -436,7 +436,7 @@ MUTATIONS = {
         ["test_ragged.py::test_the_law_of_padded_rows[grouped]"],
     ),
     "the place of a ragged row among padded ones": (
-        [("_ragged.py", "rows.ids[chosen], mask)", "np.arange(len(chosen)), mask)")],
+        [("_host/ragged.py", "rows.ids[chosen], mask)", "np.arange(len(chosen)), mask)")],
         ["test_ragged.py::test_each_row_is_that_of_a_call_of_its_own[None-grouped-float32]"],
     ),
     "ties of short rows by the wrong end": (
@@ -523,7 +523,7 @@ MUTATIONS = {
         ["test_truncation.py::test_rows_are_the_oracles[20000-float32]"],
     ),
     "written before it is read": (
-        [("_checks.py", "    return source.copy()\n", "    return source\n")],
+        [("_arguments/checks.py", "    return source.copy()\n", "    return source\n")],
         ["test_relaxed.py::test_overlapping_views[shape2-float32-relaxed]"],
     ),
     "CUDA: the column after the one chosen": (
@@ -661,7 +661,7 @@ MUTATIONS = {
     "a rule that knows the first sample": (
         [
             (
-                "_tables.py",
+                "_host/tables.py",
                 "    if columns <= BLOCK:\n        return samples >= max(64, columns >> 3)",
                 "    if columns <= BLOCK:\n        return samples >= 1",
             )
@@ -830,15 +830,15 @@ MUTATIONS = {
         ["test_cuda_faults.py::test_log_prob_is_never_minus_zero_before_it_is_clipped"],
     ),
     "an upload over the default stream": (
-        [("_libraries.py", "_numba_cuda.to_device(array, self.stream)", "_numba_cuda.to_device(array, 0)")],
+        [("_device/libraries.py", "numba_cuda.to_device(array, self.stream)", "numba_cuda.to_device(array, 0)")],
         ["test_cuda_faults.py::test_uploads_go_over_the_stream_of_the_call"],
     ),
     "scratch of another stream before its event": (
-        [("_stream_memory.py", "own = [one for one in large if one.event.query()]", "own = large")],
+        [("_device/stream_memory.py", "own = [one for one in large if one.event.query()]", "own = large")],
         ["test_cuda_faults.py::test_calls_at_a_time_do_not_meet_in_scratch"],
     ),
     "scratch of a graph lent again": (
-        [("_stream_memory.py", "if _numba_cuda.is_capturing(self._handle):\n", "if False:\n")],
+        [("_device/stream_memory.py", "if numba_cuda.is_capturing(self._handle):\n", "if False:\n")],
         ["test_cuda_faults.py::test_what_is_captured_is_nobody_elses_for_good"],
     ),
 }

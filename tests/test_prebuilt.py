@@ -16,13 +16,14 @@ import pytest
 
 import make_golden
 import numbel
-from numbel import _build, _prebuilt, _threads
+from numbel._host import build
+from numbel._machine_code import prebuilt, threads
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(numbel.__file__).parent
 
 pytestmark = [
-    pytest.mark.skipif(not _prebuilt.targets(), reason="wheels bring kernels for Linux"),
+    pytest.mark.skipif(not prebuilt.targets(), reason="wheels bring kernels for Linux"),
     pytest.mark.skipif(shutil.which("cc") is None, reason="a C compiler's linker"),
 ]
 
@@ -39,13 +40,14 @@ many = numbel.Generator(5).categorical(np.arange(1 << 20, dtype=np.float32).resh
 """
 TELL = """
 import json
-from numbel import _prebuilt, _threads
+from numbel._machine_code import prebuilt
+from numbel._machine_code import threads
 compiler = [name for name in sys.modules if name.startswith(("numba.core", "llvmlite"))]
 seconds = [imported - start, answered - imported]
-found = _prebuilt.prebuilt()
+found = prebuilt.prebuilt()
 told = {"few": few.tolist(), "many": many.tolist(), "compiler": compiler, "seconds": seconds}
-told |= {"target": found.target, "reason": found.reason, "layer": _threads.layer_name()}
-told |= {"threads": _threads.thread_count()}
+told |= {"target": found.target, "reason": found.reason, "layer": threads.layer_name()}
+told |= {"threads": threads.thread_count()}
 print(json.dumps(told))
 """
 
@@ -76,7 +78,7 @@ def some_kernels(tmp_path_factory):
     """A folder of libraries with two kernels and what starts threads, for this processor's best instruction set."""
     folder = tmp_path_factory.mktemp("kernels")
     work = [[("grouped_short", "float32")], [("grouped", "float32")]]
-    _build.build(folder / "made", _prebuilt.targets()[:1], work)
+    build.build(folder / "made", prebuilt.targets()[:1], work)
     return folder / "made"
 
 
@@ -94,11 +96,11 @@ LAYERS = ["omp", "workqueue", "tbb"]
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_answers_without_numbas_compiler(site, layer, record_property):
-    if layer == "tbb" and not _threads._has_tbb():
+    if layer == "tbb" and not threads._has_tbb():
         pytest.skip("no TBB")
     told = answers(site, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2")
     assert told["compiler"] == []
-    assert told["target"] == _prebuilt.targets()[0]
+    assert told["target"] == prebuilt.targets()[0]
     assert (told["layer"], told["threads"]) == (layer, 2)
     record_property("import_seconds", told["seconds"][0])
     record_property("first_call_seconds", told["seconds"][1])
@@ -114,9 +116,9 @@ import numba
 assert numba.get_num_threads() == 3
 numba.set_num_threads(2)
 assert len(os.listdir("/proc/self/task")) == before >= 3, before
-from numbel import _threads
-assert _threads.thread_count() == 2
-assert numba.threading_layer() == _threads.layer_name() == "omp"
+from numbel._machine_code import threads
+assert threads.thread_count() == 2
+assert numba.threading_layer() == threads.layer_name() == "omp"
 assert np.array_equal(many, numbel.Generator(5).categorical(np.arange(1 << 20, dtype=np.float32).reshape(4, -1) * 1e-5))
 """
     process(site, ANSWERS + asked, NUMBA_THREADING_LAYER="omp", NUMBA_NUM_THREADS="3", OMP_NUM_THREADS="3")
@@ -162,7 +164,7 @@ def test_without_numba_one_thread_answers(site):
 
 def test_another_numba_starts_its_own_threads(site):
     """How a layer is called is not public: a library starts the threads of the Numba that it was built with."""
-    path = site / "numbel" / "_kernels" / _prebuilt.LIST
+    path = site / "numbel" / "_kernels" / prebuilt.LIST
     path.write_text(json.dumps(json.loads(path.read_text()) | {"numba": "0.1.0"}))
     told = answers(site)
     assert told["target"] is not None
@@ -193,8 +195,8 @@ def test_a_frozen_application_has_no_sources(site):
 def spoil(site, how):
     """Make the library useless in one way."""
     folder = site / "numbel" / "_kernels"
-    library = folder / f"{_prebuilt.targets()[0]}.so"
-    listed = folder / _prebuilt.LIST
+    library = folder / f"{prebuilt.targets()[0]}.so"
+    listed = folder / prebuilt.LIST
     if how == "a byte":
         code = bytearray(library.read_bytes())
         code[len(code) // 2] ^= 1
@@ -211,7 +213,7 @@ def spoil(site, how):
         listed.write_bytes(b"\xff{")
     elif how == "no library":  # of the right digest
         library.write_bytes(b"no library")
-        digests = {_prebuilt.targets()[0]: hashlib.sha256(b"no library").hexdigest()}
+        digests = {prebuilt.targets()[0]: hashlib.sha256(b"no library").hexdigest()}
         listed.write_text(json.dumps(json.loads(listed.read_text()) | {"libraries": digests}))
     elif how == "another source":
         path = site / "numbel" / "_scalar" / "philox.py"
@@ -257,27 +259,27 @@ def test_an_installation_without_it_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("machine", "flags", "found"),
     [
-        ("x86_64", _prebuilt._V4, ("x86-64-v4", "x86-64-v3")),
-        ("x86_64", _prebuilt._V3, ("x86-64-v3",)),
-        ("x86_64", _prebuilt._V3[1:], ()),  # older
+        ("x86_64", prebuilt._V4, ("x86-64-v4", "x86-64-v3")),
+        ("x86_64", prebuilt._V3, ("x86-64-v3",)),
+        ("x86_64", prebuilt._V3[1:], ()),  # older
         ("x86_64", (), ()),
         ("riscv64", (), ()),
         ("aarch64", (), ("aarch64",)),
     ],
 )
 def test_the_processor_decides(machine, flags, found, monkeypatch):
-    monkeypatch.setattr(_prebuilt.platform, "machine", lambda: machine)
-    monkeypatch.setattr(_prebuilt.Path, "read_text", lambda self: f"processor: 0\nflags\t\t: {' '.join(flags)}\n\n")
-    assert _prebuilt.targets() == found
+    monkeypatch.setattr(prebuilt.platform, "machine", lambda: machine)
+    monkeypatch.setattr(prebuilt.Path, "read_text", lambda self: f"processor: 0\nflags\t\t: {' '.join(flags)}\n\n")
+    assert prebuilt.targets() == found
 
 
 def test_an_unreadable_processor_has_nothing(monkeypatch):
     def refuse(self):
         raise OSError
 
-    monkeypatch.setattr(_prebuilt.Path, "read_text", refuse)
-    monkeypatch.setattr(_prebuilt.platform, "machine", lambda: "x86_64")
-    assert _prebuilt.targets() == ()
+    monkeypatch.setattr(prebuilt.Path, "read_text", refuse)
+    monkeypatch.setattr(prebuilt.platform, "machine", lambda: "x86_64")
+    assert prebuilt.targets() == ()
 
 
 # --- the whole wheel
@@ -322,22 +324,22 @@ def test_a_wheel_is_one_of_its_platform_and_small(wheel, record_property):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         assert "Root-Is-Purelib: false" in archive.read(next(n for n in names if n.endswith("/WHEEL"))).decode()
-    brought = {f"numbel/_kernels/{target}.so" for target in _build.targets()} | {"numbel/_kernels/list.json"}
+    brought = {f"numbel/_kernels/{target}.so" for target in build.targets()} | {"numbel/_kernels/list.json"}
     assert brought == {name for name in names if "_kernels/" in name}
 
 
 @pytest.mark.long
 @needs_checkout
-@pytest.mark.parametrize("target", _prebuilt.targets())
+@pytest.mark.parametrize("target", prebuilt.targets())
 def test_golden_bits_of_a_wheel(unpacked, target):
     """Every kernel that the golden files know, of each instruction set, and nothing is compiled."""
     program = f"""
 import sys
 sys.path.insert(1, {str(Path(make_golden.__file__).parent)!r})
 import json, make_golden
-from numbel import _prebuilt
+from numbel._machine_code import prebuilt
 found = make_golden.compute(make_golden.groups())
-assert _prebuilt.prebuilt().target == {target!r}
+assert prebuilt.prebuilt().target == {target!r}
 assert not [name for name in sys.modules if name.startswith("numba.core")]
 print(json.dumps(found))
 """
@@ -397,7 +399,7 @@ def printed(*command):
 @pytest.mark.long
 @needs_checkout
 @pytest.mark.skipif(shutil.which("objdump") is None, reason="no objdump")
-@pytest.mark.parametrize("target", _build.targets() if _prebuilt.targets() else ())
+@pytest.mark.parametrize("target", build.targets() if prebuilt.targets() else ())
 def test_machine_code_of_a_wheel(unpacked, target):
     """It calls the C library of 2014, needs no other, and holds no instruction beyond its set."""
     library = str(unpacked / "numbel" / "_kernels" / f"{target}.so")

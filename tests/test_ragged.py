@@ -8,7 +8,8 @@ import pytest
 
 import numbel
 from make_golden import dtypes, logits
-from numbel import _dispatch, _ragged
+from numbel._host import dispatch
+from numbel._host import ragged as _ragged
 from statistics_helpers import assert_fits
 
 DTYPES = dtypes()
@@ -95,15 +96,15 @@ def test_cuts_and_threads_change_no_bit(method, monkeypatch):
     x, offsets = ragged(lengths)
     expected = alone(x, offsets, 2, np.arange(len(lengths)), 1.0, method=method)
     threads = numba.get_num_threads()
-    monkeypatch.setattr(_dispatch, "_PARALLEL_FROM", 1)
+    monkeypatch.setattr(dispatch, "_PARALLEL_FROM", 1)
     try:
         for count in sorted({1, threads}):
             numba.set_num_threads(count)
             for rows, padded, wave, samples in ((1 << 18, 1 << 20, 1 << 28, 1 << 18), (7, 300, 1 << 13, 1)):
                 monkeypatch.setattr(_ragged, "_ROWS", rows)
                 monkeypatch.setattr(_ragged, "_PADDED", padded)
-                monkeypatch.setattr(_dispatch, "_WAVE", wave)
-                monkeypatch.setattr(_dispatch, "_SEGMENT_SAMPLES", samples)
+                monkeypatch.setattr(dispatch, "_WAVE", wave)
+                monkeypatch.setattr(dispatch, "_SEGMENT_SAMPLES", samples)
                 assert same(numbel.Generator(92, 3).sample(x, 2, offsets=offsets, method=method), expected)
     finally:
         numba.set_num_threads(threads)

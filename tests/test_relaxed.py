@@ -21,7 +21,8 @@ from scipy import stats
 import make_golden
 import numbel
 import oracle
-from numbel import _dispatch, _requests
+from numbel._arguments import requests
+from numbel._host import dispatch
 from statistics_helpers import ALPHA, assert_fits
 
 DTYPES = make_golden.dtypes()
@@ -140,8 +141,8 @@ def test_softmax_without_noise_is_the_oracles(dtype, columns):
     for _, logits in special((3, columns), dtype):
         for temperature in (0.1, 1.0, 30.0):
             out = np.empty_like(logits)
-            rows = _requests.LogitRows(logits, _requests.Temperature(np.array([temperature]), False))
-            assert _dispatch.relaxed(rows, None, out) is None
+            rows = requests.LogitRows(logits, requests.Temperature(np.array([temperature]), False))
+            assert dispatch.relaxed(rows, None, out) is None
             for row in range(3):
                 due = oracle.relaxed(logits[row], temperature, np.zeros(columns, wide(dtype)))
                 assert due.tobytes() == out[row].tobytes()
@@ -436,7 +437,7 @@ def test_cuts_change_no_bit(name, dtype, monkeypatch):
         for cut in CUTS.values():
             with monkeypatch.context() as patch:
                 for constant, value in cut.items():
-                    patch.setattr(_dispatch, constant, value)
+                    patch.setattr(dispatch, constant, value)
                 for count in (1, 2) if numba.config.NUMBA_NUM_THREADS > 1 else (1,):
                     if count == 2 and cut.get("_PARALLEL_FROM") != 1:
                         continue
@@ -455,7 +456,7 @@ def test_cuts_in_place(name, dtype, monkeypatch):
         for cut in CUTS.values():
             with monkeypatch.context() as patch:
                 for constant, value in cut.items():
-                    patch.setattr(_dispatch, constant, value)
+                    patch.setattr(dispatch, constant, value)
                 array = logits.copy()
                 got = run(name, array, out=array)
                 assert got[0] is array
@@ -899,7 +900,7 @@ def test_a_bad_row_is_nan_whatever_lies_in_scratch(columns):
     bad = np.zeros((2, columns), ml_dtypes.bfloat16)
     bad[:, ::7] = np.nan
     generator().gumbel(size=(4, 20_000))  # whose scratch is kept
-    memory, address = _dispatch._scratch.kept
+    memory, address = dispatch._scratch.kept
     memory[address - memory.ctypes.data + 64 :] = 0xFF
     y = generator().gumbel_softmax(bad[::-1], on_invalid="flag")  # no common call
     assert np.all(np.isnan(y.astype(np.float32)))

@@ -715,7 +715,7 @@ def test_ctrl_c_in_the_first_half_second(tmp_path, delay):
 
 @pytest.mark.parametrize("failure", ["posix_fallocate", "replace", "open"])
 def test_messages_of_disks_name_the_file_that_was_named(tmp_path, monkeypatch, failure):
-    from numbel import _files
+    from numbel.cli import _files
 
     def full(path, *_):
         raise OSError(28, "No space left on device", *([] if failure == "posix_fallocate" else [str(path)]))
@@ -818,10 +818,10 @@ def test_masked_logits_in_every_function(dtype):
 
 def test_a_mask_of_nothing_copies_nothing():
     x = np.ma.masked_array(np.zeros((2, 9), np.float32))
-    from numbel import _checks
+    from numbel._arguments import checks
 
-    assert np.shares_memory(_checks.logits(x, -1), x.data)
-    assert type(_checks.logits(x, -1)) is np.ndarray
+    assert np.shares_memory(checks.logits(x, -1), x.data)
+    assert type(checks.logits(x, -1)) is np.ndarray
 
 
 def test_masked_chunks_of_dask():

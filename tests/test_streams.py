@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import numbel
-from numbel import _dispatch
+from numbel._host import dispatch
 
 DTYPES = (np.float32, np.float64, np.float16, ml_dtypes.bfloat16)
 #: A block and a bit, and more columns than short rows have.
@@ -44,7 +44,7 @@ def beginning_at(offset, dtype):
 def test_the_same_bits_wherever_they_begin(what, dtype, monkeypatch):
     call = calls(dtype)[what]
     expected = call(np.empty(SHAPE, dtype)).tobytes()
-    monkeypatch.setattr(_dispatch, "_STREAMED", 0)
+    monkeypatch.setattr(dispatch, "_STREAMED", 0)
     for offset in (0, 8, 56, 3):  # the last one is aligned to no element
         out, memory, first, size = beginning_at(offset, dtype)
         call(out)
@@ -56,7 +56,7 @@ def test_the_same_bits_wherever_they_begin(what, dtype, monkeypatch):
 @pytest.mark.parametrize("columns", [1, 15, 16, 17, 600])
 def test_columns_around_a_line(columns, monkeypatch):
     expected = numbel.Generator(5).gumbel(size=(700, columns)).tobytes()
-    monkeypatch.setattr(_dispatch, "_STREAMED", 0)
+    monkeypatch.setattr(dispatch, "_STREAMED", 0)
     assert numbel.Generator(5).gumbel(out=np.empty((700, columns), np.float32)).tobytes() == expected
 
 
@@ -64,9 +64,9 @@ def test_a_large_result():
     """2^23 float32 are streamed: the rows are those of their own calls."""
     rows, columns = 16, 1 << 19
     noise = numbel.Generator(5).gumbel(out=np.empty((rows, columns), np.float32))
-    assert noise.nbytes >= _dispatch._STREAMED
+    assert noise.nbytes >= dispatch._STREAMED
     first = numbel.Generator(5).gumbel(size=(1, columns))
-    assert first.nbytes < _dispatch._STREAMED
+    assert first.nbytes < dispatch._STREAMED
     assert noise[:1].tobytes() == first.tobytes()
     relaxed = numbel.Generator(5).gumbel_softmax(noise, 0.5, out=np.empty_like(noise))
     alone = numbel.Generator(5).gumbel_softmax(noise[3:4], 0.5, row_ids=[3])

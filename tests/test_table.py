@@ -12,7 +12,7 @@ import pytest
 
 import numbel
 import oracle
-from numbel import _tables
+from numbel._host import tables
 from statistics_helpers import assert_fits, assert_independent, assert_poisson, zipf
 
 DTYPES = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64]
@@ -67,7 +67,7 @@ def test_a_table_does_not_depend_on_threads_or_pieces(columns, monkeypatch):
     for name, x in rows(columns):
         due = numbel.CategoricalTable(x)._table.entries
         for cut in (1 << 17, 1 << 10, 1 << 8):
-            monkeypatch.setattr(_tables, "_CUT", cut)
+            monkeypatch.setattr(tables, "_CUT", cut)
             try:
                 for threads in range(1, before + 1):
                     numba.set_num_threads(threads)
@@ -121,7 +121,7 @@ def test_one_pass_and_table_have_one_law(monkeypatch):
     """400,000 samples each of six rows: detects 0.0057 in a proportion of 1/2."""
     x = np.random.default_rng(3).standard_normal((6, 40)).astype(np.float32)
     for tabled, seed in ((True, 13), (False, 14)):
-        monkeypatch.setattr(_tables, "tabled", lambda *_, answer=tabled: answer)
+        monkeypatch.setattr(tables, "tabled", lambda *_, answer=tabled: answer)
         drawn = numbel.Generator(seed).categorical(x, 400_000)
         for row in range(6):
             assert_fits(np.bincount(drawn[row], minlength=40), oracle.probabilities(x[row]))
@@ -162,7 +162,7 @@ def test_rows_by_one_worker_or_by_all(dtype, monkeypatch):
         options = {"temperature": t, "row_mask": mask, "row_ids": ids}
         found = []
         for whole in (0, 1 << 18):
-            monkeypatch.setattr(_tables, "_WHOLE", whole)
+            monkeypatch.setattr(tables, "_WHOLE", whole)
             for threads in range(1, before + 1):
                 numba.set_num_threads(threads)
                 found.append(numbel.Generator(3).sample(x, 700, **options))
@@ -193,8 +193,8 @@ def test_the_rule():
     for columns, least, least_double in ((2, 64, 64), (512, 64, 64), (4096, 512, 512), (4097, 64, 64),
                                          (1 << 15, 256, 128), (1 << 20, 8192, 4096)):  # fmt: skip
         for dtype, due in ((single, least), (double, least_double), (np.dtype(np.float16), least)):
-            assert not _tables.tabled(columns, due - 1, dtype)
-            assert _tables.tabled(columns, due, dtype)
+            assert not tables.tabled(columns, due - 1, dtype)
+            assert tables.tabled(columns, due, dtype)
     for columns in (2, 300, 70_000):
         x = np.random.default_rng(1).standard_normal((2, columns)).astype(np.float32)
         one = numbel.Generator(3).categorical(x)

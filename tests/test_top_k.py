@@ -10,7 +10,7 @@ from scipy import stats
 import numbel
 import oracle
 from make_golden import dtypes, logits
-from numbel import _choices, _dispatch
+from numbel._host import choices, dispatch
 from statistics_helpers import ALPHA, assert_fits
 
 DTYPES = dtypes()
@@ -389,15 +389,15 @@ def test_threads_and_segments_change_no_bit(shape, k, monkeypatch):
     if k < 1000:
         x[-1, 9000:] = np.where(np.arange(shape[1] - 9000) % 3, -INF, x[-1, 9000:])
     threads = numba.get_num_threads()
-    monkeypatch.setattr(_dispatch, "_WAVE", 1 << 17)
+    monkeypatch.setattr(dispatch, "_WAVE", 1 << 17)
     results = []
     try:
         for count in sorted({1, threads}):
             numba.set_num_threads(count)
             results.append(numbel.Generator(88).gumbel_top_k(x, k))
             for blocks, nodes in itertools.product((1, 3, 100), (0, 1 << 20)):
-                monkeypatch.setattr(_choices, "_segment_blocks", lambda *_, blocks=blocks: blocks)
-                monkeypatch.setattr(_choices, "_NODES", nodes)
+                monkeypatch.setattr(choices, "_segment_blocks", lambda *_, blocks=blocks: blocks)
+                monkeypatch.setattr(choices, "_NODES", nodes)
                 results.append(numbel.Generator(88).gumbel_top_k(x, k))
             monkeypatch.undo()
     finally:
@@ -437,13 +437,13 @@ def test_rows_many_at_a_time_and_alone(dtype, columns, monkeypatch):
         return found
 
     for k in sorted({1, (columns + 1) // 2, columns}):
-        monkeypatch.setattr(_choices, "_MANY_ROWS", 16)
+        monkeypatch.setattr(choices, "_MANY_ROWS", 16)
         across = drawn(k)
-        monkeypatch.setattr(_choices, "_MANY_ROWS", 1 << 60)
+        monkeypatch.setattr(choices, "_MANY_ROWS", 1 << 60)
         for a, b in zip(across, drawn(k), strict=True):
             for one, other in zip(a, b, strict=True):
                 assert one.tobytes() == other.tobytes() or np.array_equal(one, other, equal_nan=True)
-    monkeypatch.setattr(_choices, "_MANY_ROWS", 16)
+    monkeypatch.setattr(choices, "_MANY_ROWS", 16)
     check(x[11:], max(1, columns // 2))
 
 

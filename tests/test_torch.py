@@ -13,7 +13,7 @@ import numbel
 
 torch = pytest.importorskip("torch", reason="without torch")
 import numbel.torch as nt  # noqa: E402
-from numbel import _autograd  # noqa: E402
+from numbel.torch import _autograd  # noqa: E402
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -14,7 +14,7 @@ import pytest
 import make_golden
 import numbel
 import oracle
-from numbel import _dispatch
+from numbel._host import dispatch
 from numbel._scalar import truncation as rules
 from statistics_helpers import assert_fits, assert_independent, zipf
 
@@ -29,8 +29,8 @@ def one_by_one(monkeypatch):
     """Called, has short rows done by the kernel of long ones."""
 
     def switch():
-        monkeypatch.setattr(_dispatch, "_MANY", 1 << 60)
-        monkeypatch.setattr(_dispatch, "_CUT_OF_FEW", 0)
+        monkeypatch.setattr(dispatch, "_MANY", 1 << 60)
+        monkeypatch.setattr(dispatch, "_CUT_OF_FEW", 0)
 
     return switch
 
@@ -415,7 +415,7 @@ def test_the_first_sample_is_that_of_none():
 def test_more_samples_than_one_pass(monkeypatch):
     logits = np.random.default_rng(1).normal(size=(2, 9000)).astype(np.float32)
     whole = numbel.Generator(4).sample(logits, 23, top_k=50)
-    monkeypatch.setattr(_dispatch, "_SAMPLES", 5)
+    monkeypatch.setattr(dispatch, "_SAMPLES", 5)
     assert_same(numbel.Generator(4).sample(logits, 23, top_k=50), whole)
 
 
@@ -448,8 +448,8 @@ def test_bits_do_not_depend_on_the_layout(dtype, method, monkeypatch):
         monkeypatch.undo()
         with threads(1):
             whole = numbel.Generator(5).sample(logits, 2, method=method, **settings)
-        monkeypatch.setattr(_dispatch, "_PARALLEL_FROM", 1)
-        monkeypatch.setattr(_dispatch, "_WAVE", 3 * columns)
+        monkeypatch.setattr(dispatch, "_PARALLEL_FROM", 1)
+        monkeypatch.setattr(dispatch, "_WAVE", 3 * columns)
         assert_same(numbel.Generator(5).sample(logits, 2, method=method, **settings), whole)
         wide = np.zeros((rows, 2 * columns + 1), dtype)
         wide[:, 1::2] = logits

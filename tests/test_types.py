@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import numbel
-from numbel import _types
+from numbel._arguments import types
 
 PROGRAM = Path(__file__).parent / "typed" / "accepted.py"
 SOURCE = Path(numbel.__file__).parents[1]
@@ -112,7 +112,7 @@ def test_overloads_have_the_parameters_of_the_function(function):
         given = {}
         for name, parameter in inspect.signature(one).parameters.items():
             if parameter.kind is parameter.VAR_KEYWORD:
-                shared = getattr(_types, parameter.annotation.removeprefix("Unpack[").removesuffix("]"))
+                shared = getattr(types, parameter.annotation.removeprefix("Unpack[").removesuffix("]"))
                 given |= dict.fromkeys(shared.__annotations__, inspect.Parameter.KEYWORD_ONLY)
             else:
                 given[name] = parameter.kind

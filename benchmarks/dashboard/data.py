@@ -21,7 +21,10 @@ from .changes import OF_TWO, ORDER, Benchmark, Value
 RESULTS = ROOT / "benchmarks" / "results"
 LOCAL = ROOT / ".asv" / "results"
 #: Where kernels and what compiles them lie.
-KERNELS = [f"src/numbel/{name}" for name in ("_cpu", "_scalar", "_cuda", "_algorithms", "_jit.py", "_compiler.py")]
+KERNELS = [
+    f"src/numbel/{name}"
+    for name in ("_cpu", "_scalar", "_cuda", "_algorithms", "_jit.py", "_machine_code", "_compiler.py")
+]
 #: Arrays of the logits' size that a task reads or writes once; 1 where it is not named.
 _PASSES = {"gumbel_softmax": 2, "conditional_gumbel": 3, "gumbel_softmax and gradient": 5}
 _BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}

@@ -49,13 +49,13 @@ PLANTS = {
         ("categorical 64 x 2^20 float32",),
     ),
     "dispatch: a loop in Python": Plant(
-        "_common.py",
-        "    memory = _lent.kept or _Memory(_dispatch._LENT)\n",
-        "    for _ in range(350):\n        pass\n    memory = _lent.kept or _Memory(_dispatch._LENT)\n",
+        "_host/common.py",
+        "    memory = _lent.kept or _Memory(dispatch._LENT)\n",
+        "    for _ in range(350):\n        pass\n    memory = _lent.kept or _Memory(dispatch._LENT)\n",
         ("sample 1 x 1000 float32", "gumbel_softmax 1 x 1000 float32"),
     ),
     "memory: 1.2 MiB more while rows are sampled": Plant(
-        "_dispatch.py",
+        "_host/dispatch.py",
         "    plan = plan_sampling(rows, method, draw, results_of(",
         "    waste = np.ones(160_000)\n    assert waste[0]\n    plan = plan_sampling(rows, method, draw, results_of(",
         figure="memory beyond inputs and outputs of categorical 2^20 x 8 float32",

@@ -30,7 +30,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 from numba import config, cuda
 
 import numbel
-from numbel import _libraries
+from numbel._device import libraries as _libraries
 
 from . import checks as gpu_checks
 from . import works as gpu_works

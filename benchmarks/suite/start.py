@@ -89,9 +89,9 @@ class _Wheel:
 
         site = Path("wheel").absolute()
         shutil.copytree(Path(numbel.__file__).parent, site / "numbel", dirs_exist_ok=True)
-        if not (site / "numbel" / "_build.py").exists():
+        if not (site / "numbel" / "_host" / "build.py").exists():
             return ""
-        subprocess.run([sys.executable, "-m", "numbel._build", "numbel/_kernels"], cwd=site, check=True)
+        subprocess.run([sys.executable, "-m", "numbel._host.build", "numbel/_kernels"], cwd=site, check=True)
         return str(site)
 
 

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from . import _early as _early  # in this order: the first looks whether the others can be imported
 from . import estimators
+from ._host.warmup import warmup
 from ._info import show_config
-from ._top_k import top_k_weights
-from ._warmup import warmup
 from .accumulate import CategoricalAccumulator
-from .densities import entropy, log_prob, logsumexp
+from .densities import entropy, log_prob, logsumexp, top_k_weights
 from .generator import Generator, default_rng
 from .gradients import concrete_log_prob, exp_concrete_log_prob, gumbel_softmax_vjp
 from .results import Gradient, Sample, TopK

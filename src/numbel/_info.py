@@ -7,7 +7,8 @@ from importlib import metadata
 
 import numpy as np
 
-from . import _kernel_cache, _prebuilt, _threads
+from ._machine_code import kernel_cache, prebuilt
+from ._machine_code import threads as _threads
 
 
 def show_config() -> None:
@@ -31,8 +32,8 @@ def config() -> dict[str, str]:
     from . import BITS_VERSION, __version__
 
     threads = f"{_threads.thread_count()} of {_threads.most_threads()}"
-    brought = _prebuilt.prebuilt()
-    folder = _kernel_cache.cache_folder()
+    brought = prebuilt.prebuilt()
+    folder = kernel_cache.cache_folder()
     return {
         "numbel": f"{__version__} (bits version {BITS_VERSION})",
         "python": platform.python_version(),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ._compiler import inner
-from ._kernel_cache import cache_folder as cache_folder
+from ._machine_code.compiler import inner
+from ._machine_code.kernel_cache import cache_folder as cache_folder
 
 #: Workers. No fastmath: -inf and NaN are ordinary input, and the order of sums is promised.
 njit = inner()

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _checks, _dispatch, _tables
-from ._pieces import Law, Pieces
+from ._arguments import checks
+from ._host import dispatch, tables
+from ._host.pieces import Law, Pieces
 from ._scalar.limits import MAX_COLUMNS
 from .generator import Generator
 from .results import Sample
@@ -86,14 +87,14 @@ class CategoricalAccumulator:
     ) -> None:
         if not isinstance(rng, Generator):
             raise TypeError(f"rng must be a numbel.Generator, got {type(rng).__name__}")
-        _checks.method(method)
-        self._num_samples = None if num_samples is None else _checks.num_samples(num_samples)
-        self._axis, self._method, self._raises = axis, method, _checks.on_invalid(on_invalid)
+        checks.method(method)
+        self._num_samples = None if num_samples is None else checks.num_samples(num_samples)
+        self._axis, self._method, self._raises = axis, method, checks.on_invalid(on_invalid)
         # copies: what is changed meanwhile must not count
         given = (("temperature", temperature), ("row_ids", row_ids), ("row_mask", row_mask))
-        self._given: Any = [None if value is None else np.array(_checks.plain(value, name)) for name, value in given]
+        self._given: Any = [None if value is None else np.array(checks.plain(value, name)) for name, value in given]
         if np.ndim(temperature) == 0:
-            _checks.temperature(temperature, ())
+            checks.temperature(temperature, ())
         self._numbers: NDArray[np.int64] | None = None
         rng._on_device(None, None)
         with rng._reserve() as (self._seed, self._draw):
@@ -137,12 +138,12 @@ class CategoricalAccumulator:
         >>> found.update(np.zeros(10_000, np.float32)).update(np.ones(10_000, np.float32))
         numbel.CategoricalAccumulator(seed=5, draw=0, 20000 columns so far)
         """
-        if _checks.on_device(logits):
+        if checks.on_device(logits):
             raise TypeError("CategoricalAccumulator takes arrays of the host: copy the piece there")
         shape = np.shape(logits)
         if -len(shape) <= self._axis < len(shape) and shape[self._axis] == 0:
             return self
-        array = _checks.logits(logits, self._axis)
+        array = checks.logits(logits, self._axis)
         known = self._pieces
         pieces = Pieces(self._law(array)) if known is None else known.copy()
         law = pieces.law
@@ -150,7 +151,7 @@ class CategoricalAccumulator:
             raise TypeError(f"logits: expected {law.dtype}, the dtype of the pieces before, got {array.dtype}")
         if array.shape[:-1] != law.shape:
             raise ValueError(f"logits has rows of shape {array.shape[:-1]}, those before {law.shape}")
-        first = pieces.columns if start is None else _checks.uint64(start, "start")
+        first = pieces.columns if start is None else checks.uint64(start, "start")
         if first + array.shape[-1] > MAX_COLUMNS:
             raise ValueError(f"columns up to {first + array.shape[-1]}: at most 2^34 categories")
         pieces.update(array, first)
@@ -231,12 +232,12 @@ class CategoricalAccumulator:
             missing = (0, covered[0][0]) if covered[0][0] > 0 else (covered[0][1], covered[1][0])
             raise ValueError(f"columns {missing[0]} .. {missing[1] - 1} have not been given")
         law, columns = self._pieces.law, covered[0][1]
-        if math.prod(law.shape) and self._method == "grouped" and _tables.tabled(columns, law.samples, law.dtype):
+        if math.prod(law.shape) and self._method == "grouped" and tables.tabled(columns, law.samples, law.dtype):
             raise ValueError(
                 f"{law.samples} samples of {columns} columns are drawn from a table, which pieces cannot give: "
                 'use CategoricalTable, method="gumbel_max", or fewer samples'
             )
-        kind = _dispatch.result_dtype(law.dtype)
+        kind = dispatch.result_dtype(law.dtype)
         many = law.shape if self._num_samples is None else (*law.shape, law.samples)
         results: tuple[NDArray[Any], ...] = np.empty(many, np.int64), np.empty(many, kind), np.empty(law.shape, kind)
         pieces = self._pieces.copy()
@@ -254,9 +255,9 @@ class CategoricalAccumulator:
             array.dtype,
             1 if self._num_samples is None else self._num_samples,
             self._method,
-            *_checks.temperature(temperature, shape),
-            None if row_ids is None else _checks.row_ids(row_ids, shape),
-            None if row_mask is None else _checks.row_mask(row_mask, shape),
+            *checks.temperature(temperature, shape),
+            None if row_ids is None else checks.row_ids(row_ids, shape),
+            None if row_mask is None else checks.row_mask(row_mask, shape),
             self._raises,
             self._numbers,
             self._seed,

@@ -144,6 +144,6 @@ def free_scratch() -> int:
     Calls on arrays of Numba and JAX keep their scratch for later ones. What kernels still use stays, and so does what
     calls captured into CUDA graphs use. Arguments that were kept for kernels which have ended are let go of, too.
     """
-    from . import _stream_memory
+    from ._device import stream_memory
 
-    return _stream_memory.free()
+    return stream_memory.free()

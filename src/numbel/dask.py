@@ -17,7 +17,8 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError('numbel.dask needs Dask: pip install "numbel[dask]"', name=error.name) from None
 
-from . import _checks, _dispatch, _tables
+from ._arguments import checks
+from ._host import dispatch, tables
 from .accumulate import CategoricalAccumulator
 from .generator import Generator
 from .results import Sample
@@ -86,31 +87,31 @@ def sample(
     rng._on_device(None, None)
     if any(math.isnan(length) for length in logits.shape):
         raise ValueError("logits has chunks of unknown size: call its compute_chunk_sizes() first")
-    kind = _checks.float_dtype(logits.dtype, "logits")
-    array = dask.array.moveaxis(logits, _checks.category_axis(logits.shape, axis, "logits"), -1)
+    kind = checks.float_dtype(logits.dtype, "logits")
+    array = dask.array.moveaxis(logits, checks.category_axis(logits.shape, axis, "logits"), -1)
     shape, columns = array.shape[:-1], array.shape[-1]
-    samples = 1 if num_samples is None else _checks.num_samples(num_samples)
-    _checks.method(method)
-    if math.prod(shape) and method == "grouped" and _tables.tabled(columns, samples, kind):
+    samples = 1 if num_samples is None else checks.num_samples(num_samples)
+    checks.method(method)
+    if math.prod(shape) and method == "grouped" and tables.tabled(columns, samples, kind):
         raise ValueError(
             f"{samples} samples of {columns} columns are drawn from a table, which chunks cannot give: "
             'use CategoricalTable, method="gumbel_max", or fewer samples'
         )
-    temperatures, per_row = _checks.temperature(
-        np.array(_checks.plain(temperature, "temperature")), shape
+    temperatures, per_row = checks.temperature(
+        np.array(checks.plain(temperature, "temperature")), shape
     )  # copies, as they may be changed
     numbers = np.arange(math.prod(shape), dtype=np.int64).reshape(shape)
     rows: dict[str, NDArray[Any]] = {
         "row_ids": numbers
         if row_ids is None
-        else _checks.row_ids(np.array(_checks.plain(row_ids, "row_ids")), shape).reshape(shape)
+        else checks.row_ids(np.array(checks.plain(row_ids, "row_ids")), shape).reshape(shape)
     }
     if per_row:
         rows["temperature"] = temperatures.reshape(shape)
     if row_mask is not None:
-        rows["row_mask"] = _checks.row_mask(np.array(_checks.plain(row_mask, "row_mask")), shape).reshape(shape)
+        rows["row_mask"] = checks.row_mask(np.array(checks.plain(row_mask, "row_mask")), shape).reshape(shape)
     options = {"method": method, "on_invalid": on_invalid} | ({} if per_row else {"temperature": temperature})
-    _checks.on_invalid(on_invalid)
+    checks.on_invalid(on_invalid)
     with rng._reserve() as (seed, draw):
         made = Generator(seed, draw)
     starts = [0, *itertools.accumulate(array.chunks[-1])][:-1]
@@ -132,7 +133,7 @@ def sample(
             parts = [delayed(_merged, pure=True)(parts[at : at + _MERGED]) for at in range(0, len(parts), _MERGED)]
         blocks[place] = delayed(CategoricalAccumulator.result, pure=True)(parts[0]), numbers[run].shape
     many = () if num_samples is None else (samples,)
-    result = _dispatch.result_dtype(kind)
+    result = dispatch.result_dtype(kind)
     return Sample(
         _joined(blocks, 0, np.dtype(np.int64), many), _joined(blocks, 1, result, many), _joined(blocks, 2, result, ())
     )

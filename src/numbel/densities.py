@@ -1,4 +1,4 @@
-"""Log-probabilities, logsumexp and entropy of categorical distributions, one pass over the logits each."""
+"""Log-probabilities, logsumexp and entropy, one pass over the logits each; weights of samples without replacement."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any, Literal, Unpack, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _checks, _common, _dispatch
-from ._requests import LogitRows, Outputs
-from ._types import Elsewhere, FloatT, FloatTensor, FloatVector, ShapeT, Sums, Tensor, UnknownRank, Vector
+from ._arguments import checks
+from ._arguments.requests import LogitRows, Outputs
+from ._arguments.types import Elsewhere, FloatT, FloatTensor, FloatVector, ShapeT, Sums, Tensor, UnknownRank, Vector
+from ._host import common, dispatch, top_k
+from .results import TopK
 
 
 @overload
@@ -135,7 +137,7 @@ def logsumexp(
     >>> float(numbel.logsumexp(np.zeros(8))) == float(np.log(8.0))
     True
     """
-    found = _common.logsumexp(logits, axis, temperature, (on_invalid, out, stream, keepdims))
+    found = common.logsumexp(logits, axis, temperature, (on_invalid, out, stream, keepdims))
     if found is not None:
         return found
     if _on_device(logits, stream):
@@ -144,21 +146,21 @@ def logsumexp(
         if keepdims or not isinstance(axis, int):
             raise TypeError("on a CUDA device axis is one integer, and keepdims False")
         return _device.logsumexp(logits, axis, temperature, on_invalid, out, stream)
-    given = _checks.plain_logits(logits)
-    axes, whole = _checks.axes(axis, given.ndim, "logits"), given.shape
+    given = checks.plain_logits(logits)
+    axes, whole = checks.axes(axis, given.ndim, "logits"), given.shape
     if axes is not None:
         given = np.moveaxis(given, axes, range(-len(axes), 0))
         given = given.reshape(*given.shape[: -len(axes)], -1)
     rows, raises = _rows(given, -1 if axes is not None else axis, temperature, on_invalid)  # type: ignore[arg-type]
     array = rows.array
-    kind, shape = _dispatch.result_dtype(array.dtype), array.shape[:-1]
+    kind, shape = dispatch.result_dtype(array.dtype), array.shape[:-1]
     if keepdims:
         kept = list(whole)
         for at in (operator.index(axis),) if axes is None else axes:  # type: ignore[arg-type]
             kept[at] = 1
         shape = tuple(kept)
     result, target = _output(shape, kind, out, array, rows.temperature.values)
-    bad = _dispatch.categorical(rows, 0, "grouped", (0, 0), Outputs(logsumexp=target))
+    bad = dispatch.categorical(rows, 0, "grouped", (0, 0), Outputs(logsumexp=target))
     if bad is not None:
         bad = _empty_sums(array, target.reshape(-1))
     return _finish(result, target, out, array, bad if raises else None)
@@ -280,7 +282,7 @@ def log_prob(
     >>> np.exp(numbel.log_prob(logits, [0, 3])).round(6).tolist()
     [0.1, 0.4]
     """
-    found = _common.log_prob(logits, index, axis, temperature, (on_invalid, out, stream))
+    found = common.log_prob(logits, index, axis, temperature, (on_invalid, out, stream))
     if found is not None:
         return found
     if _on_device(logits, stream):
@@ -288,8 +290,8 @@ def log_prob(
 
         return _device.log_prob(logits, index, axis, temperature, on_invalid, out, stream)
     rows, raises = _rows(logits, axis, temperature, on_invalid)
-    given = _checks.indices(index, rows.array.shape, raises)
-    kind = _dispatch.result_dtype(rows.array.dtype)
+    given = checks.indices(index, rows.array.shape, raises)
+    kind = dispatch.result_dtype(rows.array.dtype)
     result, target = _output(given.shape, kind, out, rows.array, rows.temperature.values, given)
     bad: list[int] = []
     each = given.reshape(rows.number, -1) if given.size else given
@@ -297,10 +299,10 @@ def log_prob(
     for _, run, part in rows.parts():
         argmaxes, roots = np.empty(part.number, np.int64), np.empty((part.number, 2))
         samples = 0 if part.temperature.values.all() else 1
-        found = _dispatch.categorical(part, samples, "grouped", (0, 0), Outputs(indices=argmaxes, roots=roots))
+        found = dispatch.categorical(part, samples, "grouped", (0, 0), Outputs(indices=argmaxes, roots=roots))
         if found is not None:
             bad.append(run.start + found)
-        _dispatch.given_log_prob(part, each[run], argmaxes, roots, flat[run])
+        dispatch.given_log_prob(part, each[run], argmaxes, roots, flat[run])
     return _finish(result, target, out, rows.array, min(bad) if bad and raises else None)
 
 
@@ -376,7 +378,7 @@ def entropy(
     >>> bool(np.isclose(numbel.entropy(np.array([0.0, -40.0])), 41 * np.exp(-40.0), rtol=1e-12, atol=0))
     True
     """
-    found = _common.entropy(logits, axis, temperature, (on_invalid, out, stream))
+    found = common.entropy(logits, axis, temperature, (on_invalid, out, stream))
     if found is not None:
         return found
     if _on_device(logits, stream):
@@ -385,15 +387,94 @@ def entropy(
         return _device.entropy(logits, axis, temperature, on_invalid, out, stream)
     rows, raises = _rows(logits, axis, temperature, on_invalid)
     array = rows.array
-    kind = _dispatch.result_dtype(array.dtype)
+    kind = dispatch.result_dtype(array.dtype)
     result, target = _output(array.shape[:-1], kind, out, array, rows.temperature.values)
-    bad = _dispatch.entropy(rows, target)
+    bad = dispatch.entropy(rows, target)
     return _finish(result, target, out, array, bad if raises else None)
+
+
+def top_k_weights(
+    result: TopK,
+    logits: ArrayLike,
+    *,
+    axis: int = -1,
+    temperature: ArrayLike = 1.0,
+    normalized: bool = False,
+    stream: Any = None,
+) -> NDArray[np.float64]:
+    """Importance weights of a sample without replacement, for sums over all categories.
+
+    Parameters
+    ----------
+    result : TopK
+        What `Generator.gumbel_top_k` returned.
+    logits : array_like, shape (..., n) with the categories along `axis`
+        What it was given. The chosen logits are read, and all of them once for their logsumexp unless `normalized`.
+    axis : int, optional
+        The category axis.
+    temperature : float or array_like, optional
+        What it was given.
+    normalized : bool, optional
+        Whether the weights are divided by their sum.
+    stream : object with `__cuda_stream__`, optional
+        For logits, and a result, on a CUDA device, as in `Generator.categorical`. An index out of range gets NaN there.
+
+    Returns
+    -------
+    ndarray of float64, shape of result.indices
+        w of each chosen category. NaN in rows that were masked out or flagged; 1, 0, 0, ... in rows of temperature 0.
+
+    Raises
+    ------
+    TypeError
+        If result is not a TopK, or logits not of one of the four dtypes.
+    ValueError
+        If the shapes or indices of result do not fit logits, or temperature is not a valid one.
+
+    Notes
+    -----
+    With p = softmax(logits / temperature), phi = logits / temperature and kappa the threshold of result::
+
+        w_i = p_i / q_i,    q_i = 1 - exp(-exp(phi_i - kappa)),
+
+    q_i being the probability that i is chosen, given the noise of all others. Then E[sum_i w_i f(i)] over the chosen i
+    is the sum of p_i f(i) over all categories: unbiased, for any k >= 1. Normalised weights have the smaller variance,
+    as their errors cancel where f is nearly constant, and a bias that vanishes as k grows; at k = 1 and at k = K, where
+    w = p, they have none. Computed in float64 by way of logarithms: accurate for probabilities of 1e-300 and below.
+
+    References
+    ----------
+    Kool, van Hoof and Welling (2019), "Stochastic Beams and Where to Find Them", ICML; Vieira (2017), "Estimating means
+    in a finite universe".
+
+    Examples
+    --------
+    >>> import numbel, numpy as np
+    >>> logits = np.log(np.arange(1.0, 101.0))
+    >>> rng = numbel.default_rng(5)
+    >>> chosen = rng.gumbel_top_k(np.broadcast_to(logits, (10_000, 100)), 10)
+    >>> weights = numbel.top_k_weights(chosen, np.broadcast_to(logits, (10_000, 100)))
+    >>> mean = (weights * chosen.indices).sum(-1).mean()  # of the category; exactly 66
+    >>> bool(abs(mean - 66) < 0.5)
+    True
+    """
+    if not isinstance(result, TopK):
+        raise TypeError(f"result must be a numbel.TopK, got {type(result).__name__}")
+    if checks.on_device(logits):
+        from . import _device
+
+        return _device.top_k_weights(result, logits, axis, temperature, normalized, stream)  # type: ignore[no-any-return]
+    if stream is not None:
+        raise TypeError("stream is for arrays on a CUDA device, and logits lies on the host")
+    for name in ("indices", "threshold"):
+        if checks.on_device(getattr(result, name)):
+            raise TypeError(f"result.{name} lies on a CUDA device and logits on the host")
+    return top_k.weights(result, logits, axis, temperature, normalized)
 
 
 def _on_device(logits: Any, stream: Any) -> bool:
     """Whether a call on these logits is for a CUDA device."""
-    there = _checks.on_device(logits)
+    there = checks.on_device(logits)
     if stream is not None and not there:
         raise TypeError("stream is for arrays on a CUDA device, and logits lies on the host")
     return there
@@ -401,16 +482,16 @@ def _on_device(logits: Any, stream: Any) -> bool:
 
 def _rows(logits: Any, axis: int, temperature: ArrayLike, on_invalid: str | None) -> tuple[LogitRows, bool]:
     """Checked rows, and whether bad ones raise."""
-    array = _checks.logits(logits, axis)
-    rows = LogitRows(array, _checks.temperature(temperature, array.shape[:-1]))
-    return rows, _checks.on_invalid(on_invalid)
+    array = checks.logits(logits, axis)
+    rows = LogitRows(array, checks.temperature(temperature, array.shape[:-1]))
+    return rows, checks.on_invalid(on_invalid)
 
 
 def _output(
     shape: tuple[int, ...], kind: np.dtype[Any], out: NDArray[Any] | None, *read: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """The result, and what is written: a contiguous array, apart from what is still read."""
-    result = np.empty(shape, kind) if out is None else _checks.out(out, shape, kind)
+    result = np.empty(shape, kind) if out is None else checks.out(out, shape, kind)
     free = result.flags.c_contiguous and not any(np.may_share_memory(result, each) for each in read)
     return result, result if out is None or free else np.empty(shape, kind)
 
@@ -421,5 +502,5 @@ def _finish(
     if result is not target:
         result[...] = target
     if bad is not None:
-        _checks.invalid_row(array, bad)
+        checks.invalid_row(array, bad)
     return result if out is not None or result.shape else result[()]

@@ -36,8 +36,10 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _checks, _dispatch, gradients
-from ._requests import LogitRows, Temperature
+from . import gradients
+from ._arguments import checks
+from ._arguments.requests import LogitRows, Temperature
+from ._host import dispatch
 from .generator import Generator
 from .results import Gradient
 
@@ -376,13 +378,13 @@ def gumbel_rao(
     ((3,), True)
     """
     task = _Task(f, logits, rng, num_samples, temperature, axis)
-    count = _checks.positive_count(conditional_samples, "conditional_samples")
+    count = checks.positive_count(conditional_samples, "conditional_samples")
 
     def sample(seed: int, draw: int) -> _Array:
         index = task.hard(seed, draw)
         value, slope = task.call(task.one_hot(index))
         # a seed of the draw's own: neither threads nor the number of samples change which noise is used
-        (child,) = _dispatch.spawn_seeds(seed, draw, 1)
+        (child,) = dispatch.spawn_seeds(seed, draw, 1)
         for each in range(count):
             z = Generator(child, each).conditional_gumbel(task.wide, index)
             task.total += task.product(task.softmax(z, task.temperature), slope, task.temperature) / count
@@ -542,7 +544,7 @@ def rebar(
     ((3,), True)
     """
     task = _Task(f, logits, rng, num_samples, temperature, axis)
-    scale = _checks.finite(eta, "eta")
+    scale = checks.finite(eta, "eta")
     p = task.softmax(task.wide)
 
     def sample(seed: int, draw: int) -> _Array:
@@ -604,10 +606,10 @@ class _Task:
         if not isinstance(rng, Generator):
             raise TypeError(f"rng must be a numbel.Generator, got {type(rng).__name__}")
         self.f, self.rng, self.axis = f, rng, axis
-        self.rows = _checks.logits(logits, axis)
+        self.rows = checks.logits(logits, axis)
         self.batch = self.rows.shape[:-1]
-        self.num_samples = _checks.positive_count(num_samples, "num_samples")
-        flat, per_row = _checks.positive_temperature(temperature, self.batch, least)
+        self.num_samples = checks.positive_count(num_samples, "num_samples")
+        flat, per_row = checks.positive_temperature(temperature, self.batch, least)
         self.temperature: _Array | float = flat.reshape(self.batch) if per_row else float(flat[0])
         # of half precision, y would sum to 1 +- 1/256, and a constant added to df_dd would not cancel
         self.wide = self.rows if self.rows.itemsize >= 4 else self.rows.astype(np.float32)
@@ -643,9 +645,9 @@ class _Task:
         """softmax(array / temperature)."""
         out = np.empty(array.shape, array.dtype)
         given = Temperature(np.asarray(temperature, np.float64).reshape(-1), isinstance(temperature, np.ndarray))
-        bad = _dispatch.relaxed(LogitRows(array, given), None, out)
+        bad = dispatch.relaxed(LogitRows(array, given), None, out)
         if bad is not None:
-            _checks.invalid_row(array, bad)
+            checks.invalid_row(array, bad)
         return out
 
     def one_hot(self, index: _Array) -> _Array:
@@ -660,7 +662,7 @@ class _Task:
 
     def call(self, d: _Array, needed: bool = True) -> tuple[_Array, _Array]:
         """The value of f as float64, and df_dd with the category axis last (meaningless unless `needed`)."""
-        value, slope = _checks.value_and_slope(self.f(d), self.batch, self.shape, needed, self.form)
+        value, slope = checks.value_and_slope(self.f(d), self.batch, self.shape, needed, self.form)
         self.form = value.shape
         if not needed or slope is None:
             return value, value

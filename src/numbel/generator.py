@@ -12,9 +12,9 @@ from typing import Any, SupportsIndex, Unpack, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from . import _checks, _common, _dispatch, _host, _ragged, _top_k
-from ._requests import RowOptions, SampleOptions
-from ._types import (
+from ._arguments import checks
+from ._arguments.requests import RowOptions, SampleOptions
+from ._arguments.types import (
     AnyArray,
     Draws,
     DTypeT,
@@ -33,6 +33,8 @@ from ._types import (
     UnknownRank,
     Vector,
 )
+from ._host import common, dispatch, methods, ragged
+from ._host import top_k as _top_k
 from .results import Sample, TopK
 
 _LIMIT = 1 << 64
@@ -101,9 +103,9 @@ class Generator:
     __slots__ = ("__weakref__", "_counter", "_draw", "_seed")
 
     def __init__(self, seed: int, draw: Any = 0) -> None:
-        self._seed = _checks.uint64(seed, "seed")
-        self._counter = _device().counter(draw) if _checks.on_device(draw) else None
-        self._draw = 0 if self._counter is not None else _checks.uint64(draw, "draw")
+        self._seed = checks.uint64(seed, "seed")
+        self._counter = _device().counter(draw) if checks.on_device(draw) else None
+        self._draw = 0 if self._counter is not None else checks.uint64(draw, "draw")
 
     @property
     def seed(self) -> int:
@@ -128,9 +130,9 @@ class Generator:
         if not isinstance(value, dict) or value.get("generator") != "numbel":
             raise ValueError(f"state must be a dict from numbel.Generator.state, got {value!r}")
         try:
-            seed, draw = _checks.uint64(value["seed"], "seed"), value["draw"]
+            seed, draw = checks.uint64(value["seed"], "seed"), value["draw"]
             if draw != _LIMIT:  # an exhausted Generator has a state, too
-                draw = _checks.uint64(draw, "draw")
+                draw = checks.uint64(draw, "draw")
         except KeyError as error:
             raise ValueError(f"state lacks the entry {error}") from None
         with _lock:
@@ -155,7 +157,7 @@ class Generator:
 
     def _on_device(self, array: Any, stream: Any) -> bool:
         """Whether a call on this array is for a CUDA device."""
-        if _checks.on_device(array):
+        if checks.on_device(array):
             return True
         if stream is not None:
             raise TypeError("stream is for arrays on a CUDA device, and this one lies on the host")
@@ -215,7 +217,7 @@ class Generator:
             raise ValueError(f"n must be in 0 .. 2^32, got {count}")
         self._on_device(None, None)
         with self._reserve() as (seed, draw):
-            return [Generator(child) for child in _dispatch.spawn_seeds(seed, draw, count)]
+            return [Generator(child) for child in dispatch.spawn_seeds(seed, draw, count)]
 
     @overload
     def gumbel(
@@ -374,13 +376,13 @@ class Generator:
         >>> noise.shape, noise.dtype
         ((2, 3), dtype('float32'))
         """
-        found = _common.gumbel(self, loc, scale, size, dtype, (out, like, stream))
+        found = common.gumbel(self, loc, scale, size, dtype, (out, like, stream))
         if found is not None:
             return found
-        _checks.like(like)
+        checks.like(like)
         if self._on_device(out if like is None else like, stream):
             return _device().gumbel(self._reserve, loc, scale, size, dtype, out, like, stream)
-        return _host.gumbel(self._reserve, loc, scale, size, dtype, out)
+        return methods.gumbel(self._reserve, loc, scale, size, dtype, out)
 
     @overload
     def categorical(
@@ -581,7 +583,7 @@ class Generator:
         [1, 0]
         """
         others = offsets, top_k, top_p, min_p, row_ids, row_mask, on_invalid, out, stream
-        found = _common.sample(self, logits, num_samples, axis, temperature, method, others, False)
+        found = common.sample(self, logits, num_samples, axis, temperature, method, others, False)
         if found is not None:
             return found
         rows = RowOptions(axis, temperature, row_ids, row_mask, on_invalid, stream)
@@ -722,7 +724,7 @@ class Generator:
         True
         """
         others = offsets, top_k, top_p, min_p, row_ids, row_mask, on_invalid, out, stream
-        found = _common.sample(self, logits, num_samples, axis, temperature, method, others, True)
+        found = common.sample(self, logits, num_samples, axis, temperature, method, others, True)
         if found is not None:
             return found  # type: ignore[no-any-return]
         if out is not None and (not isinstance(out, tuple) or len(out) != 3):
@@ -735,7 +737,7 @@ class Generator:
     def _sample(self, logits: Any, rows: RowOptions, options: SampleOptions) -> Sample:
         if self._on_device(logits, rows.stream):
             return _device().sample(self._reserve, logits, rows, options)  # type: ignore[no-any-return]
-        sample = _host.sample if options.offsets is None else _ragged.sample
+        sample = methods.sample if options.offsets is None else ragged.sample
         return sample(self._reserve, logits, rows, options)
 
     @overload
@@ -836,13 +838,13 @@ class Generator:
         array([0., 0., 1.], dtype=float32)
         """
         others = row_ids, row_mask, on_invalid, out, stream
-        found = _common.relaxed(self, logits, temperature, axis, hard, others)
+        found = common.relaxed(self, logits, temperature, axis, hard, others)
         if found is not None:
             return found
         rows = RowOptions(axis, temperature, row_ids, row_mask, on_invalid, stream)
         if self._on_device(logits, stream):
             return _device().gumbel_softmax(self._reserve, logits, rows, hard, out)  # type: ignore[no-any-return]
-        return _host.gumbel_softmax(self._reserve, logits, rows, hard, out)
+        return methods.gumbel_softmax(self._reserve, logits, rows, hard, out)
 
     @overload
     def multinomial(
@@ -915,13 +917,13 @@ class Generator:
         >>> int(counts.sum()), bool(abs(counts[0] / 10**12 - 0.25) < 3e-6), int(counts[2])
         (1000000000000, True, 0)
         """
-        found = _common.counts(self, n, logits, axis, temperature, (row_ids, row_mask, on_invalid, out, stream))
+        found = common.counts(self, n, logits, axis, temperature, (row_ids, row_mask, on_invalid, out, stream))
         if found is not None:
             return found
         rows = RowOptions(axis, temperature, row_ids, row_mask, on_invalid, stream)
         if self._on_device(logits, stream):
             return _device().multinomial(self._reserve, n, logits, rows, out)  # type: ignore[no-any-return]
-        return _host.multinomial(self._reserve, n, logits, rows, out)
+        return methods.multinomial(self._reserve, n, logits, rows, out)
 
     @overload
     def gumbel_top_k(
@@ -1017,7 +1019,7 @@ class Generator:
         >>> int(numbel.Generator(5).categorical(logits, method="gumbel_max")) == int(chosen.indices[0])
         True
         """
-        found = _common.top_k(self, logits, k, axis, temperature, (row_ids, row_mask, on_invalid, out, stream))
+        found = common.top_k(self, logits, k, axis, temperature, (row_ids, row_mask, on_invalid, out, stream))
         if found is not None:
             return found
         rows = RowOptions(axis, temperature, row_ids, row_mask, on_invalid, stream)
@@ -1110,14 +1112,14 @@ class Generator:
         rows = RowOptions(axis, temperature, row_ids, row_mask, on_invalid, stream)
         if self._on_device(logits, stream):
             return _device().conditional_gumbel(self._reserve, logits, index, rows, out)  # type: ignore[no-any-return]
-        return _host.conditional_gumbel(self._reserve, logits, index, rows, out)
+        return methods.conditional_gumbel(self._reserve, logits, index, rows, out)
 
 
 def _device() -> Any:
     """The methods for arrays on a CUDA device; importing CUDA takes a second."""
-    from . import _libraries
+    from ._device import libraries
 
-    _libraries.require()
+    libraries.require()
     from . import _device
 
     return _device

@@ -9,9 +9,10 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _checks, _dispatch
-from ._requests import parts
-from ._types import DTypeT, Elsewhere, ShapeT
+from ._arguments import checks
+from ._arguments.requests import parts
+from ._arguments.types import DTypeT, Elsewhere, ShapeT
+from ._host import dispatch
 
 
 @overload
@@ -108,13 +109,13 @@ def gumbel_softmax_vjp(
     >>> bool(abs(d_logits.sum()) < 1e-12), d_temperature.shape
     (True, ())
     """
-    if _checks.on_device(y):
+    if checks.on_device(y):
         from . import _device
 
         return _device.gumbel_softmax_vjp(y, cotangent, temperature, axis, out, stream)
     if stream is not None:
         raise TypeError("stream is for arrays on a CUDA device, and y lies on the host")
-    return pull_back(_checks.plain(y, "y"), cotangent, temperature, axis, out, True)
+    return pull_back(checks.plain(y, "y"), cotangent, temperature, axis, out, True)
 
 
 def pull_back(
@@ -126,26 +127,26 @@ def pull_back(
     in_temperature: bool,
 ) -> tuple[NDArray[Any], Any]:
     """`gumbel_softmax_vjp`, with None for the derivative in the temperature unless it is asked for."""
-    array = _checks.logits(y, axis, "y")
-    given = _checks.cotangent(cotangent, y.shape, array.dtype)
+    array = checks.logits(y, axis, "y")
+    given = checks.cotangent(cotangent, y.shape, array.dtype)
     rows = array.shape[:-1]
-    temperatures = _checks.temperature(temperature, rows)
-    result = np.empty(y.shape, array.dtype) if out is None else _checks.out(out, y.shape, array.dtype)
+    temperatures = checks.temperature(temperature, rows)
+    result = np.empty(y.shape, array.dtype) if out is None else checks.out(out, y.shape, array.dtype)
     other, target = (a if axis == -1 else np.moveaxis(a, axis, -1) for a in (given, result))
-    array, other = _checks.apart(array, target), _checks.apart(other, target)
+    array, other = checks.apart(array, target), checks.apart(other, target)
     if not in_temperature:
-        _dispatch.vjp(array, other, temperatures, target, None, out is not None)
+        dispatch.vjp(array, other, temperatures, target, None, out is not None)
         return result, None
     shape = np.shape(temperature)
     if temperatures.per_row:
         in_rows = np.empty(math.prod(rows))
-        _dispatch.vjp(array, other, temperatures, target, in_rows, out is not None)
+        dispatch.vjp(array, other, temperatures, target, in_rows, out is not None)
         with np.errstate(all="ignore"):
             return result, _sum_to(in_rows.reshape(rows), shape)
     total = 0.0
     for index, run in parts(rows):
         in_rows = np.empty(run.stop - run.start)
-        _dispatch.vjp(array[index], other[index], temperatures, target[index], in_rows, out is not None)
+        dispatch.vjp(array[index], other[index], temperatures, target[index], in_rows, out is not None)
         with np.errstate(all="ignore"):
             total += float(in_rows.sum())
     return result, np.full(shape, total)[()]
@@ -279,18 +280,18 @@ def _concrete(points: Any, logits: Any, temperature: Any, axis: int, name: str, 
 
 
 def _density(points: Any, logits: Any, temperature: Any, axis: int, name: str, power: int) -> Any:
-    array = _checks.logits(logits, axis)
+    array = checks.logits(logits, axis)
     columns, axis = array.shape[-1], operator.index(axis)
-    moved = _checks.relaxed_sample(points, name, axis if axis < 0 else axis - array.ndim, columns, log=power == 0)
-    batch = _checks.joint_shape(moved.shape[:-1], array.shape[:-1], name)
-    temperatures, per_row = _checks.positive_temperature(temperature, batch)
+    moved = checks.relaxed_sample(points, name, axis if axis < 0 else axis - array.ndim, columns, log=power == 0)
+    batch = checks.joint_shape(moved.shape[:-1], array.shape[:-1], name)
+    temperatures, per_row = checks.positive_temperature(temperature, batch)
     t = temperatures.reshape(batch) if per_row else temperatures[0]
     phi = array.astype(np.float64)
     # NaN and +inf both make the largest logit of a row neither finite nor -inf; a row of -inf is an error, too
     top = phi.max(-1, keepdims=True)
     invalid = np.flatnonzero(~np.isfinite(top))
     if invalid.size:
-        _checks.invalid_row(array, int(invalid[0]))
+        checks.invalid_row(array, int(invalid[0]))
     # the largest logit cancels; without it, logits near 1e300 would, too
     phi -= top
     log_y = moved.astype(np.float64)

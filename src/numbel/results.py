@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Generic, NamedTuple
 
-from ._types import IndicesT, LogProbT, PerturbedT, RowT
+from ._arguments.types import IndicesT, LogProbT, PerturbedT, RowT
 
 
 class Sample(NamedTuple, Generic[IndicesT, LogProbT, RowT]):

@@ -7,9 +7,10 @@ from typing import Any, Generic, Never, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _checks, _dispatch, _tables
-from ._requests import LogitRows, Outputs, Temperature
-from ._types import Elsewhere, Indices, ShapeT, WhereT
+from ._arguments import checks
+from ._arguments.requests import LogitRows, Outputs, Temperature
+from ._arguments.types import Elsewhere, Indices, ShapeT, WhereT
+from ._host import dispatch, tables
 from .generator import Generator, _device
 
 
@@ -63,21 +64,21 @@ class CategoricalTable(Generic[WhereT]):
     def __init__(self, logits: ArrayLike | Elsewhere, *, temperature: float = 1.0) -> None:
         self._table: Any
         limit = None
-        if _checks.on_device(logits):
+        if checks.on_device(logits):
             self._table = _device().Table(logits, temperature)
             self._logsumexp = self._table.logsumexp
             return
-        array = _checks.one_row(logits)
-        given = _checks.temperature(temperature, ())
+        array = checks.one_row(logits)
+        given = checks.temperature(temperature, ())
         root, logsumexp = np.empty((1, 2)), np.empty(1)
         if not given.values[0]:
             array, limit = _lone(array)
             given = Temperature(np.ones(1), False)
         rows = LogitRows(array, given._replace(per_row=False))
-        bad = _dispatch.categorical(rows, 0, "grouped", (0, 0), Outputs(logsumexp64=logsumexp, roots=root))
+        bad = dispatch.categorical(rows, 0, "grouped", (0, 0), Outputs(logsumexp64=logsumexp, roots=root))
         if bad is not None:
-            _checks.invalid_row(array, bad)
-        self._table = _tables.build(array, rows.temperature, root)
+            checks.invalid_row(array, bad)
+        self._table = tables.build(array, rows.temperature, root)
         self._table.entries.flags.writeable = False
         self._logsumexp = logsumexp[0] if limit is None else limit
 
@@ -102,13 +103,13 @@ class CategoricalTable(Generic[WhereT]):
         return f"numbel.CategoricalTable({self.categories} categories)"
 
     def __getstate__(self) -> dict[str, Any]:
-        held = tuple(self._table) if isinstance(self._table, _tables.Table) else self._table
+        held = tuple(self._table) if isinstance(self._table, tables.Table) else self._table
         return {"table": held, "logsumexp": self._logsumexp}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._table, self._logsumexp = state["table"], state["logsumexp"]
         if isinstance(self._table, tuple):
-            self._table = _tables.Table(*self._table)
+            self._table = tables.Table(*self._table)
             self._table.entries.flags.writeable = False
 
     @overload
@@ -201,14 +202,14 @@ class CategoricalTable(Generic[WhereT]):
             raise TypeError(f"rng must be a numbel.Generator, got {type(rng).__name__}")
         if size is None and hasattr(out, "shape"):
             size = tuple(out.shape)  # type: ignore[union-attr]
-        shape = () if size is None else _checks.size(size)
-        if not isinstance(self._table, _tables.Table):
+        shape = () if size is None else checks.size(size)
+        if not isinstance(self._table, tables.Table):
             return self._table.draw(rng._reserve, shape, out, stream)
         rng._on_device(None, stream)
-        result = np.empty(shape, np.int64) if out is None else _checks.out(out, shape, np.dtype(np.int64))
+        result = np.empty(shape, np.int64) if out is None else checks.out(out, shape, np.dtype(np.int64))
         target = result if result.flags.c_contiguous else np.empty(shape, np.int64)
         with rng._reserve() as draw:
-            _tables.draw(self._table, target, draw, 0)
+            tables.draw(self._table, target, draw, 0)
             if target is not result:
                 result[...] = target
         return result if out is not None or shape else result[()]
@@ -218,9 +219,9 @@ def _lone(array: NDArray[Any]) -> tuple[NDArray[Any], np.float64]:
     """Logits of which only the first largest is possible, and the logsumexp at temperature 0."""
     index, limit = np.empty(1, np.int64), np.empty(1)
     rows = LogitRows(array, Temperature(np.zeros(1), True))
-    bad = _dispatch.categorical(rows, 1, "grouped", (0, 0), Outputs(indices=index, logsumexp64=limit))
+    bad = dispatch.categorical(rows, 1, "grouped", (0, 0), Outputs(indices=index, logsumexp64=limit))
     if bad is not None:
-        _checks.invalid_row(array, bad)
+        checks.invalid_row(array, bad)
     lone: NDArray[Any] = np.full(array.shape, -np.inf, np.float32)
     lone[index] = 0
     return lone, limit[0]

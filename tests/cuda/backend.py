@@ -21,7 +21,7 @@ def _guard_scratch(driver):
     """Each scratch array gets memory of its own: what reaches from one into the next is found, and all is poisoned."""
     from numba import cuda
 
-    from numbel._libraries import Library
+    from numbel._device.libraries import Library
 
     lent = Library.scratch
 

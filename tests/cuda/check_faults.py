@@ -39,7 +39,7 @@ def check_draw_elsewhere():
 @check(formats=("bfloat16",))
 def check_copies(dtype):
     """numba-cuda itself copies no bfloat16 to a device."""
-    from numbel._numba_cuda import to_device
+    from numbel._cuda.numba_cuda import to_device
 
     x = logits((3, 40), dtype)
     there = to_device(x)
@@ -70,7 +70,7 @@ def check_captured_uploads():
 @check
 def check_arrays_without_elements():
     """What is not given is an array without elements, of which the second call makes none."""
-    from numbel._libraries import Span
+    from numbel._device.libraries import Span
 
     array, made, plain = on_device(logits((3, 40), np.float32)), [], Span.view
 

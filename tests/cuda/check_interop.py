@@ -21,7 +21,7 @@ import numbel.cuda
 from backend import DRIVER
 from check_devices import CALLS, _non_blocking, _Stream, equal
 from common import check, logits, on_device, raised, rng, same
-from numbel import _numba_cuda
+from numbel._cuda import numba_cuda
 
 _PTX = ("ptx",)
 
@@ -45,7 +45,7 @@ class Capsules:
 
     def __dlpack__(self, *, stream=None, **options):
         self.asked.append(stream)
-        return _numba_cuda.exported(self.array).__dlpack__(stream=-1, **options)
+        return numba_cuda.exported(self.array).__dlpack__(stream=-1, **options)
 
 
 @check(formats=("float32",), backends=_PTX)
@@ -265,7 +265,7 @@ def check_jax():
     x, home = logits((2, 600), np.float32), _Stream(cuda.stream())
     plain = jax.dlpack.from_dlpack
     jax.config.update("jax_enable_x64", True)
-    jax.dlpack.from_dlpack = lambda exported: _numba_cuda.imported(exported, 0)
+    jax.dlpack.from_dlpack = lambda exported: numba_cuda.imported(exported, 0)
     try:
         for name, call in CALLS.items():
             expected = call(rng(), x, on_invalid="flag")

@@ -18,7 +18,8 @@ import numbel.cuda
 from backend import DRIVER
 from check_devices import CALLS, _non_blocking, _Stream, equal
 from common import check, logits, on_device, rng
-from numbel import _numba_cuda, _stream_memory
+from numbel._cuda import numba_cuda
+from numbel._device import stream_memory
 
 #: What a call copies to the device: each of these on the host, one for each row.
 _UPLOADED = {"temperature": (0.5, 2.0), "row_ids": (7, 1 << 40), "row_mask": (True, True)}
@@ -59,7 +60,7 @@ def faults(seed, case, count=30):
         cuda.current_context().memory_manager.deallocations.clear()  # or numba-cuda frees some at a time
 
     # stretches of 4 KB at least, or one of a megabyte would serve each call
-    with DRIVER.late(seed), put(_stream_memory, "_LEAST", 1 << 12):
+    with DRIVER.late(seed), put(stream_memory, "_LEAST", 1 << 12):
         streams = [None, cuda.stream(), *(cuda.external_stream(_non_blocking()) for _ in range(2))]
         arrays = {columns: on_device(x) for columns, x in hosts.items()}
         cuda.synchronize()
@@ -141,21 +142,21 @@ def _drop_small_ones(lease, things):
     _END(lease, things)
 
 
-_END = _stream_memory.Lease.end
-_UPLOAD = _numba_cuda.to_device
+_END = stream_memory.Lease.end
+_UPLOAD = numba_cuda.to_device
 PLANTED = {
     "scratch of another stream is taken before its event has passed": (
-        _stream_memory.Pool, "borrow", _borrow_at_once,
+        stream_memory.Pool, "borrow", _borrow_at_once,
     ),
-    "copies of arguments are dropped when the call returns": (_stream_memory.Lease, "end", _keep_nothing(_END)),
-    "the smaller stretches of a call are dropped when it returns": (_stream_memory.Lease, "end", _drop_small_ones),
+    "copies of arguments are dropped when the call returns": (stream_memory.Lease, "end", _keep_nothing(_END)),
+    "the smaller stretches of a call are dropped when it returns": (stream_memory.Lease, "end", _drop_small_ones),
     "copies of arguments go over the legacy stream": (
-        _numba_cuda, "to_device", lambda array, stream=0: _UPLOAD(array, 0),
+        numba_cuda, "to_device", lambda array, stream=0: _UPLOAD(array, 0),
     ),
-    "events say that they have passed": (_numba_cuda._Event, "query", lambda event: True),
+    "events say that they have passed": (numba_cuda._Event, "query", lambda event: True),
     "events are recorded on the legacy stream": (
-        _numba_cuda._Event, "record",
-        lambda event, handle: _numba_cuda._driver().cuEventRecord(event._handle, 0),
+        numba_cuda._Event, "record",
+        lambda event, handle: numba_cuda._driver().cuEventRecord(event._handle, 0),
     ),
 }  # fmt: skip
 

@@ -97,9 +97,9 @@ def check_kinds():
 @check
 def check_alike():
     """Rows in runs of one length, as launches without offsets take them, are the same; empty ones are left out."""
+    from numbel._arguments.requests import RowOptions
     from numbel._cuda.rows import Results
     from numbel._device.ragged import Ragged
-    from numbel._requests import RowOptions
 
     x, offsets = ragged((3, 3, 0, 7, 7, 7, 2, 0, 0), np.float32)
     mask = np.diff(offsets) > 0

@@ -22,22 +22,24 @@ class Pretended:
     def __enter__(self):
         if not SIMULATED:
             return
-        from numbel import _checks, _libraries
-        from numbel._autograd import tensors
+        from numbel._arguments import checks
+        from numbel._device import libraries
+        from numbel.torch._autograd import tensors
 
-        self.kept = _checks.on_device, _libraries.Torch.active, _libraries.Torch.current, tensors._CUDA
-        plain = _checks.on_device
-        _checks.on_device = lambda value: isinstance(value, torch.Tensor) or plain(value)
-        _libraries.Torch.active = lambda self: contextlib.nullcontext()
-        _libraries.Torch.current = lambda self, like: 0
+        self.kept = checks.on_device, libraries.Torch.active, libraries.Torch.current, tensors._CUDA
+        plain = checks.on_device
+        checks.on_device = lambda value: isinstance(value, torch.Tensor) or plain(value)
+        libraries.Torch.active = lambda self: contextlib.nullcontext()
+        libraries.Torch.current = lambda self, like: 0
         tensors._CUDA = "cpu"
 
     def __exit__(self, *_):
         if SIMULATED:
-            from numbel import _checks, _libraries
-            from numbel._autograd import tensors
+            from numbel._arguments import checks
+            from numbel._device import libraries
+            from numbel.torch._autograd import tensors
 
-            _checks.on_device, _libraries.Torch.active, _libraries.Torch.current, tensors._CUDA = self.kept
+            checks.on_device, libraries.Torch.active, libraries.Torch.current, tensors._CUDA = self.kept
 
 
 def same(found, expected, what):

@@ -14,7 +14,7 @@ from numba import cuda
 
 import numbel
 from backend import BACKENDS, SIMULATED
-from numbel._libraries import Library
+from numbel._device.libraries import Library
 
 FORMATS = ("float32", "float64", "float16", "bfloat16")
 #: The formats of arithmetic. Halves differ from float32 in what loads and stores an element, which a part shows.

@@ -1,4 +1,4 @@
-"""Numba's CUDA simulator: it switches threads often (`numbel._numba_cuda` takes two races of its own out).
+"""Numba's CUDA simulator: it switches threads often (`numbel._cuda.numba_cuda` takes two races of its own out).
 
 Its polling would halt the threads for 5 ms at each barrier. And what nobody wrote holds random bits, as on a device.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from numba.cuda.simulator import kernelapi
 from numba.np.numpy_support import as_dtype
 
-from numbel._libraries import Library
+from numbel._device.libraries import Library
 
 #: What a shared array is made of.
 shared_kind = np.ndarray

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import _prebuilt, _threads
-from .._entries import Entry
+from .._machine_code import prebuilt as _prebuilt
+from .._machine_code import threads
+from .._machine_code.entries import Entry
 from .parameters import Call
 
 #: The scalar whose type tells a worker the element type (`memory`).
@@ -86,7 +87,7 @@ class Driver:
         if prebuilt is None:
             _parallel(self.serial.address, call, workers)
         else:
-            prebuilt(self.serial.address, call, workers, _threads.layer().parallel_for)
+            prebuilt(self.serial.address, call, workers, threads.layer().parallel_for)
 
     def __call__(self, parameters: Any) -> None:
         """Do what one worker does at once, without items or scratch."""

@@ -13,15 +13,16 @@ from typing import Any
 from numba import cuda
 from numba.core.caching import NullCache
 
-from .. import _kernel_cache, _numba_cuda
+from .._machine_code import kernel_cache
+from . import numba_cuda
 
 
 class _KernelCache(NullCache):  # type: ignore[misc]
     """What numba-cuda's own cache does, but one file for each kernel, signature, GPU's kind and versions."""
 
     def __init__(self, *key: Any) -> None:
-        folder = _kernel_cache.cache_folder("_cuda")
-        versions = cuda.runtime.get_version(), _numba_cuda.version()
+        folder = kernel_cache.cache_folder("_cuda")
+        versions = cuda.runtime.get_version(), numba_cuda.version()
         made_for = cuda.get_current_device().compute_capability, *versions
         digest = hashlib.sha256(repr((key, made_for)).encode()).hexdigest()
         self._path = None if folder is None else folder / f"{key[0]}-{digest[:24]}.cuda"
@@ -30,22 +31,22 @@ class _KernelCache(NullCache):  # type: ignore[misc]
         if self._path is None:
             return None
         with contextlib.suppress(Exception):
-            states = _kernel_cache.load(self._path)
+            states = kernel_cache.load(self._path)
             if states is not None:
-                return _numba_cuda.load_kernel(states)  # which the driver may refuse: then it is compiled
+                return numba_cuda.load_kernel(states)  # which the driver may refuse: then it is compiled
         return None
 
     def save_overload(self, signature: Any, kernel: Any) -> None:
         if self._path is not None:
             with contextlib.suppress(Exception):
-                _kernel_cache.save(self._path, _numba_cuda.dump_kernel(kernel))
+                kernel_cache.save(self._path, numba_cuda.dump_kernel(kernel))
 
 
 def kernel(function: Callable[..., Any], name: str, form: str, layout: str, signature: Any, bounds: Any) -> Any:
     """Compile a kernel for the current device, or load it."""
     # as the tests compile it: link-time optimisation would let nvJitLink contract again
     options = {"lto": False, "launch_bounds": bounds}
-    if not _numba_cuda.is_numba_cuda():  # kernels of Numba's former target are not kept
+    if not numba_cuda.is_numba_cuda():  # kernels of Numba's former target are not kept
         return cuda.jit(signature, **options)(function)
     cache = _KernelCache(name, form, layout, signature, bounds)
-    return _numba_cuda.compile_kernel(function, signature, cache, **options)
+    return numba_cuda.compile_kernel(function, signature, cache, **options)

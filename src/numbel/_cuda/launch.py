@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import config, cuda
 
-from .. import _numba_cuda
 from .._scalar.blocks import LANES
 from .._scalar.limits import BLOCK
 from . import categorical as _categorical
 from . import conditional as _conditional
 from . import densities as _densities
-from . import disk
+from . import disk, numba_cuda
 from . import gumbel_max as _gumbel_max
 from . import multinomial as _multinomial
 from . import noise as _noise
@@ -95,8 +94,8 @@ def _kernel(module: Any, form: str, layout: str, name: str) -> Any:
 
 
 @functools.cache
-def _launcher(module: Any, form: str, layout: str, name: str) -> _numba_cuda.Launcher:
-    return _numba_cuda.launcher(_kernel(module, form, layout, name))
+def _launcher(module: Any, form: str, layout: str, name: str) -> numba_cuda.Launcher:
+    return numba_cuda.launcher(_kernel(module, form, layout, name))
 
 
 def bounds(name: str, form: str) -> tuple[int, int]:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import _checks
+from .._arguments import checks
+from .._arguments.requests import RowOptions
 from .._cuda import launch
 from .._cuda.multinomial import Trials
-from .._requests import RowOptions
 from .task import Reserve, Task, advance
 
 
@@ -23,8 +23,8 @@ def multinomial(reserve: Reserve, n: Any, logits: Any, rows: RowOptions, out: An
     """Counts of n draws."""
     task = Task(logits, rows)
     where = task.library
-    there = _checks.on_device(n)
-    given = None if there else _checks.trials(n, task.shape)
+    there = checks.on_device(n)
+    given = None if there else checks.trials(n, task.shape)
     where.check_result("counts", "int64", _most(task, n) if given is None else int(given.max(initial=0)))
     shape = task.span.shape if task.axis == -1 else task.span.moved(-1, task.axis).shape
     target = None if out is None else task.output(out, shape, "int64", "out")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import _checks
+from .._arguments import checks
+from .._arguments.requests import RowOptions
 from .._cuda import launch
-from .._requests import RowOptions
 from .task import Task
 
 
@@ -42,12 +42,12 @@ def log_prob(
 ) -> Any:
     """Log-probabilities of one or several categories of each row; `index` on the host or on the device."""
     task = Task(logits, RowOptions(axis, temperature, on_invalid=on_invalid, stream=stream))
-    there = _checks.on_device(index)
+    there = checks.on_device(index)
     if not there:
-        index = _checks.indices(index, task.span.shape, task.raises)
+        index = checks.indices(index, task.span.shape, task.raises)
     shape = task.library.span(index, "index").shape if there else index.shape
     if there:
-        _checks.index_shape(shape, task.span.shape)
+        checks.index_shape(shape, task.span.shape)
     with task.library.active():
         task.library.begin()
         result, flat = _output(task, shape, out)

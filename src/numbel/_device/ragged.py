@@ -8,10 +8,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from .. import _checks
+from .._arguments import checks
+from .._arguments.requests import RowOptions
 from .._cuda.rows import Call
-from .._libraries import library
-from .._requests import RowOptions
+from .libraries import library
 from .task import Task, check_device
 
 
@@ -25,20 +25,20 @@ class Ragged(Task):
     def __init__(self, logits: Any, offsets: Any, options: RowOptions) -> None:
         self.library = library(logits, options.stream)
         self.span = self.library.span(logits, "logits")
-        _checks.device_dtype(self.span.name)
-        _checks.ragged_axis(len(self.span.shape), options.axis)
+        checks.device_dtype(self.span.name)
+        checks.ragged_axis(len(self.span.shape), options.axis)
         self.axis, self.offsets = -1, offsets
         self.starts: Any = None
-        there = _checks.on_device(offsets)
+        there = checks.on_device(offsets)
         if there:
             span = library(offsets, None).span(offsets, "offsets")
-            _checks.offsets_form(span.shape, span.name)
+            checks.offsets_form(span.shape, span.name)
             check_device(self.library, offsets, "offsets")
             self.shape = (span.shape[0] - 1,)
         else:
-            self.starts = _checks.offsets(offsets, self.span.shape[0])
+            self.starts = checks.offsets(offsets, self.span.shape[0])
             self.shape = (len(self.starts) - 1,)
-        self._describe(options, _checks.temperature)
+        self._describe(options, checks.temperature)
         if there and self.raises:
             self._copy_offsets()
         if self.starts is not None:
@@ -46,15 +46,15 @@ class Ragged(Task):
 
     def _copy_offsets(self) -> None:
         with self.library.active():
-            self.starts = _checks.offsets(self.fetch(self._offsets()), self.span.shape[0])
+            self.starts = checks.offsets(self.fetch(self._offsets()), self.span.shape[0])
 
     def _check_lengths(self) -> None:
-        if not _checks.on_device(self.options.row_mask):  # or else the kernels see which empty rows are masked out
-            _checks.ragged_lengths(self.starts, self._host.row_mask)
+        if not checks.on_device(self.options.row_mask):  # or else the kernels see which empty rows are masked out
+            checks.ragged_lengths(self.starts, self._host.row_mask)
 
     def _offsets(self) -> Any:
         """Offsets as a Numba vector."""
-        if not _checks.on_device(self.offsets):
+        if not checks.on_device(self.offsets):
             return self.uploaded(self.starts)
         return self.flat(self.library.spread(self.offsets, (self.rows + 1,), "int64", "offsets"), "offsets")
 
@@ -103,5 +103,5 @@ class Ragged(Task):
         return start * self.span.strides[0], end - start
 
     def refuse(self, row: int, overwritten: bool = False) -> NoReturn:
-        _checks.ragged_lengths(self.starts, np.arange(self.rows) == row)
+        checks.ragged_lengths(self.starts, np.arange(self.rows) == row)
         super().refuse(row, overwritten)

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import _checks
+from .._arguments import checks
+from .._arguments.requests import RowOptions
 from .._cuda import launch
 from .._cuda.rows import Call
-from .._libraries import Span
-from .._requests import RowOptions
+from .libraries import Span
 from .task import Reserve, Task, advance
 
 
@@ -65,10 +65,10 @@ def _relax(task: Task, call: Call, target: Span, hard: bool, bad: Any, overlappi
 
 def conditional_gumbel(reserve: Reserve, logits: Any, index: Any, rows: RowOptions, out: Any) -> Any:
     """Perturbed logits given the largest's index."""
-    task = Task(logits, rows, _checks.positive_temperature)
+    task = Task(logits, rows, checks.positive_temperature)
     where = task.library
-    if not _checks.on_device(index):
-        index = _checks.host_index(index, task.shape)
+    if not checks.on_device(index):
+        index = checks.host_index(index, task.shape)
     with where.active(), reserve() as draw:
         where.begin()
         result, target = task.like(out)
@@ -77,7 +77,7 @@ def conditional_gumbel(reserve: Reserve, logits: Any, index: Any, rows: RowOptio
         if task.rows:
             given = (
                 task.spread(index, "int64", "index")
-                if _checks.on_device(index)
+                if checks.on_device(index)
                 else task.flat(where.upload(index), "index")
             )
             call, log_sums = task.call(draw), where.scratch(task.rows, np.float64)
@@ -97,11 +97,11 @@ def gumbel_softmax_vjp(
     """Gradients of a relaxed sample: in the logits and, if wanted, in the temperature, one for all or one a row."""
     task = Task(y, RowOptions(axis, temperature, stream=stream), name="y")
     where = task.library
-    if not _checks.on_device(cotangent):
+    if not checks.on_device(cotangent):
         raise TypeError(f"cotangent lies on the host ({type(cotangent).__name__}) and y on a CUDA device")
     other = task.output(cotangent, where.span(y, "y").shape, task.span.name, "cotangent", written=False)
     other = other if task.axis == -1 else other.moved(task.axis, -1)
-    shape = tuple(np.shape(temperature)) if not _checks.on_device(temperature) else tuple(temperature.shape)
+    shape = tuple(np.shape(temperature)) if not checks.on_device(temperature) else tuple(temperature.shape)
     if shape not in ((), task.shape):
         raise ValueError(f"temperature has shape {shape}, expected () or that of the rows, {task.shape}, on a device")
     with where.active():

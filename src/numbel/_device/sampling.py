@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import _checks, _tables
+from .._arguments import checks
+from .._arguments.requests import RowOptions, SampleOptions
 from .._cuda import launch
 from .._cuda.rows import Call
-from .._libraries import library
-from .._requests import RowOptions, SampleOptions
+from .._host import tables as _tables
 from ..results import Sample
+from .libraries import library
 from .ragged import Ragged
 from .task import Reserve, Task, advance, apart, check_device, launch_context, plain_call, planes
 from .truncation import Truncation, truncation
@@ -21,10 +22,10 @@ from .truncation import Truncation, truncation
 def gumbel(reserve: Reserve, loc: Any, scale: Any, size: Any, dtype: Any, out: Any, like: Any, stream: Any) -> Any:
     """Noise, on the device of `like` or of `out`."""
     where = library(out if like is None else like, stream)
-    locs, scales = (float(_checks.device_scalar(value, name)) for value, name in ((loc, "loc"), (scale, "scale")))
-    _checks.loc_and_scale(locs, scales)
-    kind = _checks.float_dtype(dtype).name
-    shape = () if size is None else _checks.size(size)
+    locs, scales = (float(checks.device_scalar(value, name)) for value, name in ((loc, "loc"), (scale, "scale")))
+    checks.loc_and_scale(locs, scales)
+    kind = checks.float_dtype(dtype).name
+    shape = () if size is None else checks.size(size)
     where.check_result("noise", kind)
     if out is not None:
         check_device(where, out, "out", "like")
@@ -73,8 +74,8 @@ def sample(reserve: Reserve, logits: Any, rows: RowOptions, options: SampleOptio
     """Categories, and log_prob and logsumexp if `options.full`."""
     out, full, method = options.out, options.full, options.method
     task = Task(logits, rows) if options.offsets is None else Ragged(logits, options.offsets, rows)
-    samples = 1 if options.num_samples is None else _checks.num_samples(options.num_samples)
-    _checks.method(method)
+    samples = 1 if options.num_samples is None else checks.num_samples(options.num_samples)
+    checks.method(method)
     cuts = truncation(task, options.truncation)
     # fewer samples take no table, whatever the length; ragged rows' lengths may have to come from the device
     tables = method == "grouped" and any(

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from .. import _checks
+from .._arguments import checks
+from .._arguments.requests import RowOptions
 from .._cuda import launch
 from .._cuda.roots import LAW
 from .._cuda.table import BITS, COLUMNS, FIELDS, HEAD, UNIT, Tables
-from .._libraries import Jax, Library, library
-from .._requests import RowOptions
 from .._scalar.limits import BLOCK
+from .libraries import Jax, Library, library
 from .task import Expected, Reserve, Task, advance, launch_context, output, plain_call
 
 
@@ -21,7 +21,7 @@ class Table:
     """An alias table on a device: an entry for each column, the head of its plan, and its logsumexp on the host."""
 
     def __init__(self, logits: Any, temperature: Any) -> None:
-        if _checks.on_device(temperature):
+        if checks.on_device(temperature):
             raise TypeError("temperature of a table is a number, not an array on a CUDA device")
         task = Task(logits, RowOptions(temperature=temperature, on_invalid="raise"))
         if len(task.span.shape) != 1:

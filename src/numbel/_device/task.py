@@ -13,12 +13,12 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from .. import _checks
+from .._arguments import checks
+from .._arguments.requests import RowOptions, Temperature
 from .._cuda import launch
 from .._cuda.launch import LaunchContext
 from .._cuda.rows import Call, Results
-from .._libraries import Library, Span, library, library_class
-from .._requests import RowOptions, Temperature
+from .libraries import Library, Span, library, library_class
 
 Reserve = Callable[[], AbstractContextManager[tuple[int, Any]]]
 _NO_ROW = np.iinfo(np.int64).max
@@ -91,13 +91,13 @@ class Task:
         self,
         logits: Any,
         options: RowOptions,
-        check: Callable[[Any, tuple[int, ...]], Any] = _checks.temperature,
+        check: Callable[[Any, tuple[int, ...]], Any] = checks.temperature,
         name: str = "logits",
     ) -> None:
         self.library = library(logits, options.stream)
         span = self.library.span(logits, name)
-        _checks.device_dtype(span.name)
-        self.axis = _checks.category_axis(span.shape, options.axis, name)
+        checks.device_dtype(span.name)
+        self.axis = checks.category_axis(span.shape, options.axis, name)
         self.span = span if self.axis == -1 else span.moved(self.axis, -1)
         self.shape = self.span.shape[:-1]
         self._describe(options, check)
@@ -105,12 +105,12 @@ class Task:
     def _describe(self, options: RowOptions, check: Callable[[Any, tuple[int, ...]], Any]) -> None:
         """Check what each row may have; what is on the device, only the kernels see."""
         self.options, self.raises = options, options.on_invalid == "raise"
-        _checks.on_invalid(options.on_invalid)
+        checks.on_invalid(options.on_invalid)
         temperature, ids, mask = options.temperature, options.row_ids, options.row_mask
         self._host = HostOptions(
-            None if _checks.on_device(temperature) else check(temperature, self.shape),
-            None if ids is None or _checks.on_device(ids) else _checks.row_ids(ids, self.shape),
-            None if mask is None or _checks.on_device(mask) else _checks.row_mask(mask, self.shape),
+            None if checks.on_device(temperature) else check(temperature, self.shape),
+            None if ids is None or checks.on_device(ids) else checks.row_ids(ids, self.shape),
+            None if mask is None or checks.on_device(mask) else checks.row_mask(mask, self.shape),
         )
         self._kept: list[Any] = []
 
@@ -278,8 +278,8 @@ class Task:
     def refuse(self, row: int, overwritten: bool = False) -> NoReturn:
         """Say what is wrong with a row."""
         if overwritten:
-            _checks.overwritten_row(row)
-        _checks.invalid_device_row(self.row(row), row)
+            checks.overwritten_row(row)
+        checks.invalid_device_row(self.row(row), row)
 
     def raise_bad(self, bad: Any, overwritten: bool = False) -> None:
         """If that is asked for, say what is wrong with the first bad row, after waiting for the stream."""
@@ -301,7 +301,7 @@ class Expected(NamedTuple):
 def output(mine: Library, array: Any, expected: Expected) -> Span:
     """Where an array lies that must be on this device, of the same library, and as is expected."""
     shape, kind, name, written, of = expected
-    if not _checks.on_device(array):
+    if not checks.on_device(array):
         raise TypeError(f"{name} lies on the host ({type(array).__name__}) and the {of} on a CUDA device")
     theirs = library_class(array)
     if theirs is not type(mine):

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import _checks
+from .._arguments import checks
+from .._arguments.requests import RowOptions
 from .._cuda import launch, launch_top_k
 from .._cuda.top_k import Chosen
 from .._cuda.top_k_weights import Normalisation, WithoutReplacement
-from .._requests import RowOptions
 from ..results import TopK
 from .task import Reserve, Task, advance, apart
 
@@ -22,7 +22,7 @@ def gumbel_top_k(reserve: Reserve, logits: Any, k: int, rows: RowOptions, out: T
         raise TypeError(f"out must be a numbel.TopK, got {type(out).__name__}")
     task = Task(logits, rows)
     where, shape = task.library, task.shape
-    count = _checks.top_k_count(k, task.span.shape[-1])
+    count = checks.top_k_count(k, task.span.shape[-1])
     where.check_result("indices", "int64", task.span.shape[-1] - 1)
     given = (None,) * 4 if out is None else tuple(out)
     kinds = ("int64", "float64", task.wide, "float64")
@@ -51,8 +51,8 @@ def gumbel_top_k(reserve: Reserve, logits: Any, k: int, rows: RowOptions, out: T
         if found is not None:
             values = task.row(found)
             if 0 < np.count_nonzero(values > -math.inf) < count and values.max() < math.inf:
-                _checks.too_few_categories(values, found, count)
-            _checks.invalid_device_row(values, found)
+                checks.too_few_categories(values, found, count)
+            checks.invalid_device_row(values, found)
         return TopK(*(where.finish(array) if each is None else array for array, each in zip(made, given, strict=True)))
 
 
@@ -61,12 +61,12 @@ def top_k_weights(result: TopK, logits: Any, axis: int, temperature: Any, normal
     task = Task(logits, RowOptions(axis, temperature, stream=stream))
     where = task.library
     for name in ("indices", "threshold"):
-        if not _checks.on_device(getattr(result, name)):
+        if not checks.on_device(getattr(result, name)):
             raise TypeError(f"result.{name} lies on the host and the logits on a CUDA device")
     where.check_threshold(result.threshold)
     shape = where.span(result.indices, "result.indices").shape
     kinds = where.span(result.indices, "result.indices").name, where.span(result.threshold, "result.threshold").name
-    _checks.top_k_shapes(*kinds, shape, where.span(result.threshold, "result.threshold").shape, task.shape)
+    checks.top_k_shapes(*kinds, shape, where.span(result.threshold, "result.threshold").shape, task.shape)
     with where.active():
         where.begin()
         weights = where.empty(shape, "float64")

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import _checks
+from .._arguments import checks
 from .._cuda.truncation import Limits
-from .._libraries import library
+from .libraries import library
 from .task import Task
 
 _KINDS = {"top_k": "int64", "top_p": "float64", "min_p": "float64"}
@@ -40,9 +40,9 @@ class Truncation:
         return found
 
     def _checked(self, name: str, value: Any, columns: int) -> tuple[np.ndarray[Any, Any], bool] | None:
-        """What is on the host, as `_checks` has it; None for what is on the device, whose dtype is checked."""
-        if not _checks.on_device(value):
-            return _checks.one_truncation(name, value, self._task.shape, columns)
+        """What is on the host, as `checks` has it; None for what is on the device, whose dtype is checked."""
+        if not checks.on_device(value):
+            return checks.one_truncation(name, value, self._task.shape, columns)
         kind = library(value, None).span(value, name).name
         integral = kind.startswith(("int", "uint"))
         if not integral and (name == "top_k" or "float" not in kind):

@@ -15,7 +15,8 @@ import rich.console
 import rich.table
 import typer
 
-from numbel import __version__, _files, _info, bench
+from numbel import __version__, _info, bench
+from numbel.cli import _files
 
 #: Values of the largest cells of a quick map.
 _QUICK_VALUES = 1 << 6

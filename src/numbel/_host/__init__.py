@@ -1,0 +1,1 @@
+"""Methods on arrays of the host: from requests to calls of the CPU's kernels."""
