@@ -98,7 +98,6 @@ def check_kinds():
 def check_alike():
     """Rows in runs of one length, as launches without offsets take them, are the same; empty ones are left out."""
     from numbel._arguments.requests import RowOptions
-    from numbel._cuda.rows import Results
     from numbel._device.ragged import Ragged
 
     x, offsets = ragged((3, 3, 0, 7, 7, 7, 2, 0, 0), np.float32)
@@ -107,7 +106,7 @@ def check_alike():
     for there in (offsets, cuda.to_device(offsets)):
         task = Ragged(on_device(x), there, RowOptions(row_mask=mask))
         made = [cuda.to_device(np.full_like(part, 7)) for part in expected]
-        results = Results(*(part.reshape(part.size) for part in made), task.none("float64"), task.none("int64"))
+        results = task.results(*(task.flat(part, "out") for part in made))
         runs = 0
         for view, call in task.alike(task.call((SEED, DRAW))):
             launch.categorical(view, call, "grouped", 2, results, task.context)
