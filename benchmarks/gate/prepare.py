@@ -7,6 +7,7 @@ that import it. All other modules that are loaded count for every work.
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
 import json
 import multiprocessing
@@ -50,11 +51,16 @@ class Sources:
         drivers: Any = sys.modules.get(f"{side.name}._cpu.drivers")
         self.workers: dict[str, str] = {}
         if hasattr(drivers, "WORKERS") and hasattr(drivers, "driver"):
-            self.workers = {name: worker.py_func.__module__ for name, worker in drivers.WORKERS.items()}
+            # modules by their names; commits up to December 2026 have the workers themselves
+            self.workers = {
+                name: f"{side.name}._cpu.{worker}" if isinstance(worker, str) else worker.py_func.__module__
+                for name, worker in drivers.WORKERS.items()
+            }
             plain = drivers.driver
 
             def record(worker: str, dtype: str) -> Any:
                 self.run.add(self.workers[worker])
+                importlib.import_module(self.workers[worker])  # which is not imported if its code lies on disk
                 return plain(worker, dtype)
 
             drivers.driver = record
