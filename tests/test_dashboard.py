@@ -492,6 +492,13 @@ def test_the_first_screen_names_what_got_worse(site, visit, width, height):
     assert SLOWER in page.inner_text("main")
 
 
+def test_commits_of_one_second_keep_their_order():
+    from benchmarks.dashboard import data
+
+    history = git("log", "--first-parent", "-20", "--format=%H")
+    assert [commit.hash for commit in data.commits(set(history))] == history[::-1]
+
+
 @in_browser
 def test_two_commits_are_compared(site, visit):
     """The page's arithmetic is that of Python; the order is that of the first screen; any two can be picked."""

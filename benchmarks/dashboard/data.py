@@ -119,7 +119,10 @@ def commits(hashes: set[str]) -> list[Commit]:
         if text:
             full, date, subject = text.splitlines()
             found.append(Commit(full, date, subject, _git("show", "--stat=100", "--format=", one)))
-    return sorted(found, key=lambda commit: commit.date)
+    # commits of one second keep their order in the history
+    history = _git("rev-list", "--topo-order", "--reverse", *(commit.hash for commit in found)).splitlines()
+    order = {one: i for i, one in enumerate(history)}
+    return sorted(found, key=lambda commit: (commit.date, order[commit.hash]))
 
 
 @functools.cache
