@@ -62,7 +62,7 @@ def every_kind(dtype):
 @each_dtype
 def test_threads(dtype, method, monkeypatch):
     if numba.config.NUMBA_NUM_THREADS < 2:
-        pytest.skip("one thread only")
+        pytest.skip("NUMBA_NUM_THREADS=1 was asked for")
     monkeypatch.setattr(dispatch, "_PARALLEL_FROM", 1)
     for logits in every_kind(dtype):
         for num_samples in (None, 3):
@@ -75,7 +75,7 @@ def test_threads(dtype, method, monkeypatch):
 @each_dtype
 def test_threads_of_noise(dtype, monkeypatch):
     if numba.config.NUMBA_NUM_THREADS < 2:
-        pytest.skip("one thread only")
+        pytest.skip("NUMBA_NUM_THREADS=1 was asked for")
     monkeypatch.setattr(dispatch, "_PARALLEL_FROM", 1)
     for size in ((5000, 7), (300, 127), (40, 5000), 200_000):
         with threads(1):
